@@ -1,0 +1,51 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+
+SHELL := /bin/bash
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python3.10; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+CODE := mlx_rerank tests benchmarks convert.py
+
+.PHONY: demo test check lint types blas clean
+
+demo: $(VENV)/runtime
+	$(BIN)/mlx-rerank rank "How does a vaccine protect against disease?" examples/passages.jsonl --top-n 8
+
+test: $(VENV)/dev
+	$(BIN)/pytest
+
+check: lint types test
+
+lint: $(VENV)/dev
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+
+types: $(VENV)/dev
+	$(BIN)/pyright
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "mlx-rerank needs Python 3.10 or newer: install one, or name it with make PYTHON=..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/runtime: pyproject.toml | $(VENV)/bin/python blas
+	$(BIN)/pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/dev: pyproject.toml | $(VENV)/bin/python blas
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	@touch $@ $(VENV)/runtime
+
+# Linux only: MLX's wheel there bundles a slow BLAS, and an optimised one on the system takes its place.
+blas:
+	@if [ "$$(uname)" = Linux ] && ! ldconfig -p 2>/dev/null | grep -q 'libopenblas\.so\.0'; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    (apt-get update -qq && apt-get install -y -qq libopenblas0) >/dev/null \
+	      || echo "warning: libopenblas0 could not be installed: scoring on the CPU will be slow"; \
+	  else \
+	    echo "warning: no OpenBLAS found: scoring on the CPU will be slow; install libopenblas0, or pip install mkl"; \
+	  fi; \
+	fi
+
+clean:
+	rm -rf $(VENV)

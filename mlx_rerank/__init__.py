@@ -1,0 +1,30 @@
+"""Cross-encoder reranking on Apple Silicon, through MLX, in one dtype throughout."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from mlx_rerank import blas
+
+if TYPE_CHECKING:
+    from mlx_rerank.flag import FlagReranker
+    from mlx_rerank.reranker import Reranker
+    from mlx_rerank.results import RankedDocument
+
+__version__ = "0.1.0"
+__all__ = ["FlagReranker", "RankedDocument", "Reranker", "__version__"]
+
+_MODULES = {"FlagReranker": "flag", "RankedDocument": "results", "Reranker": "reranker"}
+
+blas.preload()  # on Linux, and only before MLX is imported, which happens on first use of a name below
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return __all__

@@ -1,0 +1,53 @@
+"""Pure functions that group token sequences into padded batches and put results back in order."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mlx_rerank.errors import InputError
+
+
+def plan_batches(lengths: np.ndarray, token_budget: int, max_rows: int | None = None) -> list[np.ndarray]:
+    """Group sequences into batches of similar length, longest first.
+
+    Args:
+        lengths: integers [N], tokens of each sequence.
+        token_budget: most padded tokens of a batch, rows x longest row. A sequence longer than that is a batch of its
+            own, because it has to be scored all the same.
+        max_rows: most rows of a batch; no limit if None.
+
+    Returns:
+        One int64 array of places in `lengths` per batch. Together they hold every place once.
+
+    Raises:
+        InputError: the budget or the row limit is below one.
+    """
+    for name, value in (("token_budget", token_budget), ("max_rows", max_rows)):
+        if value is not None and value < 1:
+            raise InputError(f"{name} must be at least 1, not {value}")
+    order = np.argsort(-np.asarray(lengths), kind="stable")
+    batches, start = [], 0
+    while start < len(order):
+        rows = max(1, token_budget // int(lengths[order[start]]))
+        if max_rows is not None:
+            rows = min(rows, max_rows)
+        batches.append(order[start : start + rows])
+        start += rows
+    return batches
+
+
+def pad(sequences: Sequence[np.ndarray], pad_token_id: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Stack sequences into one array, padded on the right to the longest.
+
+    Args:
+        sequences: int32 [tokens] each, at least one.
+        pad_token_id: what fills the rest of a row.
+
+    Returns:
+        input_ids int32 [B, L], and attention_mask bool [B, L], True on real tokens; None where all are real.
+    """
+    lengths = np.array([len(sequence) for sequence in sequences])
+    mask = np.arange(lengths.max()) < lengths[:, None]
+    input_ids = np.full(mask.shape, pad_token_id, dtype=np.int32)
+    input_ids[mask] = np.concatenate(sequences)
+    return input_ids, None if mask.all() else mask

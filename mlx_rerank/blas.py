@@ -1,0 +1,54 @@
+"""Give MLX's CPU backend an optimised BLAS on Linux.
+
+The Linux wheel of MLX bundles the reference BLAS, whose matrix products run at a few GFLOP/s. Symbols of a library
+that is loaded globally *before* MLX take precedence over the bundled ones, so OpenBLAS or MKL can stand in for it.
+On macOS MLX uses Accelerate and nothing here does anything.
+"""
+
+import ctypes
+import sys
+import warnings
+from pathlib import Path
+
+REMEDY = "install one with `apt install libopenblas0` (or your distribution's OpenBLAS), or `pip install mkl`"
+_CANDIDATES = ("libopenblas.so.0", "libopenblas.so", "libmkl_rt.so.3", "libmkl_rt.so.2")
+
+_loaded: str | None = None
+_problem: str | None = None
+
+
+def preload() -> None:
+    """Load the first optimised BLAS that is found; remember why if there is none.
+
+    Runs once, when the package is imported, because it works only before MLX is imported. It stays silent: a process
+    that never computes on the CPU has no need to know.
+    """
+    global _loaded, _problem
+    if not sys.platform.startswith("linux") or _loaded:
+        return
+    if "mlx.core" in sys.modules:
+        _problem = "mlx was imported before mlx_rerank, so its own slow BLAS is in use: import mlx_rerank first"
+        return
+    environment = Path(sys.prefix, "lib")  # where pip puts MKL
+    for name in _CANDIDATES:
+        for path in (name, str(environment / name)):
+            try:
+                ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
+            except OSError:
+                continue
+            _loaded = path
+            return
+    _problem = f"no optimised BLAS was found, so scoring on the CPU is some 50 times slower: {REMEDY}"
+
+
+def loaded() -> str | None:
+    """Return the name of the BLAS that was loaded, or None."""
+    return _loaded
+
+
+def warn_if_missing() -> None:
+    """Warn once per process that the CPU is slow and how to mend it."""
+    global _problem
+    if _problem:
+        warnings.warn(f"mlx-rerank: {_problem}", RuntimeWarning, stacklevel=2)
+        _problem = None

@@ -1,0 +1,75 @@
+"""The README.md of a converted directory, as the Hugging Face hub shows it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mlx_rerank.config import CONVERSION_KEY
+
+_BODY = """
+# {name}
+
+{source} for [mlx-rerank](https://pypi.org/project/mlx-rerank): a cross-encoder that tells which of a list of documents
+answer a query, on Apple's MLX.
+
+| | |
+|---|---|
+| converted from | {source}{revision} |
+| with | mlx-rerank {version} |
+| weights | {dtype}{packing} |
+| longest pair | {max_length} tokens |
+
+```python
+from mlx_rerank import Reranker
+
+reranker = Reranker("{name}")
+for result in reranker.rank("what is a panda?", ["hi", "The giant panda is a bear native to China."]):
+    print(result.score, result.document)
+```
+"""
+
+
+def model_card(config: Mapping[str, Any], source_card: Path, *, name: str) -> str:
+    """Return the text of a model card.
+
+    Args:
+        config: the converted directory's config.json.
+        source_card: the README.md of the source, whose licence and languages are taken over; it need not exist.
+        name: what the model is called.
+    """
+    from huggingface_hub import ModelCard, ModelCardData  # here, because scoring does without it
+
+    try:
+        known = ModelCard.load(source_card).data.to_dict()
+    except (OSError, ValueError):  # none, or none that can be read: then nothing is known
+        known = {}
+    done = config[CONVERSION_KEY]
+    data = ModelCardData(
+        license=known.get("license"),
+        language=known.get("language"),
+        library_name="mlx",
+        pipeline_tag="text-ranking",
+        tags=["mlx", "mlx-rerank", "reranker", "cross-encoder"],
+        base_model=done["source"] if "/" in done["source"] else None,
+    )
+    body = _BODY.format(
+        name=name,
+        source=done["source"],
+        revision=f" at {done['revision']}" if done["revision"] else "",
+        version=done["version"],
+        dtype=config["dtype"],
+        packing=_packing(config.get("quantization")),
+        max_length=config["max_position_embeddings"] - config["pad_token_id"] - 1,
+    )
+    return f"---\n{data.to_yaml()}\n---\n{body}"
+
+
+def _packing(quantization: Mapping[str, Any] | None) -> str:
+    """Say in words how weights are packed."""
+    if not quantization:
+        return ""
+    words = quantization.get("embeddings.word_embeddings", quantization)
+    return (
+        f"; encoder packed to {quantization['bits']} bits in groups of {quantization['group_size']}, "
+        f"word embeddings to {words['bits']} in groups of {words['group_size']}"
+    )

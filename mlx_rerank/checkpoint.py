@@ -1,0 +1,95 @@
+"""A checkpoint directory, Hugging Face's or this package's own, and the model in it."""
+
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from mlx_rerank import reference, weights
+from mlx_rerank.config import ModelConfig, is_converted, quantization_of, read_config
+from mlx_rerank.errors import CheckpointError
+from mlx_rerank.models import REGISTRY
+from mlx_rerank.models.xlm_roberta import CrossEncoder
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A directory whose config.json has been read and found usable.
+
+    Args:
+        directory: where the files are.
+        raw: config.json as it stands.
+        config: the model's shape.
+        converted: whether this package's converter wrote it.
+    """
+
+    directory: Path
+    raw: Mapping[str, Any]
+    config: ModelConfig
+    converted: bool
+
+    @classmethod
+    def open(cls, directory: Path) -> "Checkpoint":
+        """Read a directory's config.json.
+
+        Raises:
+            CheckpointError: it cannot be read, or contradicts itself.
+            UnsupportedModelError: it describes a model that this package does not run.
+        """
+        raw = read_config(directory)
+        return cls(directory, raw, ModelConfig.from_dict(raw), is_converted(raw))
+
+    @property
+    def quantized(self) -> bool:
+        """Whether some weights are packed to fewer bits than a dtype's."""
+        return "quantization" in self.raw
+
+
+def load_model(checkpoint: Checkpoint, dtype: mx.Dtype, *, keep_quantized: bool) -> CrossEncoder:
+    """Read a checkpoint's weights into a model, one tensor at a time, every one in the same dtype.
+
+    Args:
+        checkpoint: an opened directory; a Hugging Face one is converted on the way.
+        dtype: of all weights that are not packed.
+        keep_quantized: leave packed weights packed, for devices with fast quantized products. Otherwise they are
+            dequantized here, once.
+
+    Raises:
+        CheckpointError: the weights cannot be read.
+        WeightsError: they do not match the shape in config.json.
+        MissingDependencyError: they need torch to be read, and it is not installed.
+    """
+    model = REGISTRY[checkpoint.raw["model_type"]](checkpoint.config)
+    tensors = open_tensors(checkpoint.directory)
+    if not checkpoint.converted:
+        parameters = weights.port(tensors, checkpoint.config, dtype)
+    elif checkpoint.quantized and keep_quantized:
+        nn.quantize(model, class_predicate=lambda path, _: _packing(path, tensors, checkpoint.raw))
+        parameters = weights.cast(tensors, dtype)
+    else:
+        parameters = weights.unpack(tensors, checkpoint.raw, dtype)
+    weights.load_into(model, dict(weights.evaluate(parameters)))
+    return model
+
+
+def open_tensors(directory: Path) -> MutableMapping[str, Any]:
+    """Return a directory's tensors by name, each read when it is used.
+
+    Raises:
+        CheckpointError: there are none, or they are damaged.
+        MissingDependencyError: there is only a pytorch_model.bin, and torch is not installed.
+    """
+    tensors = weights.read_safetensors(directory)
+    if tensors is not None:
+        return tensors
+    if (directory / "pytorch_model.bin").is_file():
+        return reference.read_torch_weights(directory / "pytorch_model.bin")
+    raise CheckpointError(f"{directory} holds no {weights.WEIGHTS_FILE}, no index of shards and no pytorch_model.bin")
+
+
+def _packing(path: str, tensors: Mapping[str, Any], raw: Mapping[str, Any]) -> bool | dict[str, Any]:
+    """Return the arguments that make the module at `path` a quantized one, or False where it is not."""
+    return vars(quantization_of(raw, path)) if path + ".scales" in tensors else False

@@ -1,0 +1,134 @@
+"""From a Hugging Face checkpoint to an MLX directory: weights renamed, fused and cast, and a record of it."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+import mlx_rerank
+from mlx_rerank import hub, weights
+from mlx_rerank.card import model_card
+from mlx_rerank.checkpoint import Checkpoint, open_tensors
+from mlx_rerank.config import CONVERSION_KEY, Quantization
+from mlx_rerank.dtypes import parse_dtype
+from mlx_rerank.errors import CheckpointError, OutputExistsError
+from mlx_rerank.models import REGISTRY
+from mlx_rerank.pairs import PairEncoder
+from mlx_rerank.quantize import quantize
+
+_DTYPE_KEYS = ("torch_dtype", "dtype")  # what transformers calls it, before and since version 5
+
+
+def convert(
+    hf_path: str | Path,
+    mlx_path: str | Path = "mlx_model",
+    *,
+    dtype: str = "float16",
+    revision: str | None = None,
+    layers: Quantization | None = None,
+    embeddings: Quantization | None = None,
+) -> Path:
+    """Write an MLX directory that `Reranker` loads without transformers or torch.
+
+    Args:
+        hf_path: a hub id or a Hugging Face directory.
+        mlx_path: the directory to write, which must not exist.
+        dtype: of all weights that are not packed: "float16", "bfloat16" or "float32".
+        revision: branch, tag or commit of a hub model.
+        layers: how the encoder's matrices are packed; not at all if None.
+        embeddings: how the word embeddings are packed; as the layers if None.
+
+    Returns:
+        The directory: model.safetensors, config.json, tokenizer.json, a README.md model card, and the source's
+        licence files. It appears whole or not at all.
+
+    Raises:
+        CheckpointNotFoundError: the source's name leads nowhere.
+        CheckpointError: its files cannot be used.
+        UnsupportedModelError: it is not a single-label XLM-RoBERTa cross-encoder.
+        WeightsError: its tensors do not match its config.json.
+        OutputExistsError: mlx_path exists.
+        InputError: the dtype or a packing is unknown.
+        MissingDependencyError: the source is a pytorch_model.bin and torch is not installed.
+    """
+    target = Path(mlx_path).expanduser()
+    if target.exists() or target.is_symlink():
+        raise OutputExistsError(f"{target} exists: remove it, or name another directory to write")
+    mlx_dtype = parse_dtype(dtype)
+    checkpoint = Checkpoint.open(hub.resolve(hf_path, revision=revision))
+    if checkpoint.converted:
+        raise CheckpointError(f"{hf_path} was converted already: give the Hugging Face checkpoint it was made from")
+    PairEncoder.from_directory(checkpoint.directory, checkpoint.config)  # refuses a tokenizer that does not fit
+
+    model = REGISTRY[checkpoint.raw["model_type"]](checkpoint.config)
+    weights.load_into(model, dict(weights.port(open_tensors(checkpoint.directory), checkpoint.config, mlx_dtype)))
+    config = _record(checkpoint, str(hf_path), dtype)
+    if layers is not None:
+        config = quantize(model, config, layers, embeddings or layers)
+    with _appearing(target) as directory, _without_cache():
+        weights.save(directory / weights.WEIGHTS_FILE, model)
+        (directory / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        _copy_texts(checkpoint.directory, directory)
+        card = model_card(config, checkpoint.directory / "README.md", name=target.name)
+        (directory / "README.md").write_text(card, encoding="utf-8")
+    return target
+
+
+def _record(checkpoint: Checkpoint, source: str, dtype: str) -> dict[str, Any]:
+    """Return the config.json to write: the source's, with the dtype and what was done."""
+    config = {key: value for key, value in checkpoint.raw.items() if key not in ("_name_or_path", *_DTYPE_KEYS)}
+    local = Path(source).expanduser().is_dir()
+    return config | {
+        "dtype": dtype,
+        CONVERSION_KEY: {
+            "version": mlx_rerank.__version__,
+            "source": Path(source).expanduser().resolve().name if local else source,  # a path would name the user
+            "revision": hub.commit_of(checkpoint.directory),
+        },
+    }
+
+
+def _copy_texts(source: Path, target: Path) -> None:
+    """Copy the tokenizer and whatever states the licence."""
+    shutil.copyfile(source / "tokenizer.json", target / "tokenizer.json")
+    for pattern in ("LICENSE*", "NOTICE*"):
+        for path in sorted(source.glob(pattern)):
+            if path.is_file():
+                shutil.copyfile(path, target / path.name)
+
+
+@contextmanager
+def _appearing(target: Path) -> Iterator[Path]:
+    """Give a temporary directory beside the target that takes its name at the end, and is removed on any error."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    directory = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        yield directory
+        directory.chmod(0o777 & ~_umask())  # a temporary directory is its owner's alone
+        directory.rename(target)
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+
+
+def _umask() -> int:
+    """Return the process's umask, which can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@contextmanager
+def _without_cache() -> Iterator[None]:
+    """Give freed buffers back at once: the next tensor rarely has the same size."""
+    limit = mx.set_cache_limit(0)
+    try:
+        yield
+    finally:
+        mx.set_cache_limit(limit)

@@ -1,0 +1,105 @@
+"""The one thread of the process that talks to MLX.
+
+MLX streams belong to the thread that made them: an array built in one thread cannot be evaluated in another. So one
+thread loads every model and runs every batch, and all others hand it functions and wait for what they return.
+
+The thread never ends. A thread that has used MLX runs Python code of MLX's in its last moments, and where that falls
+into the interpreter's own shutdown the process aborts.
+"""
+
+import atexit
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, ParamSpec, TypeVar
+
+import mlx.core as mx
+
+from mlx_rerank.errors import DeviceError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Job = tuple[Future[Any], Callable[[], Any]]
+
+
+def parse_device(name: str | None) -> mx.Device:
+    """Return the device called "gpu" or "cpu"; MLX's default one for None.
+
+    Raises:
+        DeviceError: the name is another, or this machine has no such device.
+    """
+    if name is None:
+        return mx.default_device()
+    if name not in ("gpu", "cpu"):
+        raise DeviceError(f"device {name!r} is not 'gpu' or 'cpu'")
+    device = mx.Device(mx.gpu if name == "gpu" else mx.cpu)
+    if not mx.is_available(device):
+        raise DeviceError(f"this machine has no {name} that MLX can use: pass device='cpu', or none at all")
+    return device
+
+
+class DeviceThread:
+    """A thread that runs one job after the other, in the order they came."""
+
+    def __init__(self) -> None:
+        """Start the thread."""
+        self.pid = os.getpid()
+        self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        threading.Thread(target=self._work, name="mlx-rerank", daemon=True).start()
+        atexit.register(self._park)
+
+    def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Queue a call and return the future of its result, which may be cancelled while it waits its turn.
+
+        Raises:
+            DeviceError: this is a fork of the process that the thread runs in.
+        """
+        if os.getpid() != self.pid:
+            raise DeviceError("this process was forked after its model was loaded: load the model in the new process")
+        future: Future[T] = Future()
+        self._jobs.put((future, lambda: function(*args, **kwargs)))
+        return future
+
+    def _work(self) -> None:
+        """Run jobs for ever."""
+        while True:
+            _run(*self._jobs.get())  # in a call of its own, so that nothing of a finished job is kept while waiting
+
+    def _park(self) -> None:
+        """Let the running job finish and the thread wait for ever, before the interpreter shuts down."""
+        parked = threading.Event()
+
+        def park() -> None:
+            parked.set()
+            threading.Event().wait()
+
+        if os.getpid() == self.pid:
+            self.submit(park)
+            parked.wait()
+            time.sleep(0.01)  # for the thread to get from telling that it is about to wait to waiting
+
+
+_thread: DeviceThread | None = None
+_starting = threading.Lock()
+
+
+def device_thread() -> DeviceThread:
+    """Return the process's device thread, started at the first call."""
+    global _thread
+    with _starting:
+        if _thread is None or _thread.pid != os.getpid():
+            _thread = DeviceThread()
+        return _thread
+
+
+def _run(future: Future[Any], call: Callable[[], Any]) -> None:
+    """Run one job and hand over its result or its error."""
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        future.set_result(call())
+    except BaseException as error:
+        future.set_exception(error)

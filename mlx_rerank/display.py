@@ -1,0 +1,81 @@
+"""How results look: a table on a terminal, JSON lines anywhere else."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mlx_rerank.results import RankedDocument
+
+_BAR = 12  # characters
+
+
+def print_ranking(ranking: Sequence[RankedDocument], *, as_json: bool, raw_scores: bool) -> None:
+    """Print a ranking.
+
+    Args:
+        ranking: the best first.
+        as_json: JSON lines even on a terminal.
+        raw_scores: scores are logits, so that bars are drawn relative to the range found.
+    """
+    if as_json or not sys.stdout.isatty():
+        for rank, result in enumerate(ranking, 1):
+            print_json({"rank": rank, "index": result.index, "score": result.score, **_fields(result)})
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("", justify="right", style="dim")
+    table.add_column("score", justify="right")
+    table.add_column("", width=_BAR)
+    named = any("id" in _fields(result) for result in ranking)
+    if named:
+        table.add_column("id", style="cyan", overflow="ellipsis", no_wrap=True, max_width=24)
+    table.add_column("document", overflow="ellipsis", no_wrap=True, ratio=1)
+    shares = _shares([result.score for result in ranking], raw_scores)
+    for rank, (result, share) in enumerate(zip(ranking, shares, strict=True), 1):
+        fields = _fields(result)
+        cells = [str(rank), f"{result.score:.4f}", _bar(share)]
+        cells += [_plain(str(fields.get("id", result.index)))] if named else []
+        table.add_row(*cells, _plain(fields["text"]) + _cut(result.truncated_tokens))
+    Console().print(table)
+
+
+def print_json(row: Mapping[str, Any]) -> None:
+    """Print one JSON object on a line of its own, in UTF-8 whatever the locale."""
+    sys.stdout.buffer.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
+
+
+def _fields(result: RankedDocument) -> dict[str, Any]:
+    """Return id (where there is one), text and truncated tokens of a result."""
+    document = {"text": result.document} if isinstance(result.document, str) else result.document
+    identity = {"id": document["id"]} if "id" in document else {}
+    return {**identity, "text": document["text"], "truncated_tokens": result.truncated_tokens}
+
+
+def _shares(scores: Sequence[float], raw_scores: bool) -> list[float]:
+    """Return the length of each bar, 0..1: the score itself, or a logit's place between the lowest and the highest."""
+    if not raw_scores:
+        return list(scores)
+    low, high = min(scores, default=0.0), max(scores, default=0.0)
+    return [(score - low) / (high - low) if high > low else 1.0 for score in scores]
+
+
+def _bar(share: float) -> str:
+    """Draw a bar of blocks, in eighths of a character, greener the longer it is."""
+    eighths = round(share * _BAR * 8)
+    blocks = "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
+    return f"[{'green' if share >= 0.5 else 'yellow' if share >= 0.1 else 'red'}]{blocks}[/]"
+
+
+def _cut(truncated_tokens: int) -> str:
+    """Say that part of a document was not read."""
+    return f" [dim]({truncated_tokens} tokens not read)[/]" if truncated_tokens else ""
+
+
+def _plain(text: str) -> str:
+    """Return a text on one line, with nothing in it that the terminal or the table would act on."""
+    from rich.markup import escape
+
+    return escape("".join(c if c.isprintable() else " " for c in " ".join(text.split())))

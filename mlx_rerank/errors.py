@@ -1,0 +1,55 @@
+"""Every error that mlx-rerank raises on purpose.
+
+RerankError                  catch this one to catch them all
+├── InputError               a text, pair or argument the caller passed (also a ValueError)
+├── CheckpointError          a directory that is not what it should be
+│   ├── UnsupportedModelError    a readable checkpoint of a model that this package does not run
+│   └── WeightsError             a weight that is missing, unexpected, misshapen or of the wrong dtype
+├── CheckpointNotFoundError  a name that leads to no directory (also a FileNotFoundError)
+├── OutputExistsError        a conversion would overwrite something (also a FileExistsError)
+├── NonFiniteScoreError      the model produced NaN or infinity for a pair (also an ArithmeticError)
+├── DeviceError              the device asked for is not there (also a RuntimeError)
+└── MissingDependencyError   an optional package is not installed (also an ImportError)
+
+A message names the value, the limit it broke and what to do about it.
+"""
+
+
+class RerankError(Exception):
+    """Base of every error raised by this package."""
+
+
+class InputError(RerankError, ValueError):
+    """A text, pair or argument that cannot be used."""
+
+
+class CheckpointError(RerankError):
+    """A checkpoint directory that is incomplete or damaged."""
+
+
+class UnsupportedModelError(CheckpointError):
+    """A checkpoint that is not a single-label XLM-RoBERTa cross-encoder."""
+
+
+class WeightsError(CheckpointError):
+    """A weight is missing, unexpected, misshapen or of the wrong dtype."""
+
+
+class CheckpointNotFoundError(RerankError, FileNotFoundError):
+    """A model name that leads to no checkpoint."""
+
+
+class OutputExistsError(RerankError, FileExistsError):
+    """A path that would have been overwritten."""
+
+
+class NonFiniteScoreError(RerankError, ArithmeticError):
+    """The model produced NaN or infinity for a pair."""
+
+
+class DeviceError(RerankError, RuntimeError):
+    """A device that is not there."""
+
+
+class MissingDependencyError(RerankError, ImportError):
+    """An optional package that is not installed."""

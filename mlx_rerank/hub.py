@@ -1,0 +1,58 @@
+"""From the name of a model to a directory on this machine."""
+
+from pathlib import Path
+
+from mlx_rerank.errors import CheckpointNotFoundError
+
+EMBEDDED = {"mini": Path(__file__).parent / "assets" / "mini"}
+_FILES = ["config.json", "tokenizer.json", "LICENSE*", "NOTICE*", "README.md"]
+_WEIGHTS = ["model*.safetensors", "model.safetensors.index.json"]
+_TORCH_WEIGHTS = ["pytorch_model*.bin", "pytorch_model.bin.index.json"]
+
+
+def resolve(model: str | Path, *, revision: str | None = None, cache_dir: str | Path | None = None) -> Path:
+    """Return the directory of a model, downloading it where the name is one of the Hugging Face hub.
+
+    Args:
+        model: the name of an embedded model, a local directory, or a hub id such as ``BAAI/bge-reranker-v2-m3``.
+        revision: branch, tag or commit on the hub; the default branch if None.
+        cache_dir: where downloads are kept; the hub library's own default if None.
+
+    Raises:
+        CheckpointNotFoundError: the name is no directory, and the hub does not have it or cannot be reached.
+    """
+    if str(model) in EMBEDDED:
+        return EMBEDDED[str(model)]
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise CheckpointNotFoundError(f"{path} is a file; give the directory that holds config.json and the weights")
+    if isinstance(model, Path) or str(model).count("/") != 1 or str(model).startswith((".", "/", "~")):
+        raise CheckpointNotFoundError(
+            f"{str(model)!r} is not a directory, not a hub id like 'BAAI/bge-reranker-v2-m3', "
+            f"and not an embedded model ({', '.join(EMBEDDED)})"
+        )
+    return _download(str(model), revision, cache_dir)
+
+
+def commit_of(directory: Path) -> str | None:
+    """Return the commit of a directory in the hub's cache, which is named after it; None for any other directory."""
+    return directory.name if directory.parent.name == "snapshots" else None
+
+
+def _download(repo_id: str, revision: str | None, cache_dir: str | Path | None) -> Path:
+    """Fetch, or find in the cache, the files that the converter reads; pytorch_model.bin only without safetensors."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    def fetch(weights: list[str]) -> Path:
+        return Path(
+            snapshot_download(repo_id, revision=revision, cache_dir=cache_dir, allow_patterns=[*_FILES, *weights])
+        )
+
+    try:
+        directory = fetch(_WEIGHTS)
+        return directory if any(directory.glob("*.safetensors")) else fetch(_TORCH_WEIGHTS)
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise CheckpointNotFoundError(f"{repo_id!r} could not be fetched from the Hugging Face hub: {error}") from error

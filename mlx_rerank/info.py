@@ -1,0 +1,49 @@
+"""What there is to know about a model and the machine that would run it."""
+
+import math
+import platform
+from importlib.metadata import version
+from typing import Any
+
+from mlx_rerank import blas, weights
+from mlx_rerank.checkpoint import Checkpoint, open_tensors
+from mlx_rerank.config import CONVERSION_KEY
+from mlx_rerank.device import parse_device
+from mlx_rerank.dtypes import default_dtype, dtype_name
+from mlx_rerank.hub import commit_of, resolve
+
+
+def describe(model: str, revision: str | None = None) -> dict[str, Any]:
+    """Return facts about a model and this machine, by name; no weight is read.
+
+    Raises:
+        CheckpointNotFoundError: the model's name leads nowhere.
+        CheckpointError: its files cannot be used.
+    """
+    directory = resolve(model, revision=revision)
+    checkpoint = Checkpoint.open(directory)
+    config = checkpoint.config
+    done = checkpoint.raw.get(CONVERSION_KEY, {})
+    tensors = open_tensors(directory)
+    device = parse_device(None)
+    return {
+        "model": model,
+        "directory": str(directory),
+        "format": f"converted by mlx-rerank {done.get('version')}" if checkpoint.converted else "Hugging Face",
+        "source": done.get("source", model),
+        "revision": done.get("revision") or commit_of(directory),
+        "layers": config.num_hidden_layers,
+        "hidden_size": config.hidden_size,
+        "attention_heads": config.num_attention_heads,
+        "vocabulary": config.vocab_size,
+        "max_length": config.max_length,
+        "parameters": sum(map(math.prod, weights.source_shapes(config).values())),
+        "stored_dtype": checkpoint.raw.get("dtype") or checkpoint.raw.get("torch_dtype"),
+        "quantization": checkpoint.raw.get("quantization"),
+        "stored_bytes": sum(tensor.nbytes for tensor in tensors.values()),
+        "device": "cpu" if device.type == device.type.cpu else "gpu",
+        "default_dtype": dtype_name(default_dtype(device)),
+        "blas": blas.loaded(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "versions": {name: version(name) for name in ("mlx-rerank", "mlx", "tokenizers", "numpy")},
+    }

@@ -1,0 +1,150 @@
+"""XLM-RoBERTa with a single-label classification head, the cross-encoder behind the bge rerankers.
+
+Follows transformers' XLMRobertaForSequenceClassification (post-layer-norm encoder of "Unsupervised Cross-lingual
+Representation Learning at Scale", Conneau et al. 2020), with three changes that leave every result as it is: the one
+row of token type embeddings is part of the position table, query/key/value projections are one matrix, and dropout is
+gone. All arithmetic stays in the dtype of the weights; masks are bool; only the returned logits are float32.
+
+Shape letters: B pairs, L tokens of the longest pair, D hidden size, H heads.
+"""
+
+import math
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from mlx_rerank.config import ModelConfig
+from mlx_rerank.errors import InputError
+
+
+def gelu(x: mx.array) -> mx.array:
+    """Return x * Phi(x) with the exact error function, in the dtype of x."""
+    return 0.5 * x * (1 + mx.erf(x * math.sqrt(0.5)))
+
+
+class Embeddings(nn.Module):
+    """Word plus position embeddings, normalised."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.pad_token_id = config.pad_token_id
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def __call__(self, input_ids: mx.array) -> mx.array:
+        """Map int32 ids [B, L] to [B, L, D]. Real tokens count up from `pad_token_id + 1`, padding stays on its id."""
+        real = (input_ids != self.pad_token_id).astype(mx.int32)
+        positions = mx.cumsum(real, axis=1) * real + self.pad_token_id  # (B, L)
+        return self.norm(self.word_embeddings(input_ids) + self.position_embeddings(positions))
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention over the tokens that the mask shows."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_attention_heads
+        self.scale = (config.hidden_size // config.num_attention_heads) ** -0.5
+        self.qkv_proj = nn.Linear(config.hidden_size, 3 * config.hidden_size)
+        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def __call__(self, x: mx.array, mask: mx.array | None) -> mx.array:
+        """Map [B, L, D] to [B, L, D]; mask is bool [B, 1, 1, L], or None where every token is real."""
+        B, L, D = x.shape
+        qkv = self.qkv_proj(x).reshape(B, L, 3, self.num_heads, D // self.num_heads)
+        q, k, v = (part.squeeze(2).swapaxes(1, 2) for part in mx.split(qkv, 3, axis=2))  # (B, H, L, D/H)
+        attended = mx.fast.scaled_dot_product_attention(q, k, v, scale=self.scale, mask=mask)
+        return self.out_proj(attended.swapaxes(1, 2).reshape(B, L, D))
+
+
+class Layer(nn.Module):
+    """One encoder layer: attention and feed-forward, each added to its input and then normalised."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.attention = SelfAttention(config)
+        self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.output_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def __call__(self, x: mx.array, mask: mx.array | None) -> mx.array:
+        """Map [B, L, D] to [B, L, D]."""
+        x = self.attention_norm(x + self.attention(x, mask))
+        return self.output_norm(x + self.down_proj(gelu(self.up_proj(x))))
+
+
+class Head(nn.Module):
+    """The relevance logit of a pair, read from its first token."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.out_proj = nn.Linear(config.hidden_size, 1)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """Map [B, L, D] to [B]."""
+        return self.out_proj(mx.tanh(self.dense(x[:, 0]))).squeeze(-1)
+
+
+class CrossEncoder(nn.Module):
+    """The whole model: token ids in, one logit per pair out."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = Embeddings(config)
+        self.layers = [Layer(config) for _ in range(config.num_hidden_layers)]
+        self.head = Head(config)
+
+    def __call__(self, input_ids: mx.array, attention_mask: mx.array | None = None) -> mx.array:
+        """Return one relevance logit per pair.
+
+        Args:
+            input_ids: int32 [B, L], ``<s> query </s></s> document </s>``, right-padded with ``config.pad_token_id``.
+                MLX does not check them against the table: see `check_input_ids`.
+            attention_mask: bool [B, L], True on real tokens, at least one per row. None where all are real, which
+                saves the masking.
+
+        Returns:
+            float32 [B], unbounded, higher is more relevant. Layers run in the weights' dtype; only this is cast.
+
+        Raises:
+            InputError: the mask is not bool, or L exceeds ``config.max_length``.
+
+        Source: transformers XLMRobertaForSequenceClassification.forward; tests/parity/test_logits.py.
+        """
+        if input_ids.shape[1] > self.config.max_length:
+            raise InputError(f"{input_ids.shape[1]} tokens exceed the model's {self.config.max_length}: truncate first")
+        if attention_mask is not None and attention_mask.dtype != mx.bool_:
+            # Attention would add an int mask to its logits, which is wrong without any error.
+            raise InputError(f"attention_mask must be bool, not {attention_mask.dtype}")
+        mask = None if attention_mask is None else attention_mask[:, None, None, :]
+        x = self.embeddings(input_ids)
+        for layer in self.layers:
+            x = layer(x, mask)
+        return self.head(x).astype(mx.float32)
+
+
+def check_input_ids(input_ids: np.ndarray, config: ModelConfig) -> None:
+    """Check a batch before MLX sees it: a gather past the end of a table reads foreign memory.
+
+    Args:
+        input_ids: integers [B, L].
+        config: the model's shape.
+
+    Raises:
+        InputError: no rows, no tokens, too many tokens, or an id outside the vocabulary.
+    """
+    if input_ids.ndim != 2 or 0 in input_ids.shape:
+        raise InputError(f"input_ids must be a non-empty [pairs, tokens] array, not of shape {input_ids.shape}")
+    if input_ids.shape[1] > config.max_length:
+        raise InputError(f"{input_ids.shape[1]} tokens exceed the model's {config.max_length}: truncate first")
+    low, high = int(input_ids.min()), int(input_ids.max())
+    if low < 0 or high >= config.vocab_size:
+        raise InputError(
+            f"token id {low if low < 0 else high} is outside the model's vocabulary of {config.vocab_size}: "
+            "the tokenizer and the weights do not belong together"
+        )

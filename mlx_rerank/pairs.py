@@ -1,0 +1,201 @@
+"""From texts to token ids: each text tokenised once, pairs joined by id, truncated once, counted honestly."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from mlx_rerank.config import SPECIAL_TOKENS_PER_PAIR, ModelConfig
+from mlx_rerank.errors import CheckpointError, InputError
+from mlx_rerank.results import Document
+
+_CHUNK = 512  # texts per call of the tokenizer, between which Ctrl-C is heard
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long a pair and its query may be, in tokens.
+
+    Args:
+        max_length: of the whole pair, special tokens included.
+        query_max_length: of the query alone. Three quarters of max_length if None, as in FlagEmbedding. Never more
+            than what the special tokens leave.
+    """
+
+    max_length: int
+    query_max_length: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raise InputError where nothing of a pair would be left."""
+        if self.max_length <= SPECIAL_TOKENS_PER_PAIR:
+            raise InputError(
+                f"max_length {self.max_length} leaves no room for text: "
+                f"{SPECIAL_TOKENS_PER_PAIR} tokens of every pair are special, so use a larger value"
+            )
+        if self.query_max_length is not None and self.query_max_length < 1:
+            raise InputError(f"query_max_length {self.query_max_length} must be at least 1")
+
+    def split(self, query_length: int, document_length: int) -> tuple[int, int]:
+        """Return how many tokens of a query and of a document are kept: the query's share first, then the rest."""
+        wanted = self.max_length * 3 // 4 if self.query_max_length is None else self.query_max_length
+        room = self.max_length - SPECIAL_TOKENS_PER_PAIR
+        query = min(query_length, wanted, room)
+        return query, min(document_length, room - query)
+
+
+@dataclass(frozen=True)
+class EncodedPairs:
+    """Pairs as token ids, each distinct sequence once.
+
+    Args:
+        sequences: distinct pairs, int32 [tokens] each.
+        inverse: int64 [N], for each of the caller's pairs its place in `sequences`.
+        truncated_tokens: int64 [N], tokens of query and document that were cut.
+    """
+
+    sequences: list[np.ndarray]
+    inverse: np.ndarray
+    truncated_tokens: np.ndarray
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each distinct sequence, int64."""
+        return np.array([len(sequence) for sequence in self.sequences], dtype=np.int64)
+
+
+class PairEncoder:
+    """Turns (query, document) pairs into the token ids that an XLM-RoBERTa cross-encoder reads."""
+
+    def __init__(self, tokenizer: Tokenizer, config: ModelConfig) -> None:
+        """Take over a tokenizer, turning off any truncation and padding of its own.
+
+        Raises:
+            CheckpointError: the tokenizer and the model do not belong together.
+        """
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        expected = {"<s>": config.bos_token_id, "</s>": config.eos_token_id, "<pad>": config.pad_token_id}
+        found = {token: tokenizer.token_to_id(token) for token in expected}
+        if found != expected:
+            raise CheckpointError(f"tokenizer.json has special tokens {found}; config.json says {expected}")
+        if tokenizer.get_vocab_size() > config.vocab_size:
+            raise CheckpointError(
+                f"tokenizer.json has {tokenizer.get_vocab_size()} tokens; the model's table has {config.vocab_size}"
+            )
+        self._tokenizer = tokenizer
+        self._start = [config.bos_token_id]
+        self._middle = [config.eos_token_id, config.eos_token_id]
+        self._end = [config.eos_token_id]
+
+    @classmethod
+    def from_directory(cls, directory: Path, config: ModelConfig) -> "PairEncoder":
+        """Read the tokenizer.json of a checkpoint directory.
+
+        Raises:
+            CheckpointError: there is none, it cannot be read, or it does not belong to the model.
+        """
+        path = directory / "tokenizer.json"
+        if not path.is_file():
+            raise CheckpointError(
+                f"{directory} has no tokenizer.json: write one with "
+                "transformers.AutoTokenizer.from_pretrained(directory).save_pretrained(directory)"
+            )
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises plain Exception
+            raise CheckpointError(f"{path} cannot be read: {error}") from error
+        return cls(tokenizer, config)
+
+    def encode(self, pairs: Sequence[tuple[str, str]], limits: Limits) -> EncodedPairs:
+        """Tokenise, truncate and join pairs as ``<s> query </s></s> document </s>``.
+
+        Args:
+            pairs: (query, document) texts.
+            limits: lengths to cut to.
+
+        Raises:
+            InputError: a text is not valid Unicode.
+
+        Source: FlagEmbedding 1.4.2 BaseReranker.compute_score_single_gpu; tests/parity/test_flagembedding.py.
+        """
+        ids = self._tokenise(list(dict.fromkeys(text for pair in pairs for text in pair)))
+        places: dict[bytes, int] = {}
+        sequences: list[np.ndarray] = []
+        inverse = np.empty(len(pairs), dtype=np.int64)
+        truncated = np.empty(len(pairs), dtype=np.int64)
+        for i, (query, document) in enumerate(pairs):
+            q, d = ids[query], ids[document]
+            keep_q, keep_d = limits.split(len(q), len(d))
+            joined = self._start + q[:keep_q] + self._middle + d[:keep_d] + self._end
+            sequence = np.array(joined, dtype=np.int32)
+            place = places.setdefault(sequence.tobytes(), len(sequences))
+            if place == len(sequences):
+                sequences.append(sequence)
+            inverse[i] = place
+            truncated[i] = len(q) - keep_q + len(d) - keep_d
+        return EncodedPairs(sequences, inverse, truncated)
+
+    def _tokenise(self, texts: list[str]) -> dict[str, list[int]]:
+        """Return the ids of distinct texts, without special tokens."""
+        ids = {}
+        for start in range(0, len(texts), _CHUNK):
+            chunk = texts[start : start + _CHUNK]
+            for text in chunk:
+                if not text.isascii():
+                    _require_unicode(text)
+            encodings = self._tokenizer.encode_batch_fast(chunk, add_special_tokens=False)
+            ids.update((text, encoding.ids) for text, encoding in zip(chunk, encodings, strict=True))
+        return ids
+
+
+def document_text(document: Document, index: int) -> str:
+    """Return the text of a document.
+
+    Raises:
+        InputError: it is neither a text nor a mapping with a `text` that is one.
+    """
+    text = document.get("text") if isinstance(document, Mapping) else document
+    if not isinstance(text, str):
+        raise InputError(
+            f"documents[{index}] must be a text or a mapping with a text under 'text'; got {type(document).__name__} "
+            f"{str(document)[:60]!r}"
+        )
+    return text
+
+
+def check_pairs(pairs: Iterable[Sequence[str]]) -> list[tuple[str, str]]:
+    """Return pairs as a list of two-text tuples.
+
+    Raises:
+        InputError: something is not a list of pairs of texts; it names the pair.
+    """
+    if isinstance(pairs, (str, bytes, Mapping)):
+        raise InputError(f"pairs must be a list of (query, document) pairs, not a {type(pairs).__name__}")
+    checked = []
+    for i, pair in enumerate(pairs):
+        if isinstance(pair, (str, bytes, Mapping)) or not isinstance(pair, Iterable):
+            raise InputError(
+                f"pairs[{i}] must be a (query, document) pair, not {type(pair).__name__} {str(pair)[:60]!r}"
+            )
+        texts = tuple(pair)
+        if len(texts) != 2 or not all(isinstance(text, str) for text in texts):
+            raise InputError(
+                f"pairs[{i}] must be two texts; got {len(texts)} values of type "
+                f"{', '.join(type(text).__name__ for text in texts[:4])}"
+            )
+        checked.append(texts)
+    return checked
+
+
+def _require_unicode(text: str) -> None:
+    """Refuse lone surrogates, which have no UTF-8 form and which the tokenizer library rejects without saying where."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        code = f"U+{ord(text[error.start]):04X}"
+        raise InputError(
+            f"character {error.start} of the text starting {text[:40]!r} is a lone surrogate ({code}): the text "
+            "was decoded wrongly; replace it, for example with text.encode('utf-8', 'replace').decode()"
+        ) from None

@@ -1,0 +1,147 @@
+"""The PyTorch path: transformers' own model and tokenizer, to prove the MLX path right and to stand in for it.
+
+It shares no code with the path it checks: no tokenizer, truncation, batching or weight table. It is the only file that
+imports torch, and only when it is used.
+"""
+
+import importlib
+import json
+from collections.abc import Iterator, MutableMapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlx_rerank import restore
+from mlx_rerank.errors import CheckpointError, MissingDependencyError
+from mlx_rerank.results import Document, PairLogits, RankedDocument
+
+REMEDY = "pip install 'mlx-rerank[reference]'"
+
+
+class ReferenceReranker:
+    """Scores pairs with transformers on torch, in float32 on the CPU unless told otherwise."""
+
+    def __init__(self, directory: Path, *, max_length: int = 512, dtype: str = "float32") -> None:
+        """Load a checkpoint.
+
+        Args:
+            directory: a Hugging Face directory, or a converted one, whose weights are put back first.
+            max_length: most tokens of a pair, special tokens included.
+            dtype: name of the torch dtype to compute in.
+
+        Raises:
+            MissingDependencyError: torch is not installed.
+        """
+        self._torch = _import("torch")
+        transformers = _import("transformers")
+        self.max_length = max_length
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        if "mlx_rerank" in config:
+            config.pop("quantization_config", None)  # transformers would look for a quantizer of that name
+            shape = transformers.XLMRobertaConfig.from_dict(config)
+            self.model = transformers.XLMRobertaForSequenceClassification(shape)
+            state = {name: self._torch.from_numpy(value) for name, value in restore.state_dict(directory).items()}
+            self.model.load_state_dict(state, strict=True)
+            self.tokenizer = transformers.PreTrainedTokenizerFast(
+                tokenizer_file=str(directory / "tokenizer.json"), cls_token="<s>", sep_token="</s>", pad_token="<pad>"
+            )
+        else:
+            self.model = transformers.AutoModelForSequenceClassification.from_pretrained(directory)
+            self.tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
+        self.model.to(getattr(self._torch, dtype)).eval()
+
+    def logits(self, pairs: Sequence[tuple[str, str]], batch_size: int = 16) -> PairLogits:
+        """Run the model on (query, document) pairs, in batches of the order given."""
+        encoded = [self._encode(query, document) for query, document in pairs]
+        rows = [ids for ids, _ in encoded]
+        parts = [self._forward(rows[i : i + batch_size]) for i in range(0, len(rows), batch_size)]
+        logits = np.concatenate([np.empty(0, dtype=np.float32), *parts])
+        return PairLogits(logits, np.array([cut for _, cut in encoded], dtype=np.int64))
+
+    def score(self, pairs: Sequence[tuple[str, str]], *, raw_scores: bool = False) -> np.ndarray:
+        """Return the sigmoid of every logit, or the logit itself, float32 [N]."""
+        logits = self.logits(pairs).logits
+        return logits if raw_scores else self._torch.sigmoid(self._torch.from_numpy(logits)).numpy()
+
+    def rank(
+        self, query: str, documents: Sequence[Document], *, top_n: int | None = None, raw_scores: bool = False
+    ) -> list[RankedDocument]:
+        """Rank documents, the best first, ties by index."""
+        texts = [document if isinstance(document, str) else document["text"] for document in documents]
+        found = self.logits([(query, text) for text in texts])
+        values = self._torch.from_numpy(found.logits)
+        scores = (values if raw_scores else self._torch.sigmoid(values)).tolist()
+        order = sorted(range(len(texts)), key=lambda i: (-found.logits[i], i))[:top_n]
+        return [RankedDocument(i, scores[i], documents[i], int(found.truncated_tokens[i])) for i in order]
+
+    def _encode(self, query: str, document: str) -> tuple[list[int], int]:
+        """Return a pair's ids, the query cut to three quarters of max_length, the rest to fit; and the cut tokens."""
+        q, d = (self.tokenizer(t, add_special_tokens=False, verbose=False)["input_ids"] for t in (query, document))
+        total = len(q) + len(d) + 4
+        cls, sep = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
+        head = [cls, *q[: min(self.max_length * 3 // 4, self.max_length - 4)], sep, sep]
+        ids = [*(head + d)[: self.max_length - 1], sep]
+        return ids, total - len(ids)
+
+    def _forward(self, rows: list[list[int]]) -> np.ndarray:
+        """Return float32 logits of one padded batch."""
+        batch = self.tokenizer.pad({"input_ids": rows}, padding=True, return_tensors="pt")
+        with self._torch.no_grad():
+            output = self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+        return output.logits.view(-1).float().numpy()
+
+
+class TorchWeights(MutableMapping[str, Any]):
+    """The tensors of a pytorch_model.bin as numpy arrays, each made when it is asked for."""
+
+    def __init__(self, tensors: dict[str, Any]) -> None:
+        """Wrap a state dict that torch has opened."""
+        self._tensors = tensors
+
+    def __getitem__(self, name: str) -> Any:
+        """Return one tensor; bfloat16, which numpy lacks, as an MLX array."""
+        tensor = self._tensors[name]
+        if str(tensor.dtype) != "torch.bfloat16":
+            return tensor.numpy()
+        import mlx.core as mx
+
+        return mx.array(tensor.view(_import("torch").int16).numpy()).view(mx.bfloat16)
+
+    def __setitem__(self, name: str, tensor: Any) -> None:
+        """Add a torch tensor."""
+        self._tensors[name] = tensor
+
+    def __delitem__(self, name: str) -> None:
+        """Let go of a tensor."""
+        del self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names."""
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        """Count the tensors."""
+        return len(self._tensors)
+
+
+def read_torch_weights(path: Path) -> TorchWeights:
+    """Open a pytorch_model.bin, memory-mapped, running no code that it may contain.
+
+    Raises:
+        MissingDependencyError: torch is not installed.
+        CheckpointError: the file is damaged, or holds more than tensors.
+    """
+    torch = _import("torch")
+    try:
+        return TorchWeights(torch.load(path, map_location="cpu", mmap=True, weights_only=True))
+    except Exception as error:  # unpickling fails in many ways
+        raise CheckpointError(f"{path} cannot be read as plain tensors: {error}") from error
+
+
+def _import(name: str) -> Any:
+    """Import torch or transformers, or say which extra brings it."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise MissingDependencyError(f"this needs {name}, which is not installed: {REMEDY}") from error

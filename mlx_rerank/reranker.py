@@ -1,0 +1,227 @@
+"""Reranker: texts in, comparable scores out."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+from tqdm import tqdm
+
+from mlx_rerank import hub
+from mlx_rerank.batching import pad, plan_batches
+from mlx_rerank.checkpoint import Checkpoint
+from mlx_rerank.device import parse_device
+from mlx_rerank.dtypes import default_dtype, dtype_name, parse_dtype
+from mlx_rerank.engine import Engine
+from mlx_rerank.errors import InputError, NonFiniteScoreError
+from mlx_rerank.pairs import Limits, PairEncoder, check_pairs, document_text
+from mlx_rerank.results import Document, PairLogits, RankedDocument
+
+DEFAULT_MAX_LENGTH = 512
+DEFAULT_TOKEN_BUDGET = 4096
+_PROGRESS_DELAY = 1.0  # seconds before a progress bar nobody asked for appears
+
+logger = logging.getLogger("mlx_rerank")
+
+
+class Reranker:
+    """A cross-encoder that scores and ranks documents for a query.
+
+    Safe to use from several threads at once: they share one device thread, and their batches take turns.
+    """
+
+    def __init__(
+        self,
+        model: str | Path = "mini",
+        *,
+        dtype: str | None = None,
+        device: str | None = None,
+        max_length: int | None = None,
+        token_budget: int | None = None,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+    ) -> None:
+        """Load a model.
+
+        Args:
+            model: an embedded model's name ("mini"), a hub id, a Hugging Face directory (converted in memory), or a
+                directory that `mlx-rerank convert` wrote.
+            dtype: "float16", "bfloat16" or "float32"; float16 on a GPU and float32 on a CPU if None.
+            device: "gpu" or "cpu"; MLX's default one if None.
+            max_length: most tokens of a pair, special tokens included; 512, or the model's limit where that is less,
+                if None.
+            token_budget: most padded tokens computed at once; 4096 if None. More needs more memory.
+            revision: branch, tag or commit of a hub model.
+            cache_dir: where hub downloads are kept.
+
+        Raises:
+            CheckpointNotFoundError: the model's name leads nowhere.
+            CheckpointError: its files cannot be used.
+            UnsupportedModelError: it is not a single-label XLM-RoBERTa cross-encoder.
+            DeviceError: this machine has no such device.
+            InputError: the dtype is unknown, or a limit is out of range.
+            MissingDependencyError: the checkpoint needs torch to be read.
+        """
+        mlx_device = parse_device(device)
+        mlx_dtype = parse_dtype(dtype) if dtype else default_dtype(mlx_device)
+        checkpoint = Checkpoint.open(hub.resolve(model, revision=revision, cache_dir=cache_dir))
+        self.config = checkpoint.config
+        self.dtype = dtype_name(mlx_dtype)
+        self.device = "gpu" if mlx_device.type == mlx_device.type.gpu else "cpu"
+        default_length = min(DEFAULT_MAX_LENGTH, self.config.max_length)
+        self.max_length = self._checked_length(default_length if max_length is None else max_length)
+        self.token_budget = DEFAULT_TOKEN_BUDGET if token_budget is None else token_budget
+        plan_batches(np.array([]), self.token_budget)  # refuses a bad budget now, not at the first score
+        self._encoder = PairEncoder.from_directory(checkpoint.directory, self.config)
+        self._engine = Engine(checkpoint, mlx_dtype, mlx_device)
+
+    @overload
+    def score(
+        self, pairs: str, document: str, /, *, raw_scores: bool = ..., show_progress: bool | None = ...
+    ) -> float: ...
+    @overload
+    def score(
+        self, pairs: Iterable[Sequence[str]], /, *, raw_scores: bool = ..., show_progress: bool | None = ...
+    ) -> np.ndarray: ...
+    def score(
+        self,
+        pairs: str | Iterable[Sequence[str]],
+        document: str | None = None,
+        /,
+        *,
+        raw_scores: bool = False,
+        show_progress: bool | None = None,
+    ) -> float | np.ndarray:
+        """Score pairs: `score([(query, document), ...])`, or one: `score(query, document)`.
+
+        Args:
+            pairs: (query, document) pairs; or one query, with its document as second argument.
+            document: the document of a single query.
+            raw_scores: return logits instead of their sigmoid.
+            show_progress: a progress bar on stderr; on a terminal and after a second if None.
+
+        Returns:
+            float32 [N], higher is more relevant, in 0..1 unless raw; a float for a single pair.
+
+        Raises:
+            InputError: something is not a pair of texts.
+            NonFiniteScoreError: the model produced NaN or infinity.
+        """
+        if isinstance(pairs, str) and document is not None:
+            return float(self.score([(pairs, document)], raw_scores=raw_scores, show_progress=show_progress)[0])
+        if isinstance(pairs, str) or document is not None:
+            raise InputError("score takes a list of (query, document) pairs, or a query and a document")
+        scored = self.logits(pairs, show_progress=show_progress)
+        log_truncation(scored.truncated_tokens, self.max_length)
+        return scored.logits if raw_scores else sigmoid(scored.logits)
+
+    def rank(
+        self,
+        query: str,
+        documents: Iterable[Document],
+        *,
+        top_n: int | None = None,
+        raw_scores: bool = False,
+        show_progress: bool | None = None,
+    ) -> list[RankedDocument]:
+        """Rank documents by their relevance to a query.
+
+        Args:
+            query: what is asked.
+            documents: texts, or mappings with a `text` key; they come back untouched.
+            top_n: how many to return; all if None.
+            raw_scores: give logits instead of their sigmoid.
+            show_progress: a progress bar on stderr; on a terminal and after a second if None.
+
+        Returns:
+            The best first; equal scores in the order given.
+
+        Raises:
+            InputError: a document is neither, or top_n is below one.
+            NonFiniteScoreError: the model produced NaN or infinity.
+        """
+        if top_n is not None and (isinstance(top_n, bool) or not isinstance(top_n, int) or top_n < 1):
+            raise InputError(f"top_n must be a whole number of at least 1, or None for all; got {top_n!r}")
+        if isinstance(documents, (str, Mapping)):
+            raise InputError("documents must be a list; put a single document into one: [document]")
+        kept = list(documents)
+        scored = self.logits(
+            [(query, document_text(document, i)) for i, document in enumerate(kept)], show_progress=show_progress
+        )
+        scores = scored.logits if raw_scores else sigmoid(scored.logits)
+        order = np.argsort(-scored.logits, kind="stable")[:top_n]
+        return [RankedDocument(int(i), float(scores[i]), kept[i], int(scored.truncated_tokens[i])) for i in order]
+
+    def logits(
+        self,
+        pairs: Iterable[Sequence[str]],
+        *,
+        max_length: int | None = None,
+        query_max_length: int | None = None,
+        batch_size: int | None = None,
+        show_progress: bool | None = None,
+    ) -> PairLogits:
+        """Run the model on pairs: what `score` and `rank` are made of.
+
+        Args:
+            pairs: (query, document) pairs.
+            max_length: most tokens of a pair; the reranker's own if None.
+            query_max_length: most tokens of a query; three quarters of max_length if None.
+            batch_size: most pairs computed at once, beside the token budget.
+            show_progress: a progress bar on stderr; on a terminal and after a second if None.
+
+        Raises:
+            InputError: something is not a pair of texts, or a limit is out of range.
+            NonFiniteScoreError: the model produced NaN or infinity.
+        """
+        limits = Limits(self._checked_length(self.max_length if max_length is None else max_length), query_max_length)
+        checked = check_pairs(pairs)
+        encoded = self._encoder.encode(checked, limits)
+        batches = plan_batches(encoded.lengths, self.token_budget, batch_size)
+        padded = (pad([encoded.sequences[i] for i in batch], self.config.pad_token_id) for batch in batches)
+        distinct = np.empty(len(encoded.sequences), dtype=np.float32)
+        quiet = None if show_progress is None else not show_progress
+        delay = _PROGRESS_DELAY if show_progress is None else 0.0
+        with tqdm(total=len(distinct), desc="Scoring", unit="pair", disable=quiet, delay=delay, leave=False) as bar:
+            for batch, logits in zip(batches, self._engine.run(padded), strict=True):
+                distinct[batch] = logits
+                bar.update(len(batch))
+        result = distinct[encoded.inverse]
+        self._require_finite(result, checked)
+        return PairLogits(result, encoded.truncated_tokens)
+
+    def _checked_length(self, max_length: int) -> int:
+        """Return max_length, or raise InputError where the model has no positions for it."""
+        if max_length > self.config.max_length:
+            raise InputError(
+                f"max_length {max_length} exceeds this model's limit of {self.config.max_length} tokens: "
+                "use a smaller value, or a model with more positions"
+            )
+        return Limits(max_length).max_length
+
+    def _require_finite(self, logits: np.ndarray, pairs: list[tuple[str, str]]) -> None:
+        """Raise an error that names the first pair whose logit is NaN or infinite."""
+        bad = np.flatnonzero(~np.isfinite(logits))
+        if len(bad):
+            query, document = pairs[bad[0]]
+            raise NonFiniteScoreError(
+                f"{len(bad)} of {len(pairs)} pairs have a logit of NaN or infinity; the first is pair {bad[0]} "
+                f"({query[:60]!r}, {document[:60]!r}), logit {logits[bad[0]]}. In {self.dtype} an activation may have "
+                "overflowed, or the weights are damaged: try dtype='float32'"
+            )
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Map logits to 0..1 in their own dtype, without overflow and without losing small values."""
+    return np.exp(-np.logaddexp(0, -logits))
+
+
+def log_truncation(truncated_tokens: np.ndarray, max_length: int) -> None:
+    """Log a warning where pairs were cut and the return value cannot say so."""
+    cut = int(np.count_nonzero(truncated_tokens))
+    if cut:
+        logger.warning(
+            "%d of %d pairs were cut to %d tokens; %d tokens were not read",
+            cut, len(truncated_tokens), max_length, int(truncated_tokens.sum()),
+        )  # fmt: skip

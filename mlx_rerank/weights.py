@@ -1,0 +1,226 @@
+"""Weights on disk: the rename table, the strict readers, and the writer.
+
+A Hugging Face checkpoint is turned into this package's parameters one at a time, by a table that says for each
+parameter which tensors it is made of. A tensor that no entry asks for is an error, as is one that is not there.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+from safetensors import SafetensorError, safe_open
+
+from mlx_rerank.config import ModelConfig, quantization_of
+from mlx_rerank.errors import CheckpointError, WeightsError
+
+WEIGHTS_FILE = "model.safetensors"
+DROPPED = frozenset({"roberta.embeddings.position_ids"})  # a buffer of 0, 1, 2 ..., saved by old transformers
+_FLOATS = (mx.float16, mx.bfloat16, mx.float32)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One parameter, and the Hugging Face tensors that it is made of."""
+
+    target: str
+    sources: tuple[str, ...]
+    combine: Callable[..., mx.array] = lambda tensor: tensor
+
+
+def _stack(*tensors: mx.array) -> mx.array:
+    """Put matrices or vectors under one another."""
+    return mx.concatenate(list(tensors), axis=0)
+
+
+def _fold(positions: mx.array, token_types: mx.array) -> mx.array:
+    """Add the one token type row to every position, in float32 so that the sum is rounded once."""
+    return positions.astype(mx.float32) + token_types.astype(mx.float32)
+
+
+_EMBEDDINGS, _LAYER = "roberta.embeddings.", "roberta.encoder.layer.{n}."
+_QKV = tuple(_LAYER + f"attention.self.{part}." for part in ("query", "key", "value"))
+_MODULES = {  # each has a weight and a bias
+    "embeddings.norm.": (_EMBEDDINGS + "LayerNorm.",),
+    "layers.{n}.attention.qkv_proj.": _QKV,
+    "layers.{n}.attention.out_proj.": (_LAYER + "attention.output.dense.",),
+    "layers.{n}.attention_norm.": (_LAYER + "attention.output.LayerNorm.",),
+    "layers.{n}.up_proj.": (_LAYER + "intermediate.dense.",),
+    "layers.{n}.down_proj.": (_LAYER + "output.dense.",),
+    "layers.{n}.output_norm.": (_LAYER + "output.LayerNorm.",),
+    "head.dense.": ("classifier.dense.",),
+    "head.out_proj.": ("classifier.out_proj.",),
+}
+_TABLES = (
+    Rule("embeddings.word_embeddings.weight", (_EMBEDDINGS + "word_embeddings.weight",)),
+    Rule(
+        "embeddings.position_embeddings.weight",
+        (_EMBEDDINGS + "position_embeddings.weight", _EMBEDDINGS + "token_type_embeddings.weight"),
+        _fold,
+    ),
+)
+
+
+def rename_rules(config: ModelConfig) -> list[Rule]:
+    """Return the rename table written out for every layer of a model."""
+    rules = list(_TABLES)
+    for target, sources in _MODULES.items():
+        for n in range(config.num_hidden_layers if "{n}" in target else 1):
+            for kind in ("weight", "bias"):
+                names = tuple(source.format(n=n) + kind for source in sources)
+                rules.append(Rule(target.format(n=n) + kind, names, _stack))
+    return rules
+
+
+def source_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Return name and shape of every tensor that a Hugging Face checkpoint of this shape must hold."""
+    D, F = config.hidden_size, config.intermediate_size
+    tables = {
+        "word_embeddings.weight": (config.vocab_size, D),
+        "position_embeddings.weight": (config.max_position_embeddings, D),
+        "token_type_embeddings.weight": (1, D),
+    }
+    wide = {_LAYER + "intermediate.dense.": (F, D), _LAYER + "output.dense.": (D, F), "classifier.out_proj.": (1, D)}
+    shapes: dict[str, tuple[int, ...]] = {_EMBEDDINGS + name: shape for name, shape in tables.items()}
+    for sources in _MODULES.values():
+        for source in sources:
+            shape = (D,) if "LayerNorm" in source else wide.get(source, (D, D))
+            for n in range(config.num_hidden_layers if "{n}" in source else 1):
+                shapes[source.format(n=n) + "weight"] = shape
+                shapes[source.format(n=n) + "bias"] = shape[:1]
+    return shapes
+
+
+def port(tensors: MutableMapping[str, Any], config: ModelConfig, dtype: mx.Dtype) -> Iterator[tuple[str, mx.array]]:
+    """Yield this package's parameters, lazily, from the tensors of a Hugging Face checkpoint.
+
+    Args:
+        tensors: lazy tensors by their Hugging Face names. Each is taken out when it is used, because a reference to a
+            lazy array keeps its data once that has been read.
+        config: the model's shape.
+        dtype: what every parameter is cast to.
+
+    Raises:
+        WeightsError: a tensor is missing, unexpected, misshapen, or not of a floating dtype.
+    """
+    expected = source_shapes(config)
+    _require_names(set(tensors) - DROPPED, set(expected))
+    for rule in rename_rules(config):
+        parts = [mx.array(tensors.pop(name)) for name in rule.sources]
+        for name, part in zip(rule.sources, parts, strict=True):
+            if part.shape != expected[name]:
+                raise WeightsError(f"{name} has shape {list(part.shape)}; config.json asks for {list(expected[name])}")
+            if part.dtype not in _FLOATS:
+                raise WeightsError(f"{name} is {part.dtype}; only float16, bfloat16 and float32 weights can be read")
+        yield rule.target, rule.combine(*parts).astype(dtype)
+
+
+def evaluate(parameters: Iterable[tuple[str, mx.array]]) -> Iterator[tuple[str, mx.array]]:
+    """Evaluate lazy parameters one at a time, so that never more than one is held beside its sources."""
+    for name, value in parameters:
+        mx.eval(value)
+        yield name, value
+
+
+def read_safetensors(directory: Path) -> dict[str, mx.array] | None:
+    """Open the safetensors of a checkpoint directory, lazily: one file, or shards with an index.
+
+    Returns:
+        Lazy arrays by name; None where the directory has no safetensors.
+
+    Raises:
+        CheckpointError: the index or a file is damaged, or a shard is missing.
+    """
+    index = directory / (WEIGHTS_FILE + ".index.json")
+    if (directory / WEIGHTS_FILE).is_file():
+        return _read_file(directory / WEIGHTS_FILE)
+    if not index.is_file():
+        return None
+    try:
+        shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise CheckpointError(f"{index} is not an index of safetensors shards: {error!r}") from error
+    tensors: dict[str, mx.array] = {}
+    for shard in shards:
+        tensors.update(_read_file(directory / shard))
+    return tensors
+
+
+def load_into(model: nn.Module, weights: Mapping[str, mx.array]) -> None:
+    """Set every parameter of a model, refusing anything but an exact match of names, shapes and dtype.
+
+    Raises:
+        WeightsError: a parameter is missing, unexpected, misshapen, or of another dtype than the rest.
+    """
+    parameters = dict(tree_flatten(model.parameters()))
+    _require_names(set(weights), set(parameters))
+    floats = {name: value.dtype for name, value in weights.items() if mx.issubdtype(value.dtype, mx.floating)}
+    dtype = next(iter(floats.values()), None)
+    for name, value in weights.items():
+        if value.shape != parameters[name].shape:
+            raise WeightsError(f"{name} has shape {list(value.shape)}; the model's is {list(parameters[name].shape)}")
+        if floats.get(name, dtype) != dtype:
+            raise WeightsError(f"{name} is {value.dtype} among weights of {dtype}: arithmetic would leave that dtype")
+    model.load_weights(list(weights.items()))
+    model.eval()
+
+
+def unpack(
+    weights: Mapping[str, mx.array], config: Mapping[str, Any], dtype: mx.Dtype
+) -> Iterator[tuple[str, mx.array]]:
+    """Yield the parameters of a converted checkpoint, lazily, packed ones dequantized.
+
+    Args:
+        weights: lazy parameters as the converter wrote them.
+        config: the checkpoint's config.json.
+        dtype: what every parameter is cast to.
+    """
+    for name, value in weights.items():
+        path, _, kind = name.rpartition(".")
+        if kind in ("scales", "biases"):
+            continue
+        if kind == "weight" and path + ".scales" in weights:
+            packing = quantization_of(config, path)
+            scales, biases = weights[path + ".scales"], weights.get(path + ".biases")
+            if biases is not None:  # in a wider dtype, scale * q + bias is rounded less
+                scales, biases = scales.astype(dtype), biases.astype(dtype)
+            value = mx.dequantize(value, scales, biases, packing.group_size, packing.bits, packing.mode)
+        yield name, value.astype(dtype)
+
+
+def cast(weights: Mapping[str, mx.array], dtype: mx.Dtype) -> Iterator[tuple[str, mx.array]]:
+    """Yield parameters, lazily, floating ones (the scales of packed ones too) in the given dtype."""
+    for name, value in weights.items():
+        yield name, value.astype(dtype) if mx.issubdtype(value.dtype, mx.floating) else value
+
+
+def save(path: Path, model: nn.Module) -> None:
+    """Evaluate a model's parameters, one at a time, and write them to one safetensors file."""
+    parameters = dict(evaluate(tree_flatten(model.parameters())))  # pyright: ignore[reportArgumentType]
+    mx.save_safetensors(str(path), parameters, metadata={"format": "mlx"})
+
+
+def _read_file(path: Path) -> dict[str, mx.array]:
+    """Return the lazy arrays of a safetensors file, whose header and length are checked first."""
+    try:
+        with safe_open(path, framework="numpy"):  # MLX itself reads past the end of a cut file without an error
+            pass
+        loaded = mx.load(str(path))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is named by the index but is not there: download the checkpoint again") from None
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged or cut short ({error}): download the checkpoint again") from error
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+def _require_names(found: set[str], expected: set[str]) -> None:
+    """Raise an error that names the first few tensors that are missing or unexpected."""
+    for problem, names in (("missing", expected - found), ("unexpected", found - expected)):
+        if names:
+            some = ", ".join(sorted(names)[:5]) + (" ..." if len(names) > 5 else "")
+            raise WeightsError(f"{len(names)} weights are {problem}: {some}")
