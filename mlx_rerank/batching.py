@@ -6,9 +6,14 @@ import numpy as np
 
 from mlx_rerank.errors import InputError
 
+BATCH_OVERHEAD = 64  # tokens that could be computed in the time that one more batch takes to set up
+PADDING_SHARE = 0.03  # of a large batch that may be padding
+
 
 def plan_batches(lengths: np.ndarray, token_budget: int, max_rows: int | None = None) -> list[np.ndarray]:
     """Group sequences into batches of similar length, longest first.
+
+    A batch ends when it is full, or when one more row would bring its padding above what a batch of its own costs.
 
     Args:
         lengths: integers [N], tokens of each sequence.
@@ -28,11 +33,15 @@ def plan_batches(lengths: np.ndarray, token_budget: int, max_rows: int | None = 
     order = np.argsort(-np.asarray(lengths), kind="stable")
     batches, start = [], 0
     while start < len(order):
-        rows = max(1, token_budget // int(lengths[order[start]]))
-        if max_rows is not None:
-            rows = min(rows, max_rows)
-        batches.append(order[start : start + rows])
-        start += rows
+        longest = int(lengths[order[start]])
+        rows = max(1, min(token_budget // longest, max_rows or token_budget))
+        candidates = order[start : start + rows]
+        padding = np.cumsum(longest - np.asarray(lengths)[candidates])
+        padded = longest * np.arange(1, len(candidates) + 1)
+        fits = padding <= np.maximum(BATCH_OVERHEAD, padded * PADDING_SHARE)
+        end = len(candidates) if fits.all() else int(np.argmin(fits))
+        batches.append(candidates[:end])
+        start += end
     return batches
 
 

@@ -127,7 +127,10 @@ def _require_cross_encoder(config: Mapping[str, Any]) -> None:
 
 
 def _number(name: str, value: Any, kind: type) -> int | float:
-    """Return a non-negative number of the given kind; an int will do for a float."""
-    if isinstance(value, bool) or not isinstance(value, (int, kind)) or not value >= 0:
-        raise CheckpointError(f"config.json: {name} must be a non-negative {kind.__name__}, found {value!r}")
+    """Return a finite number of the given kind: ids and the epsilon from 0, sizes from 1; an int will do for a float."""
+    least = 0 if name.endswith("_id") or kind is float else 1
+    if isinstance(value, bool) or not isinstance(value, (int, kind)) or not least <= value < float("inf"):
+        raise CheckpointError(
+            f"config.json: {name} must be a number ({kind.__name__}) of at least {least}, found {value!r}"
+        )
     return kind(value)

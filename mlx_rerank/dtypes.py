@@ -74,7 +74,7 @@ def audit(model: nn.Module, dtype: mx.Dtype, *arguments: mx.array | None) -> lis
         arguments: of the model's call, such as token ids and a mask; their values do not matter.
 
     Returns:
-        Violations in the order of the computation; none is the answer to hope for.
+        Violations, inputs of an operation before the operation; none is the answer to hope for.
 
     Source: `mlx.core.export_function` with a callback, MLX 0.32; tests/test_dtypes.py plants what it must find.
     """
@@ -118,7 +118,8 @@ def _violations(events: list[dict[str, Any]], dtype: str, scopes: list[str]) -> 
             if name in returned or inside or not mx.issubdtype(found, mx.floating) or dtype_name(found) == dtype:
                 continue
             operands = tuple((dtype_name(kind), tuple(size)) for _, size, kind in inputs)
-            yield Violation(scope, event["name"], operands, (dtype_name(found), tuple(shape)))
+            left = scope_of.get(inputs[0][0], scope) if event["name"] == "Depends" else scope
+            yield Violation(left, event["name"], operands, (dtype_name(found), tuple(shape)))
 
 
 @contextmanager

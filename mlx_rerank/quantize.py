@@ -14,7 +14,7 @@ from mlx_rerank.errors import InputError
 from mlx_rerank.models.xlm_roberta import CrossEncoder
 
 _WORDS = "embeddings.word_embeddings"
-_ROWS = 8192  # embeddings searched at a time, which bounds the memory of the search
+_SEARCHED = 2**20  # entries searched at a time, which bounds the memory of the search
 _AFFINE = {"bits": (2, 3, 4, 5, 6, 8), "group_size": (32, 64, 128)}
 
 
@@ -72,7 +72,8 @@ def search_scales(table: mx.array, packing: Quantization) -> dict[str, mx.array]
     Returns:
         weight uint32, scales and biases, as `mx.quantize` returns them.
     """
-    parts = [_search(table[start : start + _ROWS], packing) for start in range(0, len(table), _ROWS)]
+    rows = max(1, _SEARCHED // table.shape[1])
+    parts = [_search(table[start : start + rows], packing) for start in range(0, len(table), rows)]
     return {name: mx.concatenate([part[i] for part in parts]) for i, name in enumerate(("weight", "scales", "biases"))}
 
 

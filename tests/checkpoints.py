@@ -1,0 +1,110 @@
+"""Checkpoints made in code: seeded random ones of any shape, and the embedded model as a Hugging Face directory."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from mlx_rerank import restore
+from mlx_rerank.config import ModelConfig
+from mlx_rerank.hub import EMBEDDED
+from mlx_rerank.weights import source_shapes
+
+TINY = {
+    "architectures": ["XLMRobertaForSequenceClassification"],
+    "model_type": "xlm-roberta",
+    "vocab_size": 120,
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 128,
+    "max_position_embeddings": 66,
+    "type_vocab_size": 1,
+    "layer_norm_eps": 1e-5,
+    "hidden_act": "gelu",
+    "pad_token_id": 1,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+    "id2label": {"0": "LABEL_0"},
+    "label2id": {"LABEL_0": 0},
+}
+BASE = TINY | {  # the shape of BAAI/bge-reranker-base, over the embedded model's vocabulary
+    "vocab_size": 64000,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "max_position_embeddings": 514,
+}
+TOKENIZER_CONFIG = {
+    "tokenizer_class": "XLMRobertaTokenizer",
+    "bos_token": "<s>",
+    "cls_token": "<s>",
+    "eos_token": "</s>",
+    "sep_token": "</s>",
+    "pad_token": "<pad>",
+    "unk_token": "<unk>",
+    "mask_token": "<mask>",
+    "model_max_length": 512,
+}
+
+
+def random_tensors(config: dict, seed: int = 0) -> dict[str, np.ndarray]:
+    """Return float32 tensors under their Hugging Face names, scaled so that scores differ and nothing saturates."""
+    random = np.random.default_rng(seed)
+    tensors = {}
+    for name, shape in source_shapes(ModelConfig.from_dict(config)).items():
+        spread = 1.5 / np.sqrt(shape[-1]) if len(shape) == 2 and "embeddings" not in name else 0.3
+        spread *= 4 if "word_embeddings" in name or "out_proj" in name else 1
+        tensors[name] = (random.standard_normal(shape, dtype=np.float32) * np.float32(spread)).astype(np.float32)
+        if name.endswith("LayerNorm.weight"):
+            tensors[name] += 1
+    return tensors
+
+
+def tiny_tokenizer() -> Tokenizer:
+    """Return a Unigram tokenizer of 120 pieces: letters, digits and a few words."""
+    words = ["▁panda", "▁bear", "▁the", "▁what", "▁is", "ing", "er", "an"]
+    characters = list("▁abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,?!'-:;()/éüñß猫熊吃竹子")
+    pieces = [*words, *characters][: 120 - 5]
+    vocabulary = [(token, 0.0) for token in ("<s>", "<pad>", "</s>", "<unk>")]
+    vocabulary += [(piece, -2.0 - 0.01 * i) for i, piece in enumerate(pieces)] + [("<mask>", 0.0)]
+    tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=3, byte_fallback=False))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.add_special_tokens(["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
+    return tokenizer
+
+
+def write_checkpoint(
+    directory: Path,
+    config: dict | None = None,
+    tensors: dict[str, np.ndarray] | None = None,
+    tokenizer: Tokenizer | None = None,
+) -> Path:
+    """Write a Hugging Face directory: the tiny shape with seeded weights, except for what is given."""
+    config = TINY if config is None else config
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "config.json").write_text(json.dumps(config))
+    (directory / "tokenizer_config.json").write_text(json.dumps(TOKENIZER_CONFIG))
+    (tokenizer or tiny_tokenizer()).save(str(directory / "tokenizer.json"))
+    shape = {key: value for key, value in config.items() if isinstance(value, int)}  # whatever else it claims to be
+    save_file(
+        random_tensors(TINY | shape) if tensors is None else tensors, directory / "model.safetensors", {"format": "pt"}
+    )
+    return directory
+
+
+def write_mini(directory: Path) -> Path:
+    """Write the embedded model, whose weights are trained ones, as a float32 Hugging Face directory."""
+    directory.mkdir(parents=True)
+    config = json.loads((EMBEDDED["mini"] / "config.json").read_text())
+    for key in ("mlx_rerank", "quantization", "quantization_config", "dtype"):
+        config.pop(key)
+    (directory / "config.json").write_text(json.dumps(config | {"dtype": "float32"}))
+    (directory / "tokenizer_config.json").write_text(json.dumps(TOKENIZER_CONFIG))
+    shutil.copy(EMBEDDED["mini"] / "tokenizer.json", directory)
+    save_file(restore.state_dict(EMBEDDED["mini"]), directory / "model.safetensors", {"format": "pt"})
+    return directory

@@ -1,0 +1,39 @@
+"""Fixtures that several test modules share."""
+
+from pathlib import Path
+
+import pytest
+from checkpoints import BASE, random_tensors, write_checkpoint, write_mini
+from tokenizers import Tokenizer
+
+from mlx_rerank import Reranker
+from mlx_rerank.hub import EMBEDDED
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Hugging Face directory of the tiny shape. Read only: copy it before changing it."""
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoints") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_reranker(tiny: Path) -> Reranker:
+    return Reranker(tiny)
+
+
+@pytest.fixture(scope="session")
+def mini() -> Reranker:
+    return Reranker("mini", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def mini_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded model's trained weights as a float32 Hugging Face directory."""
+    return write_mini(tmp_path_factory.mktemp("checkpoints") / "mini")
+
+
+@pytest.fixture(scope="session")
+def base_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A seeded checkpoint of bge-reranker-base's shape, with the embedded model's tokenizer."""
+    tokenizer = Tokenizer.from_file(str(EMBEDDED["mini"] / "tokenizer.json"))
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoints") / "base", BASE, random_tensors(BASE), tokenizer)

@@ -1,0 +1,93 @@
+"""FlagReranker against FlagEmbedding's own, on the same checkpoint and the same pairs."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import transformers
+from FlagEmbedding import FlagReranker as Original
+from texts import PAIRS
+
+from mlx_rerank import FlagReranker
+from mlx_rerank.pairs import Limits
+
+# Under transformers 5, FlagEmbedding decodes its truncated ids to text and tokenises that again. An empty passage is
+# then taken for none at all, and a piece outside the vocabulary comes back as another number of unknown tokens.
+RETOKENISED = {("", ""), ("only a query", ""), (" ", "\n\t "), ("𝕎𝕙𝕒𝕥", "\U0001f9ff rare: ꙮ 𓀀")}
+AFFECTED = RETOKENISED if int(transformers.__version__.split(".")[0]) >= 5 else set()
+UNAFFECTED = [pair for pair in PAIRS if pair not in AFFECTED]
+
+
+@pytest.fixture(scope="module")
+def original(mini_directory: Path) -> Original:
+    reranker = Original(str(mini_directory), devices="cpu")
+    reranker.model.float()
+    return reranker
+
+
+@pytest.fixture(scope="module")
+def ours(mini_directory: Path) -> FlagReranker:
+    return FlagReranker(str(mini_directory), devices="cpu")
+
+
+def original_ids(original: Original, query: str, passage: str, max_length: int = 512) -> list[int]:
+    """Return the ids that FlagEmbedding gives its model for a pair."""
+    from FlagEmbedding.utils.tokenizer_compat import prepare_for_model_compat
+
+    cut = {"add_special_tokens": False, "truncation": True}
+    q = original.tokenizer(query, max_length=max_length * 3 // 4, **cut)["input_ids"]
+    p = original.tokenizer(passage, max_length=max_length, **cut)["input_ids"]
+    joined = prepare_for_model_compat(
+        original.tokenizer, q, p, truncation="only_second", max_length=max_length, padding=False
+    )
+    return joined["input_ids"]
+
+
+def test_same_ids_except_where_it_tokenises_again(original: Original, ours: FlagReranker) -> None:
+    encoded = ours.reranker._encoder.encode(PAIRS, Limits(512))
+    differing = {
+        pair
+        for pair, place in zip(PAIRS, encoded.inverse, strict=True)
+        if encoded.sequences[place].tolist() != original_ids(original, *pair)
+    }
+    assert differing == AFFECTED
+
+
+def test_same_scores(original: Original, ours: FlagReranker) -> None:
+    found = ours.compute_score(UNAFFECTED)
+    expected = original.compute_score(UNAFFECTED, batch_size=4)
+    assert isinstance(found, list)
+    assert all(type(score) is float for score in found)
+    np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"normalize": True},
+        {"max_length": 32},
+        {"max_length": 64, "query_max_length": 8},
+        {"batch_size": 2},
+    ],
+    ids=str,
+)
+def test_same_scores_with_arguments(original: Original, ours: FlagReranker, arguments: dict) -> None:
+    pairs = [PAIRS[i] for i in (0, 1, 7, 9, 10, 18)]
+    np.testing.assert_allclose(
+        ours.compute_score(pairs, **arguments), original.compute_score(pairs, **arguments), atol=1e-4, rtol=0
+    )
+
+
+def test_same_scores_with_instructions(mini_directory: Path) -> None:
+    instructions = {
+        "query_instruction_for_rerank": "Find the passage that answers:",
+        "query_instruction_format": "{}\\n{}",
+        "passage_instruction_for_rerank": "Passage",
+        "passage_instruction_format": "{}: {}",
+        "normalize": True,
+    }
+    original = Original(str(mini_directory), devices="cpu", **instructions)
+    original.model.float()
+    ours = FlagReranker(str(mini_directory), devices="cpu", **instructions)
+    pairs = [PAIRS[i] for i in (0, 1, 7)]
+    np.testing.assert_allclose(ours.compute_score(pairs), original.compute_score(pairs), atol=1e-5, rtol=0)

@@ -1,0 +1,88 @@
+"""The MLX path against the PyTorch reference: same logits, same truncation, same order."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from texts import PAIRS
+
+from mlx_rerank import Reranker
+from mlx_rerank.hub import EMBEDDED
+from mlx_rerank.reference import ReferenceReranker
+
+PASSAGES = Path(__file__).parents[2] / "examples" / "passages.jsonl"
+QUESTIONS = [
+    "How does a vaccine protect against disease?",
+    "What do pandas eat?",
+    "熊猫吃什么？",
+    "¿Cómo funciona una vacuna?",
+]
+
+
+@pytest.fixture(scope="module")
+def reference(mini_directory: Path) -> ReferenceReranker:
+    return ReferenceReranker(mini_directory)
+
+
+@pytest.fixture(scope="module")
+def demo_pairs() -> list[tuple[str, str]]:
+    passages = [json.loads(line)["text"] for line in PASSAGES.read_text(encoding="utf-8").splitlines()]
+    return [(question, passage) for question in QUESTIONS for passage in passages]
+
+
+def test_trained_weights_in_float32(mini_directory: Path, reference: ReferenceReranker) -> None:
+    found = Reranker(mini_directory, device="cpu").logits(PAIRS)
+    expected = reference.logits(PAIRS)
+    np.testing.assert_allclose(found.logits, expected.logits, atol=1e-4, rtol=0)
+    np.testing.assert_array_equal(found.truncated_tokens, expected.truncated_tokens)
+    assert found.truncated_tokens.max() > 10_000  # the long document and query were cut, and it was counted
+
+
+def test_base_shape_in_float32(base_directory: Path) -> None:
+    pairs = [PAIRS[i] for i in (0, 1, 2, 6, 7, 9, 14, 16)]
+    found = Reranker(base_directory, device="cpu").logits(pairs).logits
+    expected = ReferenceReranker(base_directory).logits(pairs).logits
+    assert expected.std() > 0.1  # scores that are all alike would agree whatever the model did
+    np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
+
+
+def test_embedded_model_unpacks_to_the_same_logits(mini: Reranker) -> None:
+    expected = ReferenceReranker(EMBEDDED["mini"]).logits(PAIRS).logits  # bits unpacked in numpy, not by MLX
+    np.testing.assert_allclose(mini.logits(PAIRS).logits, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 2e-2), ("bfloat16", 0.25)])
+def test_half_precision_keeps_the_order(
+    mini_directory: Path,
+    reference: ReferenceReranker,
+    demo_pairs: list[tuple[str, str]],
+    dtype: str,
+    tolerance: float,
+) -> None:
+    found = Reranker(mini_directory, dtype=dtype, device="cpu").logits(demo_pairs).logits
+    expected = reference.logits(demo_pairs).logits
+    difference = np.abs(found - expected).max()
+    print(f"{dtype}: max |delta logit| {difference:.4f}")
+    assert difference <= tolerance
+    for found_row, row in zip(found.reshape(len(QUESTIONS), -1), expected.reshape(len(QUESTIONS), -1), strict=True):
+        order = found_row[np.argsort(-row)]
+        # Documents may trade places only where float32 itself holds them closer than the tolerance.
+        assert np.all(order[:-1] - order[1:] >= -2 * tolerance)
+
+
+def test_a_thousand_pairs_and_one(mini: Reranker) -> None:
+    pairs = [("what is panda?", f"Panda number {i} eats {i % 7} stems of bamboo.") for i in range(1000)]
+    together = mini.score(pairs)
+    assert together.shape == (1000,)
+    assert together.dtype == np.float32
+    for i in (0, 1, 499, 999):
+        assert mini.score(*pairs[i]) == pytest.approx(float(together[i]), abs=1e-5)
+
+
+def test_reference_ranks_as_the_reranker_does(mini: Reranker, demo_pairs: list[tuple[str, str]]) -> None:
+    documents = [document for _, document in demo_pairs[:18]]
+    expected = ReferenceReranker(EMBEDDED["mini"]).rank(QUESTIONS[0], documents, top_n=5)
+    found = mini.rank(QUESTIONS[0], documents, top_n=5)
+    assert [result.index for result in found] == [result.index for result in expected]
+    assert [result.score for result in found] == pytest.approx([result.score for result in expected], abs=1e-4)

@@ -1,0 +1,85 @@
+"""Reading config.json: what is required, and what is refused and how."""
+
+import json
+from pathlib import Path
+
+import pytest
+from checkpoints import TINY
+
+from mlx_rerank.config import ModelConfig, Quantization, quantization_of, read_config
+from mlx_rerank.errors import CheckpointError, UnsupportedModelError
+
+SHAPE_FIELDS = list(ModelConfig.__dataclass_fields__)
+
+
+def test_a_good_one() -> None:
+    config = ModelConfig.from_dict(TINY)
+    assert config.hidden_size == 64
+    assert config.max_length == 64  # 66 positions, of which two are never used
+
+
+@pytest.mark.parametrize("field", SHAPE_FIELDS)
+def test_a_missing_shape_field_is_named(field: str) -> None:
+    with pytest.raises(CheckpointError, match=f"no '{field}'"):
+        ModelConfig.from_dict({key: value for key, value in TINY.items() if key != field})
+
+
+@pytest.mark.parametrize("field", SHAPE_FIELDS)
+@pytest.mark.parametrize("value", ["64", None, -1, True, [64], float("nan"), float("inf")])
+def test_a_field_of_the_wrong_kind_is_named(field: str, value: object) -> None:
+    with pytest.raises(CheckpointError, match=f"{field} must be"):
+        ModelConfig.from_dict(TINY | {field: value})
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"model_type": "bert", "architectures": ["BertForSequenceClassification"]}, "model_type 'bert'"),
+        ({"architectures": ["XLMRobertaModel"]}, "an embedding model"),
+        ({"architectures": ["XLMRobertaForMaskedLM"]}, "another head"),
+        ({"architectures": None}, "another head"),
+        ({"id2label": {"0": "entailment", "1": "neutral", "2": "contradiction"}}, "3 labels.*contradiction"),
+        ({"id2label": None}, "2 labels"),
+        ({"hidden_act": "relu"}, "hidden_act 'gelu'; found 'relu'"),
+        ({"position_embedding_type": "relative_key"}, "relative_key"),
+        ({"type_vocab_size": 2}, "type_vocab_size 1; found 2"),
+    ],
+)
+def test_other_models_are_refused_by_what_they_are(change: dict, found: str) -> None:
+    with pytest.raises(UnsupportedModelError, match=found):
+        ModelConfig.from_dict(TINY | change)
+
+
+def test_contradictions() -> None:
+    with pytest.raises(CheckpointError, match="hidden_size 64 is not a multiple of num_attention_heads 5"):
+        ModelConfig.from_dict(TINY | {"num_attention_heads": 5})
+    with pytest.raises(CheckpointError, match="leaves 4 tokens"):
+        ModelConfig.from_dict(TINY | {"max_position_embeddings": 6})
+    with pytest.raises(CheckpointError, match=r"num_attention_heads must be a number \(int\) of at least 1, found 0"):
+        ModelConfig.from_dict(TINY | {"num_attention_heads": 0})
+
+
+def test_num_labels_will_do_for_id2label() -> None:
+    config = {key: value for key, value in TINY.items() if key != "id2label"}
+    assert ModelConfig.from_dict(config | {"num_labels": 1}).vocab_size == 120
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[1, 2]", "\xff"])
+def test_files_that_are_no_config(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "config.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        read_config(tmp_path)
+
+
+def test_read(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(TINY))
+    assert read_config(tmp_path) == TINY
+
+
+def test_quantization_of_one_layer() -> None:
+    config = {"quantization": {"group_size": 64, "bits": 8, "mode": "affine", "a.b": {"group_size": 32, "bits": 4}}}
+    assert quantization_of(config, "a.b") == Quantization(32, 4, "affine")
+    assert quantization_of(config, "c") == Quantization(64, 8, "affine")
+    with pytest.raises(CheckpointError, match="c is quantized, but"):
+        quantization_of({}, "c")

@@ -1,0 +1,104 @@
+"""FlagReranker: the interface of FlagEmbedding's, and where it is better. Parity of scores is in tests/parity."""
+
+import inspect
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlx_rerank import FlagReranker, Reranker
+from mlx_rerank.errors import InputError
+
+PAIRS = [["panda", "the bear"], ["what is panda", "a bear"], ["", ""]]
+
+
+@pytest.fixture(scope="module")
+def flag(tiny: Path) -> FlagReranker:
+    with pytest.warns(UserWarning, match="max_length 512 exceeds"):
+        reranker = FlagReranker(str(tiny), use_fp16=True)
+        reranker.compute_score(PAIRS)
+    reranker.max_length = 64
+    return reranker
+
+
+def test_the_signature_is_flagembeddings() -> None:
+    from FlagEmbedding.inference.reranker.encoder_only.base import BaseReranker
+
+    ours, theirs = inspect.signature(FlagReranker.__init__), inspect.signature(BaseReranker.__init__)
+    assert list(ours.parameters) == list(theirs.parameters)
+    assert [p.default for p in ours.parameters.values()] == [p.default for p in theirs.parameters.values()]
+
+
+def test_a_list_for_many_and_a_float_for_one(flag: FlagReranker) -> None:
+    many = flag.compute_score(PAIRS)
+    assert isinstance(many, list)
+    assert [type(score) for score in many] == [float] * 3
+    for one in (PAIRS[0], tuple(PAIRS[0])):
+        score = flag.compute_score(one)
+        assert type(score) is float
+        assert score == pytest.approx(many[0], abs=1e-5)
+    assert flag.compute_score([PAIRS[0]]) == [pytest.approx(many[0], abs=1e-5)]
+    assert flag.compute_score([]) == []
+
+
+def test_logits_unless_normalized(tiny: Path, flag: FlagReranker) -> None:
+    reranker = Reranker(tiny)
+    np.testing.assert_allclose(flag.compute_score(PAIRS), reranker.score(PAIRS, raw_scores=True), atol=1e-6)
+    np.testing.assert_allclose(flag.compute_score(PAIRS, normalize=True), reranker.score(PAIRS), atol=1e-6)
+    normalizing = FlagReranker(str(tiny), normalize=True, max_length=64)
+    np.testing.assert_allclose(normalizing.compute_score(PAIRS), reranker.score(PAIRS), atol=1e-6)
+    np.testing.assert_allclose(normalizing.compute_score(PAIRS, normalize=False), flag.compute_score(PAIRS), atol=1e-6)
+
+
+def test_half_precision_is_for_the_gpu(tiny: Path) -> None:
+    import mlx.core as mx
+
+    has_gpu = mx.default_device().type == mx.gpu
+    assert FlagReranker(str(tiny), use_fp16=True).reranker.dtype == ("float16" if has_gpu else "float32")
+    assert FlagReranker(str(tiny)).reranker.dtype == "float32"
+    on_cpu = FlagReranker(str(tiny), use_fp16=True, devices="cpu")
+    assert (on_cpu.reranker.dtype, on_cpu.use_fp16) == ("float32", False)
+
+
+@pytest.mark.parametrize("devices", [None, "mps", "cuda:0", 0, ["cpu"], [], "cpu"])
+def test_device_names_of_flagembedding_work(tiny: Path, devices: object) -> None:
+    FlagReranker(str(tiny), devices=devices)  # pyright: ignore[reportArgumentType]
+
+
+def test_only_one_device_is_used(tiny: Path) -> None:
+    with pytest.warns(UserWarning, match="only one is used"):
+        FlagReranker(str(tiny), devices=["cuda:0", "cuda:1"])
+
+
+def test_unknown_keywords_are_named(tiny: Path) -> None:
+    with pytest.warns(UserWarning, match="FlagReranker does not use passage_max_length") as caught:
+        reranker = FlagReranker(str(tiny), passage_max_length=512, max_length=64)
+    assert caught[0].filename == __file__
+    with pytest.warns(UserWarning, match="compute_score does not use num_workers, verbose"):
+        reranker.compute_score(PAIRS, verbose=True, num_workers=2)
+
+
+def test_lengths_beyond_the_model_are_clamped_with_a_warning(flag: FlagReranker) -> None:
+    with pytest.warns(UserWarning, match="max_length 1024 exceeds this model's 64 tokens") as caught:
+        scores = flag.compute_score(PAIRS, max_length=1024)
+    assert caught[0].filename == __file__
+    assert scores == flag.compute_score(PAIRS)
+
+
+def test_instructions(tiny: Path, flag: FlagReranker) -> None:
+    instructed = FlagReranker(
+        str(tiny),
+        query_instruction_for_rerank="what is",
+        query_instruction_format="{}\\n{}",
+        passage_instruction_for_rerank="the",
+        passage_instruction_format="{} {}",
+        max_length=64,
+    )
+    expected = flag.compute_score(["what is\npanda", "the bear"])
+    assert instructed.compute_score(["panda", "bear"]) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("wrong", ["ab", ["only one text"], [["a", "b", "c"]], [["a", None]], [5]])
+def test_what_is_not_pairs(flag: FlagReranker, wrong: object) -> None:
+    with pytest.raises(InputError, match="pair"):
+        flag.compute_score(wrong)  # pyright: ignore[reportArgumentType]

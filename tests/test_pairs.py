@@ -1,0 +1,127 @@
+"""Tokenisation: the ids of a pair, where it is cut, and what is counted."""
+
+import numpy as np
+import pytest
+from checkpoints import TINY, tiny_tokenizer
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from mlx_rerank.config import ModelConfig
+from mlx_rerank.errors import CheckpointError, InputError
+from mlx_rerank.pairs import Limits, PairEncoder, check_pairs, document_text
+
+CONFIG = ModelConfig.from_dict(TINY)
+ENCODER = PairEncoder(tiny_tokenizer(), CONFIG)
+PLAIN = tiny_tokenizer()
+texts = st.text(alphabet="ab panda熊\n<s>/", max_size=60)
+
+
+def ids_of(text: str) -> list[int]:
+    return PLAIN.encode(text, add_special_tokens=False).ids
+
+
+@given(texts, texts, st.integers(5, 80), st.none() | st.integers(1, 90))
+def test_one_pair(query: str, document: str, max_length: int, query_max_length: int | None) -> None:
+    encoded = ENCODER.encode([(query, document)], Limits(max_length, query_max_length))
+    sequence = encoded.sequences[0].tolist()
+    wanted = max_length * 3 // 4 if query_max_length is None else query_max_length
+    q = ids_of(query)[: min(wanted, max_length - 4)]
+    d = ids_of(document)[: max_length - 4 - len(q)]
+    assert sequence == [0, *q, 2, 2, *d, 2]
+    assert len(sequence) <= max_length
+    assert encoded.truncated_tokens[0] == len(ids_of(query)) + len(ids_of(document)) + 4 - len(sequence)
+
+
+@given(st.lists(st.tuples(texts, texts), max_size=30))
+@example([("a", "b"), ("a", "b"), ("b", "a")])
+def test_distinct_pairs_once(pairs: list[tuple[str, str]]) -> None:
+    encoded = ENCODER.encode(pairs, Limits(20))
+    assert len({sequence.tobytes() for sequence in encoded.sequences}) == len(encoded.sequences)
+    for i, pair in enumerate(pairs):
+        alone = ENCODER.encode([pair], Limits(20))
+        np.testing.assert_array_equal(encoded.sequences[encoded.inverse[i]], alone.sequences[0])
+        assert encoded.truncated_tokens[i] == alone.truncated_tokens[0]
+    assert [len(sequence) for sequence in encoded.sequences] == encoded.lengths.tolist()
+
+
+def test_each_text_is_tokenised_once() -> None:
+    class Counting:
+        def __init__(self) -> None:
+            self.seen: list[str] = []
+
+        def __getattr__(self, name: str):
+            return getattr(PLAIN, name)
+
+        def encode_batch_fast(self, batch: list[str], **options: bool):
+            self.seen += batch
+            return PLAIN.encode_batch_fast(batch, **options)
+
+    counting = Counting()
+    encoder = PairEncoder(counting, CONFIG)  # pyright: ignore[reportArgumentType]
+    encoder.encode([("q", f"document {i % 3}") for i in range(9)], Limits(20))
+    assert sorted(counting.seen) == ["document 0", "document 1", "document 2", "q"]
+
+
+def test_query_and_document_share_the_room_as_flagembedding_does() -> None:
+    assert Limits(512).split(1000, 1000) == (384, 124)
+    assert Limits(512).split(10, 1000) == (10, 498)
+    assert Limits(512, 512).split(1000, 1000) == (508, 0)  # the query never takes the special tokens' room
+
+
+@pytest.mark.parametrize(("max_length", "query_max_length"), [(4, None), (0, None), (-1, None), (20, 0)])
+def test_limits_that_leave_nothing(max_length: int, query_max_length: int | None) -> None:
+    with pytest.raises(InputError, match="max_length"):
+        Limits(max_length, query_max_length)
+
+
+def test_lone_surrogates_are_named() -> None:
+    with pytest.raises(InputError, match=r"character 4 .*U\+D83D"):
+        ENCODER.encode([("fine", "bad \ud83d half")], Limits(20))
+
+
+def test_tokenizers_that_do_not_fit_the_model() -> None:
+    small = ModelConfig.from_dict(TINY | {"vocab_size": 50})
+    with pytest.raises(CheckpointError, match="96 tokens; the model's table has 50"):
+        PairEncoder(tiny_tokenizer(), small)
+    other = ModelConfig.from_dict(TINY | {"pad_token_id": 3, "max_position_embeddings": 68})
+    with pytest.raises(CheckpointError, match="special tokens"):
+        PairEncoder(tiny_tokenizer(), other)
+
+
+def test_a_tokenizer_that_truncates_is_told_not_to() -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.enable_truncation(3)
+    tokenizer.enable_padding(length=50)
+    encoded = PairEncoder(tokenizer, CONFIG).encode([("panda", "the bear is what")], Limits(64))
+    assert len(encoded.sequences[0]) == 4 + len(ids_of("panda")) + len(ids_of("the bear is what"))
+    assert encoded.truncated_tokens[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        ("ab", "not a str"),
+        ({"query": "a"}, "not a dict"),
+        ([("a", "b"), "ab"], r"pairs\[1\] must be a \(query, document\) pair, not str 'ab'"),
+        ([("a", "b", "c")], r"pairs\[0\] must be two texts; got 3"),
+        ([("a", None)], r"pairs\[0\] must be two texts; got 2 values of type str, NoneType"),
+        ([5], r"pairs\[0\].*int"),
+        ([("a", b"b")], "bytes"),
+    ],
+)
+def test_what_is_not_pairs(pairs: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_pairs(pairs)  # pyright: ignore[reportArgumentType]
+
+
+def test_pairs_may_be_lists_and_generators() -> None:
+    assert check_pairs(["ab".split("x") + ["c"] for _ in range(1)]) == [("ab", "c")]
+    assert check_pairs((q, d) for q, d in [("a", "b")]) == [("a", "b")]
+
+
+def test_document_text() -> None:
+    assert document_text("plain", 0) == "plain"
+    assert document_text({"text": "in a mapping", "id": 3}, 0) == "in a mapping"
+    for wrong in (None, 5, {"content": "x"}, {"text": None}, ["list"]):
+        with pytest.raises(InputError, match=r"documents\[7\] must be a text or a mapping"):
+            document_text(wrong, 7)  # pyright: ignore[reportArgumentType]

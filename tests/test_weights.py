@@ -1,0 +1,165 @@
+"""Reading weights: strict names, shapes and dtypes, shards, and damaged files."""
+
+import json
+import re
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from checkpoints import TINY, random_tensors, write_checkpoint
+from mlx.utils import tree_flatten
+from safetensors.numpy import save_file
+
+from mlx_rerank.checkpoint import Checkpoint, load_model, open_tensors
+from mlx_rerank.config import ModelConfig
+from mlx_rerank.errors import CheckpointError, WeightsError
+from mlx_rerank.models.xlm_roberta import CrossEncoder
+from mlx_rerank.weights import load_into, rename_rules, source_shapes
+
+CONFIG = ModelConfig.from_dict(TINY)
+TENSORS = random_tensors(TINY)
+
+
+def load(directory: Path) -> CrossEncoder:
+    return load_model(Checkpoint.open(directory), mx.float32, keep_quantized=False)
+
+
+def test_the_table_covers_model_and_checkpoint() -> None:
+    rules = rename_rules(CONFIG)
+    targets = [rule.target for rule in rules]
+    assert sorted(targets) == sorted(name for name, _ in tree_flatten(CrossEncoder(CONFIG).parameters()))
+    assert sorted(name for rule in rules for name in rule.sources) == sorted(source_shapes(CONFIG))
+
+
+def test_source_shapes_are_those_of_transformers() -> None:
+    import transformers
+
+    shape = transformers.XLMRobertaConfig(**{**TINY, "num_labels": 1})
+    state = transformers.XLMRobertaForSequenceClassification(shape).state_dict()
+    assert {name: tuple(tensor.shape) for name, tensor in state.items()} == source_shapes(CONFIG)
+
+
+@pytest.mark.parametrize("name", ["classifier.out_proj.bias", "roberta.encoder.layer.1.attention.self.key.weight"])
+def test_a_missing_tensor_is_named(tmp_path: Path, name: str) -> None:
+    tensors = {key: value for key, value in TENSORS.items() if key != name}
+    with pytest.raises(WeightsError, match=f"1 weights are missing: {re.escape(name)}"):
+        load(write_checkpoint(tmp_path, tensors=tensors))
+
+
+def test_an_unexpected_tensor_is_named(tmp_path: Path) -> None:
+    tensors = TENSORS | {"roberta.pooler.dense.weight": np.zeros((64, 64), np.float32)}
+    with pytest.raises(WeightsError, match=r"unexpected: roberta\.pooler\.dense\.weight"):
+        load(write_checkpoint(tmp_path, tensors=tensors))
+
+
+def test_position_ids_are_dropped_by_name(tmp_path: Path) -> None:
+    tensors = TENSORS | {"roberta.embeddings.position_ids": np.arange(66)[None]}
+    load(write_checkpoint(tmp_path, tensors=tensors))
+
+
+def test_a_misshapen_tensor_is_named(tmp_path: Path) -> None:
+    tensors = TENSORS | {"classifier.out_proj.weight": np.zeros((3, 64), np.float32)}
+    with pytest.raises(WeightsError, match=r"classifier\.out_proj\.weight has shape \[3, 64\]; .* \[1, 64\]"):
+        load(write_checkpoint(tmp_path, tensors=tensors))
+
+
+def test_a_tensor_that_is_not_floating_is_named(tmp_path: Path) -> None:
+    tensors = TENSORS | {"classifier.dense.bias": np.zeros(64, np.int32)}
+    with pytest.raises(WeightsError, match=r"classifier\.dense\.bias is .*int32"):
+        load(write_checkpoint(tmp_path, tensors=tensors))
+
+
+def write_shards(directory: Path) -> Path:
+    """Write the tiny checkpoint in two shards with an index."""
+    write_checkpoint(directory)
+    (directory / "model.safetensors").unlink()
+    names = sorted(TENSORS)
+    shards = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
+    for shard, held in shards.items():
+        save_file({name: TENSORS[name] for name in held}, directory / shard)
+    weight_map = {name: shard for shard, held in shards.items() for name in held}
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    return directory
+
+
+def test_shards_hold_the_same_as_one_file(tmp_path: Path, tiny: Path) -> None:
+    sharded = dict(tree_flatten(load(write_shards(tmp_path)).parameters()))
+    whole = dict(tree_flatten(load(tiny).parameters()))
+    assert all(mx.array_equal(sharded[name], whole[name]) for name in whole)
+
+
+def test_a_missing_shard_is_named(tmp_path: Path) -> None:
+    write_shards(tmp_path)
+    (tmp_path / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"model-00002-of-00002\.safetensors is named by the index"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("index", ["{", "[]", '{"weight_map": 3}', "{}"])
+def test_a_damaged_index_is_named(tmp_path: Path, index: str) -> None:
+    write_shards(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(CheckpointError, match="is not an index"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, 0.5, 0.999])
+def test_a_file_that_was_cut_short(tmp_path: Path, keep: float) -> None:
+    path = write_checkpoint(tmp_path) / "model.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data[: int(keep * len(data) if isinstance(keep, float) else keep)])
+    with pytest.raises(CheckpointError, match="damaged or cut short"):
+        load(tmp_path)
+
+
+def test_no_weights_at_all(tmp_path: Path) -> None:
+    (write_checkpoint(tmp_path) / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"holds no model\.safetensors"):
+        open_tensors(tmp_path)
+
+
+def test_one_dtype_among_loaded_weights() -> None:
+    model = CrossEncoder(CONFIG)
+    weights = dict(tree_flatten(model.parameters()))
+    weights["layers.1.up_proj.bias"] = weights["layers.1.up_proj.bias"].astype(mx.float16)
+    with pytest.raises(WeightsError, match=r"layers\.1\.up_proj\.bias is .*float16 among weights of .*float32"):
+        load_into(model, weights)
+
+
+def test_loaded_weights_must_have_the_models_shapes() -> None:
+    model = CrossEncoder(CONFIG)
+    weights = dict(tree_flatten(model.parameters()))
+    weights["head.dense.bias"] = mx.zeros((63,))
+    with pytest.raises(WeightsError, match=r"head\.dense\.bias has shape \[63\]; the model's is \[64\]"):
+        load_into(model, weights)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_pytorch_files_hold_the_same(tmp_path: Path, dtype: str) -> None:
+    import torch
+
+    write_checkpoint(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    kind = getattr(torch, dtype)
+    torch.save(
+        {name: torch.from_numpy(value).to(kind) for name, value in TENSORS.items()}, tmp_path / "pytorch_model.bin"
+    )
+    found = load(tmp_path).head.dense.weight
+    expected = mx.array(TENSORS["classifier.dense.weight"]).astype(getattr(mx, dtype)).astype(mx.float32)
+    assert mx.array_equal(found, expected)
+
+
+def test_pytorch_files_run_no_code(tmp_path: Path) -> None:
+    import torch
+
+    class Trap:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "sprung",))
+
+    write_checkpoint(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save({"classifier.dense.bias": Trap()}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="cannot be read as plain tensors"):
+        load(tmp_path)
+    assert not (tmp_path / "sprung").exists()
