@@ -127,7 +127,7 @@ def _require_cross_encoder(config: Mapping[str, Any]) -> None:
 
 
 def _number(name: str, value: Any, kind: type) -> int | float:
-    """Return a finite number of the given kind: ids and the epsilon from 0, sizes from 1; an int will do for a float."""
+    """Return a finite number of a kind: ids and the epsilon from 0, sizes from 1. An int will do for a float."""
     least = 0 if name.endswith("_id") or kind is float else 1
     if isinstance(value, bool) or not isinstance(value, (int, kind)) or not least <= value < float("inf"):
         raise CheckpointError(

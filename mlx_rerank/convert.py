@@ -1,9 +1,8 @@
 """From a Hugging Face checkpoint to an MLX directory: weights renamed, fused and cast, and a record of it."""
 
 import json
-import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -107,21 +106,14 @@ def _copy_texts(source: Path, target: Path) -> None:
 def _appearing(target: Path) -> Iterator[Path]:
     """Give a temporary directory beside the target that takes its name at the end, and is removed on any error."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    directory = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
+    directory = target.parent / f".{target.name}-{uuid.uuid4().hex[:8]}"  # named first, so that a signal at any
+    try:  # moment finds something to remove
+        directory.mkdir()
         yield directory
-        directory.chmod(0o777 & ~_umask())  # a temporary directory is its owner's alone
         directory.rename(target)
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
         raise
-
-
-def _umask() -> int:
-    """Return the process's umask, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 @contextmanager

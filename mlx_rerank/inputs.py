@@ -49,7 +49,9 @@ def read_pairs(path: str) -> list[tuple[str, str]]:
     if text.lstrip().startswith("{"):
         rows = [(number, [row.get("query"), row.get("document")]) for number, row in _json_lines(text, path)]
     else:
-        rows = [(number, line.split("\t")) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+        rows = [
+            (number, line.rstrip("\r").split("\t")) for number, line in enumerate(text.split("\n"), 1) if line.strip()
+        ]
     pairs = []
     for number, row in rows:
         if len(row) != 2 or not all(isinstance(part, str) for part in row):

@@ -88,7 +88,8 @@ def write_checkpoint(
     config = TINY if config is None else config
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "config.json").write_text(json.dumps(config))
-    (directory / "tokenizer_config.json").write_text(json.dumps(TOKENIZER_CONFIG))
+    kind = {} if tokenizer else {"tokenizer_class": "PreTrainedTokenizerFast"}  # the tiny one is not quite XLM-R's
+    (directory / "tokenizer_config.json").write_text(json.dumps(TOKENIZER_CONFIG | kind))
     (tokenizer or tiny_tokenizer()).save(str(directory / "tokenizer.json"))
     shape = {key: value for key, value in config.items() if isinstance(value, int)}  # whatever else it claims to be
     save_file(

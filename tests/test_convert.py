@@ -1,7 +1,6 @@
 """Conversion: what is written, what is refused, and that nothing is ever half written."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -44,13 +43,7 @@ def test_what_is_written(tiny: Path, tmp_path: Path) -> None:
     assert isinstance(loaded, dict)
     assert {value.dtype for value in loaded.values()} == {mx.bfloat16}
     assert loaded["layers.0.attention.qkv_proj.weight"].shape == (192, 64)
-    assert target.stat().st_mode & 0o777 == 0o777 & ~_umask()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    assert target.stat().st_mode == source.stat().st_mode  # as any directory made by hand
 
 
 def test_a_converted_model_scores_as_its_source(tiny: Path, tmp_path: Path) -> None:

@@ -14,11 +14,7 @@ PAIRS = [["panda", "the bear"], ["what is panda", "a bear"], ["", ""]]
 
 @pytest.fixture(scope="module")
 def flag(tiny: Path) -> FlagReranker:
-    with pytest.warns(UserWarning, match="max_length 512 exceeds"):
-        reranker = FlagReranker(str(tiny), use_fp16=True)
-        reranker.compute_score(PAIRS)
-    reranker.max_length = 64
-    return reranker
+    return FlagReranker(str(tiny), use_fp16=True, max_length=64)
 
 
 def test_the_signature_is_flagembeddings() -> None:
@@ -76,6 +72,12 @@ def test_unknown_keywords_are_named(tiny: Path) -> None:
     assert caught[0].filename == __file__
     with pytest.warns(UserWarning, match="compute_score does not use num_workers, verbose"):
         reranker.compute_score(PAIRS, verbose=True, num_workers=2)
+
+
+def test_the_default_length_is_clamped_too(tiny: Path) -> None:
+    reranker = FlagReranker(str(tiny))
+    with pytest.warns(UserWarning, match="max_length 512 exceeds this model's 64 tokens"):
+        reranker.compute_score(PAIRS)
 
 
 def test_lengths_beyond_the_model_are_clamped_with_a_warning(flag: FlagReranker) -> None:

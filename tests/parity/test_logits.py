@@ -12,12 +12,7 @@ from mlx_rerank.hub import EMBEDDED
 from mlx_rerank.reference import ReferenceReranker
 
 PASSAGES = Path(__file__).parents[2] / "examples" / "passages.jsonl"
-QUESTIONS = [
-    "How does a vaccine protect against disease?",
-    "What do pandas eat?",
-    "熊猫吃什么？",
-    "¿Cómo funciona una vacuna?",
-]
+QUESTIONS = ["How does a vaccine protect against disease?", "熊猫吃什么？"]
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +26,17 @@ def demo_pairs() -> list[tuple[str, str]]:
     return [(question, passage) for question in QUESTIONS for passage in passages]
 
 
+def assert_close(found: np.ndarray, expected: np.ndarray, tolerance: float, what: str) -> None:
+    """Print the largest difference, which pytest -rP shows, and hold it to the tolerance."""
+    difference = float(np.abs(found - expected).max())
+    print(f"{what}: max |delta logit| {difference:.1e} over {len(found)} pairs")
+    assert difference <= tolerance
+
+
 def test_trained_weights_in_float32(mini_directory: Path, reference: ReferenceReranker) -> None:
     found = Reranker(mini_directory, device="cpu").logits(PAIRS)
     expected = reference.logits(PAIRS)
-    np.testing.assert_allclose(found.logits, expected.logits, atol=1e-4, rtol=0)
+    assert_close(found.logits, expected.logits, 1e-4, "trained weights, float32")
     np.testing.assert_array_equal(found.truncated_tokens, expected.truncated_tokens)
     assert found.truncated_tokens.max() > 10_000  # the long document and query were cut, and it was counted
 
@@ -44,12 +46,14 @@ def test_base_shape_in_float32(base_directory: Path) -> None:
     found = Reranker(base_directory, device="cpu").logits(pairs).logits
     expected = ReferenceReranker(base_directory).logits(pairs).logits
     assert expected.std() > 0.1  # scores that are all alike would agree whatever the model did
-    np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
+    assert_close(found, expected, 1e-4, "base shape, float32")
 
 
 def test_embedded_model_unpacks_to_the_same_logits(mini: Reranker) -> None:
-    expected = ReferenceReranker(EMBEDDED["mini"]).logits(PAIRS).logits  # bits unpacked in numpy, not by MLX
-    np.testing.assert_allclose(mini.logits(PAIRS).logits, expected, atol=1e-4, rtol=0)
+    expected = (
+        ReferenceReranker(EMBEDDED["mini"]).logits(PAIRS, batch_size=2).logits
+    )  # bits unpacked in numpy, not by MLX
+    assert_close(mini.logits(PAIRS).logits, expected, 1e-4, "embedded model, float32")
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 2e-2), ("bfloat16", 0.25)])
@@ -62,9 +66,7 @@ def test_half_precision_keeps_the_order(
 ) -> None:
     found = Reranker(mini_directory, dtype=dtype, device="cpu").logits(demo_pairs).logits
     expected = reference.logits(demo_pairs).logits
-    difference = np.abs(found - expected).max()
-    print(f"{dtype}: max |delta logit| {difference:.4f}")
-    assert difference <= tolerance
+    assert_close(found, expected, tolerance, dtype)
     for found_row, row in zip(found.reshape(len(QUESTIONS), -1), expected.reshape(len(QUESTIONS), -1), strict=True):
         order = found_row[np.argsort(-row)]
         # Documents may trade places only where float32 itself holds them closer than the tolerance.

@@ -1,0 +1,115 @@
+"""The levels of the code, and what may be imported when."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mlx_rerank
+
+ROOT = Path(mlx_rerank.__file__).parent
+LEVELS = (
+    ("errors", "blas", "results"),
+    ("config", "dtypes"),
+    ("models", "weights", "pairs", "batching", "hub", "restore", "device", "card"),
+    ("reference", "quantize"),
+    ("checkpoint",),
+    ("engine", "convert", "info"),
+    ("reranker",),
+    ("flag",),
+    ("inputs", "display"),
+    ("cli",),
+    ("__main__",),
+)
+LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
+MODULES = sorted(ROOT.rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    """Return the module or package, directly below mlx_rerank, that a file belongs to."""
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imports_of(path: Path) -> set[str]:
+    """Return the dotted names that a file imports, whether at the top or inside a function."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_imports_only_from_levels_below_it(path: Path) -> None:
+    if path == ROOT / "__init__.py":
+        return
+    own = room(path)
+    assert own in LEVEL, f"{own} has no level: give it one here and in CONTRIBUTING.md"
+    for name in imports_of(path):
+        parts = name.split(".")
+        if parts[0] == "mlx_rerank" and len(parts) > 1 and parts[1] in LEVEL and parts[1] != own:
+            assert LEVEL[parts[1]] < LEVEL[own], f"{own} imports {parts[1]}, which is not below it"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_and_functions_stay_readable(path: Path) -> None:
+    source = path.read_text()
+    assert len(source.splitlines()) <= 300
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef):
+            documented = bool(ast.get_docstring(node))
+            body = node.body[1:] if documented else node.body
+            lines = (node.end_lineno or 0) - body[0].lineno + 1 if body else 0
+            assert lines <= 40, f"{node.name} has {lines} lines"
+
+
+def test_only_the_reference_imports_torch() -> None:
+    for path in MODULES:
+        if room(path) != "reference":
+            assert not {name for name in imports_of(path) if name.split(".")[0] == "torch"}, path
+
+
+def run(code: str) -> str:
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, mlx_rerank; print({'torch', 'transformers', 'mlx_lm', 'mlx', 'numpy', 'rich'} & set(sys.modules))"
+    )
+    assert run(code) == "set()"
+
+
+def test_importing_every_name_needs_no_torch_transformers_or_mlx_lm() -> None:
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'transformers', 'mlx_lm', 'sentencepiece'): sys.modules[name] = None\n"
+        "import mlx_rerank\n"
+        "for name in mlx_rerank.__all__: getattr(mlx_rerank, name)\n"
+        "from mlx_rerank import FlagReranker, Reranker\n"
+        "print(Reranker('mini').score('what do pandas eat?', 'Pandas eat bamboo.') > 0.5)\n"
+        "print(type(FlagReranker('mini').compute_score(['a', 'b'])))"
+    )
+    assert run(code) == "True\n<class 'float'>"
+
+
+def test_exported_names() -> None:
+    assert mlx_rerank.__all__ == sorted(mlx_rerank.__all__, key=lambda name: (name.startswith("_"), name))
+    assert dir(mlx_rerank) == sorted(mlx_rerank.__all__)
+    for name in mlx_rerank.__all__:
+        value = getattr(mlx_rerank, name)
+        assert name == "__version__" or value.__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'missing'"):
+        _ = mlx_rerank.missing
+
+
+def test_the_embedded_model_is_small_and_carries_its_notice() -> None:
+    files = list((ROOT / "assets" / "mini").iterdir())
+    assert sum(path.stat().st_size for path in files) <= 30_000_000
+    assert "intfloat/multilingual-e5-small" in (ROOT / "assets" / "mini" / "NOTICE").read_text()

@@ -1,0 +1,59 @@
+"""The optimised BLAS on Linux: found before MLX, warned about once, and no effect elsewhere."""
+
+import subprocess
+import sys
+import warnings
+
+import pytest
+
+from mlx_rerank import blas
+
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux needs another BLAS")
+
+
+@pytest.fixture(autouse=True)
+def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blas, "_loaded", None)
+    monkeypatch.setattr(blas, "_problem", None)
+
+
+@linux
+def test_none_found_warns_once_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blas, "_CANDIDATES", ("libnosuchblas.so.0",))
+    monkeypatch.delitem(sys.modules, "mlx.core")
+    blas.preload()
+    assert blas.loaded() is None
+    with pytest.warns(RuntimeWarning, match="no optimised BLAS was found.*apt install libopenblas0.*pip install mkl"):
+        blas.warn_if_missing()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        blas.warn_if_missing()
+
+
+@linux
+def test_mlx_imported_first_warns() -> None:
+    blas.preload()  # this process has imported MLX long ago
+    with pytest.warns(RuntimeWarning, match="import mlx_rerank first"):
+        blas.warn_if_missing()
+
+
+def test_other_systems_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(blas.ctypes, "CDLL", lambda *_, **__: pytest.fail("loaded a library"))
+    blas.preload()
+    blas.warn_if_missing()
+    assert blas.loaded() is None
+
+
+@linux
+def test_it_is_loaded_when_the_package_is_imported_and_mlx_uses_it() -> None:
+    code = (
+        "import mlx_rerank; from mlx_rerank import blas; import mlx.core as mx, time\n"
+        "a = mx.ones((1500, 1500)); mx.eval(a); start = time.perf_counter(); mx.eval(a @ a)\n"
+        "rate = 2 * 1500**3 / (time.perf_counter() - start) / 1e9\n"
+        "print(blas.loaded(), rate)"
+    )
+    name, rate = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    if name == "None":
+        pytest.skip("this machine has no optimised BLAS")
+    assert float(rate) > 5  # GFLOP/s; the bundled one makes 1.5

@@ -1,0 +1,188 @@
+"""The command line as a person uses it: real processes, real pipes, a real terminal."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mlx_rerank import Reranker
+from mlx_rerank.config import Quantization
+
+PASSAGES = Path(__file__).parent.parent / "examples" / "passages.jsonl"
+QUERY = "How does a vaccine protect against disease?"
+COMMAND = [sys.executable, "-m", "mlx_rerank"]
+
+
+def run(*arguments: str, stdin: str = "", code: int = 0) -> subprocess.CompletedProcess[str]:
+    result = subprocess.run(
+        [*COMMAND, *arguments], input=stdin, capture_output=True, text=True, check=False, timeout=120, encoding="utf-8"
+    )
+    assert result.returncode == code, result.stderr
+    return result
+
+
+def rows(output: str) -> list[dict]:
+    return [json.loads(line) for line in output.splitlines()]
+
+
+def test_rank_writes_json_lines_into_a_pipe(mini: Reranker) -> None:
+    found = rows(run("rank", QUERY, str(PASSAGES), "--top-n", "3").stdout)
+    documents = rows(PASSAGES.read_text(encoding="utf-8"))
+    expected = mini.rank(QUERY, documents, top_n=3)
+    assert [row["id"] for row in found][:2] == ["en-vaccine", "es-vacunas"]
+    assert [row["rank"] for row in found] == [1, 2, 3]
+    for row, result in zip(found, expected, strict=True):
+        assert row == {
+            "rank": row["rank"], "index": result.index, "score": pytest.approx(result.score), "truncated_tokens": 0,
+            "id": documents[result.index]["id"], "text": documents[result.index]["text"],
+        }  # fmt: skip
+
+
+def test_rank_reads_lines_from_standard_input() -> None:
+    found = rows(run("rank", "熊猫吃什么？", stdin="今天下雨。\n大熊猫几乎只吃竹子。\n").stdout)
+    assert [row["index"] for row in found] == [1, 0]
+
+
+def test_rank_of_files_and_options(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("It rains\ntoday.")
+    (tmp_path / "b.txt").write_text("Pandas eat bamboo.\n" * 200)
+    paths = [str(tmp_path / name) for name in ("a.txt", "b.txt")]
+    options = ["--raw", "--max-length", "32", "--dtype", "bfloat16", "--device", "cpu"]
+    found = rows(run("rank", "what do pandas eat", *paths, *options).stdout)
+    assert found[0]["id"] == paths[1]
+    assert found[0]["truncated_tokens"] > 100
+
+
+def test_the_reference_gives_the_same_ranking() -> None:
+    found = rows(run("rank", QUERY, str(PASSAGES), "--reference").stdout)
+    expected = rows(run("rank", QUERY, str(PASSAGES)).stdout)
+    assert [row["index"] for row in found] == [row["index"] for row in expected]
+    assert [row["score"] for row in found] == pytest.approx([row["score"] for row in expected], abs=1e-4)
+
+
+def test_score(mini: Reranker) -> None:
+    found = rows(run("score", "-", stdin="panda\tA bear.\npanda\tRain.\n").stdout)
+    expected = mini.score([("panda", "A bear."), ("panda", "Rain.")])
+    assert [row["score"] for row in found] == pytest.approx(expected.tolist())
+    raw = rows(run("score", "-", "--raw", stdin='{"query": "panda", "document": "A bear."}').stdout)
+    assert raw[0]["score"] == pytest.approx(float(mini.score([("panda", "A bear.")], raw_scores=True)[0]))
+
+
+def test_convert_and_info(tiny: Path, tmp_path: Path) -> None:
+    target = str(tmp_path / "target")
+    options = ["-q", "--q-embedding-bits", "4", "--q-embedding-group-size", "32"]
+    assert f"wrote {target}" in run("convert", "--hf-path", str(tiny), "--mlx-path", target, *options).stderr
+    facts = json.loads(run("info", target, "--json").stdout)
+    assert facts["format"].startswith("converted by mlx-rerank")
+    assert facts["quantization"]["bits"] == 8
+    assert facts["quantization"]["embeddings.word_embeddings"]["bits"] == 4
+    assert facts["max_length"] == 64
+    assert "parameters" in run("info").stdout
+    run("rank", "panda", "--model", target, stdin="the bear\n")
+
+
+def test_convert_py_is_the_same_command(tiny: Path, tmp_path: Path) -> None:
+    script = Path(__file__).parent.parent / "convert.py"
+    arguments = ["--hf-path", str(tiny), "--mlx-path", str(tmp_path / "target"), "--dtype", "float32"]
+    subprocess.run([sys.executable, str(script), *arguments], check=True, capture_output=True)
+    assert json.loads((tmp_path / "target" / "config.json").read_text())["dtype"] == "float32"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "code", "message"),
+    [
+        (["rank", "q"], "", 1, "there are no documents"),
+        (["rank", "q", "/no/such/file"], "", 1, "/no/such/file cannot be read"),
+        (["rank", "q", "--model", "nothing"], "a\n", 1, "'nothing' is not a directory"),
+        (["rank", "q", "--dtype", "int8"], "a\n", 1, "'int8' is not one of float16"),
+        (["rank", "q", "--max-length", "9999"], "a\n", 1, "exceeds this model's limit of 512"),
+        (["rank", "q", "--top-n", "0"], "a\n", 2, "--top-n"),
+        (["rank"], "", 2, "Missing argument"),
+        (["nonsense"], "", 2, "nonsense"),
+        (["score", "-"], "no tab", 1, "is not a pair"),
+        (["convert"], "", 2, "--hf-path"),
+    ],
+)
+def test_errors_are_one_line_and_have_their_code(arguments: list[str], stdin: str, code: int, message: str) -> None:
+    result = run(*arguments, stdin=stdin, code=code)
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+    assert code == 2 or len(result.stderr.splitlines()) == 1
+
+
+def test_version_and_help() -> None:
+    assert run("--version").stdout.startswith("mlx-rerank ")
+    assert "Exit codes" in run("--help").stdout
+    assert "--top-n" in run("rank", "--help").stdout
+
+
+def test_interrupting_leaves_quietly() -> None:
+    lines = "a line of text that is to be scored, one of very many\n"
+    many = "".join(f"{i} {lines * (1 + i % 9)}".replace("\n", " ") + "\n" for i in range(5000))
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    process = subprocess.Popen([*COMMAND, "rank", "query"], **pipes)
+    assert process.stdin
+    process.stdin.write(many.encode())
+    process.stdin.close()
+    process.stdin = None
+    time.sleep(3)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (130, b"", b"")
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    many = "".join(f"document {i}\n" for i in range(300))
+    result = subprocess.run(
+        f"{sys.executable} -m mlx_rerank rank query | head -n 1",
+        input=many, shell=True, capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    assert len(result.stdout.splitlines()) == 1
+    assert result.stderr == ""
+
+
+def test_a_terminal_gets_a_table(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text(
+        '{"id": "good", "text": "Pandas eat [bold]bamboo[/] and\\nnothing\\u001b[31m else."}\n'
+        '{"id": "other", "text": "It rains today."}\n'
+    )
+    leader, follower = pty.openpty()
+    environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "100"}
+    command = [*COMMAND, "rank", "what do pandas eat", str(tmp_path / "in.jsonl")]
+    process = subprocess.Popen(command, stdout=follower, env=environment)
+    os.close(follower)
+    shown = b""
+    while True:
+        try:
+            part = os.read(leader, 65536)
+        except OSError:  # how Linux says that the other end has gone
+            part = b""
+        if not part:
+            break
+        shown += part
+    os.close(leader)
+    assert process.wait(timeout=60) == 0
+    text = shown.decode()
+    assert text.index("good") < text.index("other")
+    assert "[bold]bamboo[/] and nothing" in text  # shown as it is, on one line, with no escape of its own
+    assert "\x1b[31m else" not in text
+    assert "█" in text
+    assert "\x1b[" in text  # colours
+
+
+def test_quantization_options_reach_the_converter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from mlx_rerank import cli
+    from mlx_rerank import convert as module
+
+    seen = {}
+    monkeypatch.setattr(module, "convert", lambda *_, **options: seen.update(options) or tmp_path)
+    with pytest.raises(SystemExit):
+        cli.main(["convert", "--hf-path", "x", "-q", "--q-bits", "6", "--q-group-size", "32"])
+    assert seen["layers"] == seen["embeddings"] == Quantization(32, 6, "affine")

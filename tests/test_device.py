@@ -1,0 +1,65 @@
+"""The device thread: one per process, never ending, and a clean exit whatever happens."""
+
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from mlx_rerank.device import device_thread
+
+
+def test_there_is_one_and_it_runs_in_order() -> None:
+    thread = device_thread()
+    assert device_thread() is thread
+    ran: list[int] = []
+    futures = [thread.submit(ran.append, i) for i in range(100)]
+    for future in futures:
+        future.result()
+    assert ran == list(range(100))
+    assert thread.submit(threading.current_thread).result().name == "mlx-rerank"
+
+
+def test_errors_reach_the_caller_and_the_thread_goes_on() -> None:
+    thread = device_thread()
+    with pytest.raises(ZeroDivisionError):
+        thread.submit(lambda: 1 / 0).result()
+    assert thread.submit(lambda: "alive").result() == "alive"
+
+
+def test_a_cancelled_job_is_not_run() -> None:
+    thread, gate, ran = device_thread(), threading.Event(), []
+    first = thread.submit(gate.wait)
+    second = thread.submit(ran.append, "second")
+    assert second.cancel()
+    gate.set()
+    assert first.result()
+    thread.submit(int).result()
+    assert ran == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_process_is_told_to_load_its_own_model() -> None:
+    code = (
+        "import os\n"
+        "from mlx_rerank.device import device_thread\n"
+        "from mlx_rerank.errors import DeviceError\n"
+        "thread = device_thread()\n"
+        "child = os.fork()\n"
+        "if not child:\n"
+        "    try: thread.submit(int)\n"
+        "    except DeviceError: os._exit(7 if device_thread().submit(int).result() == 0 else 1)\n"
+        "    os._exit(2)\n"
+        "raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    result = subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False, timeout=60)
+    assert result.returncode == 7
+
+
+def test_the_process_ends_cleanly_after_scoring() -> None:
+    # A thread that has used MLX aborted about one process in five when it ended during the interpreter's shutdown.
+    code = "from mlx_rerank import Reranker; print(Reranker('mini').score('panda', 'a bear') > 0)"
+    for _ in range(5):
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+        assert (result.returncode, result.stdout, result.stderr) == (0, "True\n", "")
