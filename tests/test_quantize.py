@@ -6,6 +6,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
+from checkpoints import TINY, random_tensors, write_checkpoint
 from mlx.utils import tree_flatten
 
 from mlx_rerank import Reranker
@@ -15,6 +16,7 @@ from mlx_rerank.convert import convert
 from mlx_rerank.dtypes import audit
 from mlx_rerank.errors import InputError
 from mlx_rerank.quantize import search_scales
+from mlx_rerank.restore import state_dict
 
 LAYERS, WORDS = Quantization(64, 8, "affine"), Quantization(32, 4, "affine")
 PAIRS = [("panda", "the bear"), ("what is panda", ""), ("熊", "a bear is the panda")]
@@ -54,6 +56,17 @@ def test_the_search_loses_no_more_than_mlx_does(bits: int) -> None:
         return float(mx.square(values.astype(mx.float32) - table.astype(mx.float32)).mean())
 
     assert loss(unpacked(packed, packing)) <= loss(mx.dequantize(*theirs, 32, bits)) * 1.001
+
+
+def test_conversion_searches_the_embeddings_scales(tmp_path: Path) -> None:
+    tensors = random_tensors(TINY)
+    steps = np.random.default_rng(0).integers(-8, 7, (120, 2, 32))  # never the step that would give the scale away
+    steps[..., 0] = -8
+    name = "roberta.embeddings.word_embeddings.weight"
+    tensors[name] = (steps * 0.015625).reshape(120, 64).astype(np.float32)
+    source = write_checkpoint(tmp_path / "source", tensors=tensors)
+    target = convert(source, tmp_path / "target", layers=LAYERS, embeddings=WORDS)
+    np.testing.assert_array_equal(state_dict(target)[name], tensors[name])
 
 
 def test_groups_of_zeros_stay_zeros() -> None:
