@@ -127,7 +127,7 @@ def test_a_signal_leaves_nothing_behind(tiny: Path, tmp_path: Path, sent: signal
 
 
 MEASURE = """
-import resource, sys
+import re, resource, sys
 from pathlib import Path
 import mlx.core as mx
 from mlx_rerank.checkpoint import Checkpoint, load_model
@@ -135,7 +135,10 @@ from mlx_rerank.config import Quantization
 from mlx_rerank.convert import convert
 
 def peak():  # bytes, of the whole process
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    status = Path("/proc/self/status")
+    if status.exists():  # where ru_maxrss would count what the parent had before this program was started
+        return int(re.search(r"VmHWM:\\s+(\\d+) kB", status.read_text())[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 source, target, what = sys.argv[1:]
 if what == "packed":
@@ -160,6 +163,5 @@ def test_peak_memory_is_about_the_output(tmp_path: Path, what: str) -> None:
         [sys.executable, "-c", MEASURE, str(source), str(tmp_path / "target"), what],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    slack = 30e6  # what the process itself needs, and the search for the scales of the embeddings
-    assert int(run.stdout) < output + 1.6 * largest + slack
-    assert output + 1.6 * largest + slack < 0.9 * stored  # holding the source would not pass
+    slack = 25e6 if what == "packed" else 12e6  # the process itself, and the search for the embeddings' scales
+    assert int(run.stdout) < output + largest + slack
