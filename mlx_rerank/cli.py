@@ -131,7 +131,8 @@ def info(
         print_json(facts)
         return
     for name, value in facts.items():
-        typer.echo(f"{name:<24}{value}")
+        words = ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else value
+        typer.echo(f"{name:<24}{words}")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -22,23 +22,31 @@ def print_ranking(ranking: Sequence[RankedDocument], *, as_json: bool, raw_score
         for rank, result in enumerate(ranking, 1):
             print_json({"rank": rank, "index": result.index, "score": result.score, **_fields(result)})
         return
+    _print_table(ranking, _shares([result.score for result in ranking], raw_scores))
+
+
+def _print_table(ranking: Sequence[RankedDocument], shares: Sequence[float]) -> None:
+    """Print a table as wide as the terminal, in which the documents get what the other columns leave."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False)
-    table.add_column("", justify="right", style="dim")
-    table.add_column("score", justify="right")
-    table.add_column("", width=_BAR)
-    named = any("id" in _fields(result) for result in ranking)
+    rows = [_fields(result) for result in ranking]
+    named, cut = any("id" in row for row in rows), any(row["truncated_tokens"] for row in rows)
+    table = Table(box=None, pad_edge=False, expand=True)
+    table.add_column("", justify="right", style="dim", min_width=2)
+    table.add_column("score", justify="right", min_width=max((len(f"{r.score:.4f}") for r in ranking), default=0))
+    table.add_column("", min_width=_BAR)
     if named:
         table.add_column("id", style="cyan", overflow="ellipsis", no_wrap=True, max_width=24)
     table.add_column("document", overflow="ellipsis", no_wrap=True, ratio=1)
-    shares = _shares([result.score for result in ranking], raw_scores)
-    for rank, (result, share) in enumerate(zip(ranking, shares, strict=True), 1):
-        fields = _fields(result)
+    if cut:
+        table.add_column("unread", justify="right", style="dim", min_width=6)  # tokens
+    for rank, (result, row, share) in enumerate(zip(ranking, rows, shares, strict=True), 1):
         cells = [str(rank), f"{result.score:.4f}", _bar(share)]
-        cells += [_plain(str(fields.get("id", result.index)))] if named else []
-        table.add_row(*cells, _plain(fields["text"]) + _cut(result.truncated_tokens))
+        cells += [_plain(str(row.get("id", result.index)))] if named else []
+        cells += [_plain(row["text"])]
+        cells += [str(row["truncated_tokens"] or "")] if cut else []
+        table.add_row(*cells)
     Console().print(table)
 
 
@@ -67,11 +75,6 @@ def _bar(share: float) -> str:
     eighths = round(share * _BAR * 8)
     blocks = "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
     return f"[{'green' if share >= 0.5 else 'yellow' if share >= 0.1 else 'red'}]{blocks}[/]"
-
-
-def _cut(truncated_tokens: int) -> str:
-    """Say that part of a document was not read."""
-    return f" [dim]({truncated_tokens} tokens not read)[/]" if truncated_tokens else ""
 
 
 def _plain(text: str) -> str:

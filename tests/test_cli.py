@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -151,7 +152,7 @@ def test_a_closed_pipe_is_no_error() -> None:
 def test_a_terminal_gets_a_table(tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text(
         '{"id": "good", "text": "Pandas eat [bold]bamboo[/] and\\nnothing\\u001b[31m else."}\n'
-        '{"id": "other", "text": "It rains today."}\n'
+        + json.dumps({"id": "other", "text": "It rains today, and it will rain tomorrow. " * 300})
     )
     leader, follower = pty.openpty()
     environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "100"}
@@ -170,7 +171,10 @@ def test_a_terminal_gets_a_table(tmp_path: Path) -> None:
     os.close(leader)
     assert process.wait(timeout=60) == 0
     text = shown.decode()
-    assert text.index("good") < text.index("other")
+    lines = re.sub("\x1b[^m]*m", "", text).splitlines()
+    assert re.match(r" *score +id +document +unread", lines[0])
+    assert re.match(r" 1 +0\.\d{4} +█[█▏▎▍▌▋▊▉]* +good +Pandas eat", lines[1])
+    assert re.match(r" 2 +0\.\d{4} .* other +It rains today.*… +\d{4}", lines[2])
     assert "[bold]bamboo[/] and nothing" in text  # shown as it is, on one line, with no escape of its own
     assert "\x1b[31m else" not in text
     assert "█" in text
