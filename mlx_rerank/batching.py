@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mlx_rerank.errors import InputError
+from mlx_rerank.errors import require_whole_number
 
 BATCH_OVERHEAD = 64  # tokens that could be computed in the time that one more batch takes to set up
 PADDING_SHARE = 0.03  # of a large batch that may be padding
@@ -25,11 +25,11 @@ def plan_batches(lengths: np.ndarray, token_budget: int, max_rows: int | None = 
         One int64 array of places in `lengths` per batch. Together they hold every place once.
 
     Raises:
-        InputError: the budget or the row limit is below one.
+        InputError: the budget or the row limit is not a whole number of at least one.
     """
     for name, value in (("token_budget", token_budget), ("max_rows", max_rows)):
-        if value is not None and value < 1:
-            raise InputError(f"{name} must be at least 1, not {value}")
+        if value is not None:
+            require_whole_number(name, value)
     order = np.argsort(-np.asarray(lengths), kind="stable")
     batches, start = [], 0
     while start < len(order):

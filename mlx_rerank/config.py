@@ -9,6 +9,7 @@ from typing import Any
 from mlx_rerank.errors import CheckpointError, UnsupportedModelError
 
 CONVERSION_KEY = "mlx_rerank"
+BITS, GROUP_SIZES = (2, 3, 4, 5, 6, 8), (32, 64, 128)  # of MLX's affine packing
 SPECIAL_TOKENS_PER_PAIR = 4  # <s> query </s></s> document </s>
 
 
@@ -72,16 +73,23 @@ def quantization_of(config: Mapping[str, Any], path: str) -> Quantization:
     """Return how the layer at `path` is packed: its own entry, or else the checkpoint's.
 
     Raises:
-        CheckpointError: config.json says nothing about it.
+        CheckpointError: config.json says nothing about it, or nothing that MLX knows.
     """
     entries = config.get("quantization") or {}
-    own = entries.get(path, entries)
     try:
-        return Quantization(own["group_size"], own["bits"], own.get("mode", "affine"))
+        own = entries.get(path, entries)
+        packing = Quantization(own["group_size"], own["bits"], own.get("mode", "affine"))
     except (KeyError, TypeError, AttributeError):
         raise CheckpointError(
             f"{path} is quantized, but config.json has no 'quantization' entry with group_size and bits for it"
         ) from None
+    known = {"group_size": GROUP_SIZES, "bits": BITS, "mode": ("affine",)}
+    for field, allowed in known.items():
+        if getattr(packing, field) not in allowed:
+            raise CheckpointError(
+                f"{path}: config.json gives {field} {getattr(packing, field)!r}, not one of {allowed}"
+            )
+    return packing
 
 
 def read_config(directory: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from mlx_rerank.card import model_card
 from mlx_rerank.checkpoint import Checkpoint, open_tensors
 from mlx_rerank.config import CONVERSION_KEY, Quantization
 from mlx_rerank.dtypes import parse_dtype
-from mlx_rerank.errors import CheckpointError, OutputExistsError
+from mlx_rerank.errors import CheckpointError, OutputError, OutputExistsError
 from mlx_rerank.models import REGISTRY
 from mlx_rerank.pairs import PairEncoder
 from mlx_rerank.quantize import quantize
@@ -52,7 +52,7 @@ def convert(
         CheckpointError: its files cannot be used.
         UnsupportedModelError: it is not a single-label XLM-RoBERTa cross-encoder.
         WeightsError: its tensors do not match its config.json.
-        OutputExistsError: mlx_path exists.
+        OutputError: mlx_path exists or cannot be written.
         InputError: the dtype or a packing is unknown.
         MissingDependencyError: the source is a pytorch_model.bin and torch is not installed.
     """
@@ -105,15 +105,15 @@ def _copy_texts(source: Path, target: Path) -> None:
 @contextmanager
 def _appearing(target: Path) -> Iterator[Path]:
     """Give a temporary directory beside the target that takes its name at the end, and is removed on any error."""
-    target.parent.mkdir(parents=True, exist_ok=True)
     directory = target.parent / f".{target.name}-{uuid.uuid4().hex[:8]}"  # named first, so that a signal at any
     try:  # moment finds something to remove
-        directory.mkdir()
+        directory.mkdir(parents=True)
         yield directory
         directory.rename(target)
-    except BaseException:
+    except OSError as error:
+        raise OutputError(f"{target} cannot be written: {error}") from error
+    finally:
         shutil.rmtree(directory, ignore_errors=True)
-        raise
 
 
 @contextmanager

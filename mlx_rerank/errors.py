@@ -6,13 +6,17 @@ RerankError                  catch this one to catch them all
 │   ├── UnsupportedModelError    a readable checkpoint of a model that this package does not run
 │   └── WeightsError             a weight that is missing, unexpected, misshapen or of the wrong dtype
 ├── CheckpointNotFoundError  a name that leads to no directory (also a FileNotFoundError)
-├── OutputExistsError        a conversion would overwrite something (also a FileExistsError)
+├── OutputError              a conversion cannot write where it was told to (also an OSError)
+│   └── OutputExistsError        it would overwrite something (also a FileExistsError)
 ├── NonFiniteScoreError      the model produced NaN or infinity for a pair (also an ArithmeticError)
 ├── DeviceError              the device asked for is not there (also a RuntimeError)
 └── MissingDependencyError   an optional package is not installed (also an ImportError)
 
 A message names the value, the limit it broke and what to do about it.
 """
+
+import operator
+from typing import Any
 
 
 class RerankError(Exception):
@@ -39,7 +43,11 @@ class CheckpointNotFoundError(RerankError, FileNotFoundError):
     """A model name that leads to no checkpoint."""
 
 
-class OutputExistsError(RerankError, FileExistsError):
+class OutputError(RerankError, OSError):
+    """A path that cannot be written."""
+
+
+class OutputExistsError(OutputError, FileExistsError):
     """A path that would have been overwritten."""
 
 
@@ -53,3 +61,18 @@ class DeviceError(RerankError, RuntimeError):
 
 class MissingDependencyError(RerankError, ImportError):
     """An optional package that is not installed."""
+
+
+def require_whole_number(name: str, value: Any, least: int = 1) -> int:
+    """Return an argument as an int.
+
+    Raises:
+        InputError: it is not a whole number, or less than `least`.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool) or number < least:
+        raise InputError(f"{name} must be a whole number of at least {least}, not {value!r}")
+    return number

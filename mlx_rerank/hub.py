@@ -21,6 +21,8 @@ def resolve(model: str | Path, *, revision: str | None = None, cache_dir: str | 
     Raises:
         CheckpointNotFoundError: the name is no directory, and the hub does not have it or cannot be reached.
     """
+    if not isinstance(model, (str, Path)) or not str(model).strip():
+        raise CheckpointNotFoundError(f"a model is a name, a hub id or a directory, not {model!r}")
     if str(model) in EMBEDDED:
         return EMBEDDED[str(model)]
     path = Path(model).expanduser()

@@ -8,7 +8,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from mlx_rerank.config import SPECIAL_TOKENS_PER_PAIR, ModelConfig
-from mlx_rerank.errors import CheckpointError, InputError
+from mlx_rerank.errors import CheckpointError, InputError, require_whole_number
 from mlx_rerank.results import Document
 
 _CHUNK = 512  # texts per call of the tokenizer, between which Ctrl-C is heard
@@ -29,13 +29,13 @@ class Limits:
 
     def __post_init__(self) -> None:
         """Raise InputError where nothing of a pair would be left."""
-        if self.max_length <= SPECIAL_TOKENS_PER_PAIR:
+        if require_whole_number("max_length", self.max_length, least=0) <= SPECIAL_TOKENS_PER_PAIR:
             raise InputError(
                 f"max_length {self.max_length} leaves no room for text: "
                 f"{SPECIAL_TOKENS_PER_PAIR} tokens of every pair are special, so use a larger value"
             )
-        if self.query_max_length is not None and self.query_max_length < 1:
-            raise InputError(f"query_max_length {self.query_max_length} must be at least 1")
+        if self.query_max_length is not None:
+            require_whole_number("query_max_length", self.query_max_length)
 
     def split(self, query_length: int, document_length: int) -> tuple[int, int]:
         """Return how many tokens of a query and of a document are kept: the query's share first, then the rest."""

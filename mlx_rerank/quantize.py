@@ -9,13 +9,12 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_rerank.config import Quantization
+from mlx_rerank.config import BITS, GROUP_SIZES, Quantization
 from mlx_rerank.errors import InputError
 from mlx_rerank.models.xlm_roberta import CrossEncoder
 
 _WORDS = "embeddings.word_embeddings"
 _SEARCHED = 2**20  # entries searched at a time, which bounds the memory of the search
-_AFFINE = {"bits": (2, 3, 4, 5, 6, 8), "group_size": (32, 64, 128)}
 
 
 def quantize(
@@ -108,7 +107,7 @@ def _require_packing(packing: Quantization, *widths: int) -> None:
     """Raise InputError for a packing that MLX does not have or that does not divide the matrices."""
     if packing.mode != "affine":
         raise InputError(f"quantization mode {packing.mode!r} is not supported: use 'affine'")
-    for name, allowed in _AFFINE.items():
+    for name, allowed in (("bits", BITS), ("group_size", GROUP_SIZES)):
         value = getattr(packing, name)
         if value not in allowed:
             raise InputError(f"{name} {value} is not one of {', '.join(map(str, allowed))}")
@@ -116,5 +115,5 @@ def _require_packing(packing: Quantization, *widths: int) -> None:
         if width % packing.group_size:
             raise InputError(
                 f"group_size {packing.group_size} does not divide a matrix {width} wide: use a smaller one of "
-                f"{', '.join(map(str, _AFFINE['group_size']))}"
+                f"{', '.join(map(str, GROUP_SIZES))}"
             )

@@ -14,7 +14,7 @@ from mlx_rerank.checkpoint import Checkpoint
 from mlx_rerank.device import parse_device
 from mlx_rerank.dtypes import default_dtype, dtype_name, parse_dtype
 from mlx_rerank.engine import Engine
-from mlx_rerank.errors import InputError, NonFiniteScoreError
+from mlx_rerank.errors import InputError, NonFiniteScoreError, require_whole_number
 from mlx_rerank.pairs import Limits, PairEncoder, check_pairs, document_text
 from mlx_rerank.results import Document, PairLogits, RankedDocument
 
@@ -141,8 +141,8 @@ class Reranker:
             InputError: a document is neither, or top_n is below one.
             NonFiniteScoreError: the model produced NaN or infinity.
         """
-        if top_n is not None and (isinstance(top_n, bool) or not isinstance(top_n, int) or top_n < 1):
-            raise InputError(f"top_n must be a whole number of at least 1, or None for all; got {top_n!r}")
+        if top_n is not None:
+            require_whole_number("top_n", top_n)
         if isinstance(documents, (str, Mapping)):
             raise InputError("documents must be a list; put a single document into one: [document]")
         kept = list(documents)
@@ -193,7 +193,7 @@ class Reranker:
 
     def _checked_length(self, max_length: int) -> int:
         """Return max_length, or raise InputError where the model has no positions for it."""
-        if max_length > self.config.max_length:
+        if require_whole_number("max_length", max_length, least=0) > self.config.max_length:
             raise InputError(
                 f"max_length {max_length} exceeds this model's limit of {self.config.max_length} tokens: "
                 "use a smaller value, or a model with more positions"

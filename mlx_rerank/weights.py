@@ -178,6 +178,10 @@ def unpack(
         weights: lazy parameters as the converter wrote them.
         config: the checkpoint's config.json.
         dtype: what every parameter is cast to.
+
+    Raises:
+        CheckpointError: config.json does not say how a parameter is packed.
+        WeightsError: it says something else than the weights do.
     """
     for name, value in weights.items():
         path, _, kind = name.rpartition(".")
@@ -188,7 +192,10 @@ def unpack(
             scales, biases = weights[path + ".scales"], weights.get(path + ".biases")
             if biases is not None:  # in a wider dtype, scale * q + bias is rounded less
                 scales, biases = scales.astype(dtype), biases.astype(dtype)
-            value = mx.dequantize(value, scales, biases, packing.group_size, packing.bits, packing.mode)
+            try:
+                value = mx.dequantize(value, scales, biases, packing.group_size, packing.bits, packing.mode)
+            except (ValueError, RuntimeError) as error:
+                raise WeightsError(f"{name} is not packed as config.json says ({packing}): {error}") from error
         yield name, value.astype(dtype)
 
 

@@ -28,9 +28,9 @@ def test_equal_lengths_fill_the_budget() -> None:
     assert [len(batch) for batch in plan_batches(np.full(10, 100), 400)] == [4, 4, 2]
 
 
-@pytest.mark.parametrize(("budget", "max_rows"), [(0, None), (-5, None), (100, 0)])
+@pytest.mark.parametrize(("budget", "max_rows"), [(0, None), (-5, None), (100, 0), (1.5, None), ("64", None)])
 def test_bad_limits(budget: int, max_rows: int | None) -> None:
-    with pytest.raises(InputError, match="must be at least 1"):
+    with pytest.raises(InputError, match="whole number of at least 1"):
         plan_batches(np.array([5]), budget, max_rows)
 
 

@@ -17,7 +17,14 @@ import mlx_rerank
 from mlx_rerank import Reranker, weights
 from mlx_rerank.config import Quantization
 from mlx_rerank.convert import convert
-from mlx_rerank.errors import CheckpointError, InputError, OutputExistsError, UnsupportedModelError, WeightsError
+from mlx_rerank.errors import (
+    CheckpointError,
+    InputError,
+    OutputError,
+    OutputExistsError,
+    UnsupportedModelError,
+    WeightsError,
+)
 
 PAIRS = [("panda", "the bear"), ("what is panda", ""), ("熊", "a bear is the panda")]
 
@@ -65,6 +72,13 @@ def test_an_existing_target_is_left_alone(tiny: Path, tmp_path: Path) -> None:
         with pytest.raises(OutputExistsError, match="exists: remove it"):
             convert(tiny, path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["directory", "file", "link"]
+
+
+def test_targets_that_cannot_be_written(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot be written"):
+        convert(tiny, tmp_path / "file" / "target")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_refusals_leave_nothing_behind(tiny: Path, tmp_path: Path) -> None:

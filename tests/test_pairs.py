@@ -68,7 +68,9 @@ def test_query_and_document_share_the_room_as_flagembedding_does() -> None:
     assert Limits(512, 512).split(1000, 1000) == (508, 0)  # the query never takes the special tokens' room
 
 
-@pytest.mark.parametrize(("max_length", "query_max_length"), [(4, None), (0, None), (-1, None), (20, 0)])
+@pytest.mark.parametrize(
+    ("max_length", "query_max_length"), [(4, None), (0, None), (-1, None), (20, 0), ("64", None), (9.5, None)]
+)
 def test_limits_that_leave_nothing(max_length: int, query_max_length: int | None) -> None:
     with pytest.raises(InputError, match="max_length"):
         Limits(max_length, query_max_length)

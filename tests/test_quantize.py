@@ -1,6 +1,7 @@
 """Packing weights: mlx-lm's format, the search for scales, and what may not be packed."""
 
 import json
+import shutil
 from pathlib import Path
 
 import mlx.core as mx
@@ -14,7 +15,7 @@ from mlx_rerank.checkpoint import Checkpoint, load_model
 from mlx_rerank.config import Quantization
 from mlx_rerank.convert import convert
 from mlx_rerank.dtypes import audit
-from mlx_rerank.errors import InputError
+from mlx_rerank.errors import CheckpointError, InputError
 from mlx_rerank.quantize import search_scales
 from mlx_rerank.restore import state_dict
 
@@ -109,6 +110,26 @@ def test_kept_packed_it_agrees_with_unpacked_and_keeps_its_dtype(packed: Path, d
     tolerance = {mx.float16: 0.1, mx.bfloat16: 0.5, mx.float32: 1e-4}[dtype]  # logits are about 4
     np.testing.assert_allclose(np.array(kept(ids, mask)), np.array(opened(ids, mask)), atol=tolerance)
     assert audit(kept, dtype, ids, mask) == []
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"bits": "x", "group_size": 64}, "config.json gives bits 'x', not one of"),
+        ({"bits": 8, "group_size": 64, "mode": "zzz"}, "gives mode 'zzz'"),
+        ({"bits": 4, "group_size": 64}, "is not packed as config.json says"),
+        ({"bits": 8}, "no 'quantization' entry with group_size and bits"),
+        ([], "no 'quantization' entry"),
+        ("affine", "no 'quantization' entry"),
+    ],
+)
+def test_a_config_that_contradicts_the_packing(packed: Path, tmp_path: Path, entry: object, message: str) -> None:
+    target = tmp_path / "target"
+    shutil.copytree(packed, target)
+    config = json.loads((target / "config.json").read_text())
+    (target / "config.json").write_text(json.dumps(config | {"quantization": entry}))
+    with pytest.raises(CheckpointError, match=message):
+        Reranker(target, device="cpu")
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,9 @@ def test_the_same_pair_is_computed_once(tiny_reranker: Reranker, monkeypatch: py
         ({"max_length": 65}, InputError, "max_length 65 exceeds this model's limit of 64 tokens"),
         ({"max_length": 4}, InputError, "max_length 4 leaves no room"),
         ({"max_length": 0}, InputError, "max_length 0 leaves no room"),
-        ({"token_budget": 0}, InputError, "token_budget must be at least 1"),
+        ({"token_budget": 0}, InputError, "token_budget must be a whole number"),
+        ({"token_budget": 64.5}, InputError, "token_budget must be a whole number of at least 1, not 64.5"),
+        ({"max_length": "64"}, InputError, "max_length must be a whole number of at least 0, not '64'"),
     ],
 )
 def test_bad_arguments(tiny: Path, arguments: dict, error: type[Exception], message: str) -> None:
@@ -149,6 +151,9 @@ def test_a_gpu_that_is_not_there(tiny: Path) -> None:
 
 def test_models_that_are_not_there(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
+    for nothing in ("", None, 5):
+        with pytest.raises(CheckpointNotFoundError, match=f"not {nothing!r}"):
+            Reranker(nothing)  # pyright: ignore[reportArgumentType]
     for name in ("no-such-model", "./no/such", "/no/such/dir", str(tmp_path / "file"), "a/b/c"):
         with pytest.raises(CheckpointNotFoundError, match=name if "file" not in name else "is a file"):
             Reranker(name)
