@@ -41,7 +41,7 @@ def model_card(config: Mapping[str, Any], source_card: Path, *, name: str) -> st
 
     try:
         known = ModelCard.load(source_card).data.to_dict()
-    except (OSError, ValueError):  # none, or none that can be read: then nothing is known
+    except Exception:  # there is none, or its YAML is broken in one of many ways: then nothing is known
         known = {}
     done = config[CONVERSION_KEY]
     data = ModelCardData(

@@ -1,8 +1,9 @@
 """The command line.
 
-Exit codes: 0 done, 1 an error that the message explains, 2 wrong usage, 130 interrupted.
+Exit codes: 0 done, 1 an error that the message explains, 2 wrong usage, 130 interrupted, 143 terminated.
 """
 
+import io
 import os
 import signal
 import sys
@@ -85,6 +86,8 @@ def score(
     from mlx_rerank.reranker import sigmoid
 
     pairs = read_pairs(file)
+    if not pairs:
+        raise InputError(f"{file} holds no pairs")
     scored = _reranker(reference, model, dtype, device, max_length, revision).logits(pairs)
     scores = scored.logits if raw else sigmoid(scored.logits)
     for value, cut in zip(scores.tolist(), scored.truncated_tokens.tolist(), strict=True):
@@ -98,8 +101,8 @@ def convert(
     dtype: Annotated[str, Option(help="float16, bfloat16 or float32.")] = "float16",
     revision: Revision = None,
     quantize: Annotated[bool, Option("--quantize", "-q", help="Pack the weights to fewer bits.")] = False,
-    q_bits: Annotated[int, Option(help="Bits of the encoder's weights.")] = 8,
-    q_group_size: Annotated[int, Option(help="Weights that share a scale.")] = 64,
+    q_bits: Annotated[int | None, Option(help="Bits of the encoder's weights; 8.")] = None,
+    q_group_size: Annotated[int | None, Option(help="Weights that share a scale; 64.")] = None,
     q_embedding_bits: Annotated[int | None, Option(help="Bits of the word embeddings; as --q-bits.")] = None,
     q_embedding_group_size: Annotated[int | None, Option(help="The same for them; as --q-group-size.")] = None,
 ) -> None:
@@ -109,8 +112,11 @@ def convert(
 
     layers = embeddings = None
     if quantize:
-        layers = Quantization(q_group_size, q_bits, "affine")
-        embeddings = Quantization(q_embedding_group_size or q_group_size, q_embedding_bits or q_bits, "affine")
+        layers = Quantization(_or(q_group_size, 64), _or(q_bits, 8), "affine")
+        sizes = _or(q_embedding_group_size, layers.group_size), _or(q_embedding_bits, layers.bits)
+        embeddings = Quantization(*sizes, "affine")
+    elif (q_bits, q_group_size, q_embedding_bits, q_embedding_group_size) != (None,) * 4:
+        raise InputError("the --q options pack weights only along with --quantize (-q)")
     target = convert(hf_path, mlx_path, dtype=dtype, revision=revision, layers=layers, embeddings=embeddings)
     size = sum(path.stat().st_size for path in target.iterdir())
     typer.echo(f"wrote {target} ({size / 1e6:.1f} MB)", err=True)
@@ -138,6 +144,9 @@ def info(
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit with its code."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a conversion removes its temporary directory
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show a bar or a letter gets a question mark
     try:
         code = app(args=arguments, standalone_mode=False) or 0
         sys.stdout.flush()
@@ -147,11 +156,19 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError as error:
+        typer.echo(f"mlx-rerank: the output cannot be written: {error}", err=True)
+        code = 1
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     except Exception as error:
         code = _usage_error(error)
     sys.exit(code)
+
+
+def _or(value: int | None, default: int) -> int:
+    """Return a value, or what stands for none."""
+    return default if value is None else value
 
 
 def _usage_error(error: Exception) -> int:
@@ -174,7 +191,9 @@ def _reranker(
     from mlx_rerank.hub import resolve
     from mlx_rerank.reference import ReferenceReranker
 
-    return ReferenceReranker(resolve(model, revision=revision), max_length=max_length or 512, dtype=dtype or "float32")
+    if device is not None:
+        raise InputError(f"--device {device} has no effect with --reference, which runs on the CPU")
+    return ReferenceReranker(resolve(model, revision=revision), max_length=max_length, dtype=dtype or "float32")
 
 
 def _print_version(wanted: bool) -> None:

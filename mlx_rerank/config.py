@@ -103,7 +103,7 @@ def read_config(directory: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{directory} has no config.json, so it is not a checkpoint directory") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(config, dict):
         raise CheckpointError(f"{path} holds a {type(config).__name__}, not a JSON object")
@@ -117,13 +117,13 @@ def is_converted(config: Mapping[str, Any]) -> bool:
 
 def _require_cross_encoder(config: Mapping[str, Any]) -> None:
     """Refuse, saying what was found, all but a single-label XLM-RoBERTa sequence classifier."""
-    model_type, architectures = config.get("model_type"), config.get("architectures") or []
+    model_type, architectures = config.get("model_type"), config.get("architectures")
     found = f"model_type {model_type!r}, architectures {architectures}"
     wanted = "mlx-rerank runs single-label XLM-RoBERTa cross-encoders, such as BAAI/bge-reranker-v2-m3"
     if model_type != "xlm-roberta":
         raise UnsupportedModelError(f"{wanted}; found {found}")
-    if list(architectures) != ["XLMRobertaForSequenceClassification"]:
-        kind = "an embedding model" if list(architectures) == ["XLMRobertaModel"] else "another head"
+    if architectures != ["XLMRobertaForSequenceClassification"]:
+        kind = "an embedding model" if architectures == ["XLMRobertaModel"] else "another head"
         raise UnsupportedModelError(f"{wanted}; found {kind}: {found}")
     labels = config.get("id2label")
     count = len(labels) if isinstance(labels, dict) else config.get("num_labels", 2)  # 2: the default of transformers
@@ -135,8 +135,8 @@ def _require_cross_encoder(config: Mapping[str, Any]) -> None:
 
 
 def _number(name: str, value: Any, kind: type) -> int | float:
-    """Return a finite number of a kind: ids and the epsilon from 0, sizes from 1. An int will do for a float."""
-    least = 0 if name.endswith("_id") or kind is float else 1
+    """Return a finite number of a kind: ids from 0, sizes from 1, the epsilon above 0. An int will do for a float."""
+    least = 0 if name.endswith("_id") else 1e-30 if kind is float else 1
     if isinstance(value, bool) or not isinstance(value, (int, kind)) or not least <= value < float("inf"):
         raise CheckpointError(
             f"config.json: {name} must be a number ({kind.__name__}) of at least {least}, found {value!r}"

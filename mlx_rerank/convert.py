@@ -16,7 +16,7 @@ from mlx_rerank.card import model_card
 from mlx_rerank.checkpoint import Checkpoint, open_tensors
 from mlx_rerank.config import CONVERSION_KEY, Quantization
 from mlx_rerank.dtypes import parse_dtype
-from mlx_rerank.errors import CheckpointError, OutputError, OutputExistsError
+from mlx_rerank.errors import CheckpointError, InputError, OutputError, OutputExistsError
 from mlx_rerank.models import REGISTRY
 from mlx_rerank.pairs import PairEncoder
 from mlx_rerank.quantize import quantize
@@ -59,6 +59,8 @@ def convert(
     target = Path(mlx_path).expanduser()
     if target.exists() or target.is_symlink():
         raise OutputExistsError(f"{target} exists: remove it, or name another directory to write")
+    if embeddings is not None and layers is None:
+        raise InputError("embeddings are packed only along with the layers: say how those are packed, too")
     mlx_dtype = parse_dtype(dtype)
     checkpoint = Checkpoint.open(hub.resolve(hf_path, revision=revision))
     if checkpoint.converted:
@@ -104,11 +106,13 @@ def _copy_texts(source: Path, target: Path) -> None:
 
 @contextmanager
 def _appearing(target: Path) -> Iterator[Path]:
-    """Give a temporary directory beside the target that takes its name at the end, and is removed on any error."""
-    directory = target.parent / f".{target.name}-{uuid.uuid4().hex[:8]}"  # named first, so that a signal at any
+    """Give a temporary directory near the target that takes its place at the end, and is removed on any error."""
+    existing = next(parent for parent in target.absolute().parents if parent.exists())
+    directory = existing / f".{target.name}-{uuid.uuid4().hex[:8]}"  # named first, so that a signal at any
     try:  # moment finds something to remove
-        directory.mkdir(parents=True)
+        directory.mkdir()
         yield directory
+        target.parent.mkdir(parents=True, exist_ok=True)
         directory.rename(target)
     except OSError as error:
         raise OutputError(f"{target} cannot be written: {error}") from error

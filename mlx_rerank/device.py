@@ -58,7 +58,10 @@ class DeviceThread:
             DeviceError: this is a fork of the process that the thread runs in.
         """
         if os.getpid() != self.pid:
-            raise DeviceError("this process was forked after its model was loaded: load the model in the new process")
+            raise DeviceError(
+                "this process was forked from one that had used MLX, which does not survive a fork: start processes "
+                "with multiprocessing's 'spawn', or fork before the first model is loaded"
+            )
         future: Future[T] = Future()
         self._jobs.put((future, lambda: function(*args, **kwargs)))
         return future
@@ -87,10 +90,10 @@ _starting = threading.Lock()
 
 
 def device_thread() -> DeviceThread:
-    """Return the process's device thread, started at the first call."""
+    """Return the process's device thread, started at the first call. A fork gets its parent's, which refuses work."""
     global _thread
     with _starting:
-        if _thread is None or _thread.pid != os.getpid():
+        if _thread is None:
             _thread = DeviceThread()
         return _thread
 

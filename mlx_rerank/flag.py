@@ -5,8 +5,10 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from mlx_rerank.errors import InputError
-from mlx_rerank.pairs import check_pairs
+from mlx_rerank.pairs import check_pairs, require_sequence
 from mlx_rerank.reranker import Reranker, log_truncation, sigmoid
 
 logger = logging.getLogger("mlx_rerank")
@@ -59,6 +61,8 @@ class FlagReranker:
             RerankError: as `Reranker`.
         """
         _warn_unused("FlagReranker", kwargs)
+        _require_template("query_instruction_format", query_instruction_format)
+        _require_template("passage_instruction_format", passage_instruction_format)
         device = _device_of(devices)
         self.model_name_or_path = model_name_or_path
         self.query_instruction_for_rerank = query_instruction_for_rerank
@@ -102,12 +106,14 @@ class FlagReranker:
             NonFiniteScoreError: the model produced NaN or infinity.
         """
         _warn_unused("compute_score", kwargs)
-        if isinstance(sentence_pairs, str):
-            raise InputError(f"sentence_pairs must be a pair or a list of pairs, not the text {sentence_pairs[:60]!r}")
+        require_sequence("sentence_pairs", sentence_pairs)
         pairs = list(sentence_pairs)
         single = bool(pairs) and isinstance(pairs[0], str)
         if single:
             pairs = [pairs]
+        if any(isinstance(pair, (list, tuple)) and len(pair) > 2 for pair in pairs):
+            _warn("what follows the first two texts of a pair is not used")
+            pairs = [pair[:2] if isinstance(pair, (list, tuple)) else pair for pair in pairs]
         limit = self._limit(self.max_length if max_length is None else max_length)
         scored = self.reranker.logits(
             self._instructed(check_pairs(pairs)),  # pyright: ignore[reportArgumentType]
@@ -117,7 +123,8 @@ class FlagReranker:
         )
         log_truncation(scored.truncated_tokens, limit)
         wanted = self.normalize if normalize is None else normalize
-        scores = (sigmoid(scored.logits) if wanted else scored.logits).tolist()
+        logits = scored.logits.astype(np.float64)  # so that the highest sigmoids do not all become 1
+        scores = (sigmoid(logits) if wanted else logits).tolist()
         return scores[0] if single else scores
 
     def _limit(self, max_length: int) -> int:
@@ -141,6 +148,14 @@ class FlagReranker:
 def _instruct(template: str, instruction: str | None, text: str) -> str:
     """Put an instruction before a text; a literal backslash-n in the template is a line break, as in FlagEmbedding."""
     return text if instruction is None else template.replace("\\n", "\n").format(instruction, text)
+
+
+def _require_template(name: str, template: str) -> None:
+    """Raise InputError for a template that does not take an instruction and a text."""
+    try:
+        template.format("instruction", "text")
+    except (AttributeError, IndexError, KeyError, ValueError) as error:
+        raise InputError(f"{name} {template!r} must have two {{}}, for the instruction and the text") from error
 
 
 def _device_of(devices: str | int | Sequence[str | int] | None) -> str | None:

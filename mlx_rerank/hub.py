@@ -7,7 +7,7 @@ from mlx_rerank.errors import CheckpointNotFoundError
 EMBEDDED = {"mini": Path(__file__).parent / "assets" / "mini"}
 _FILES = ["config.json", "tokenizer.json", "LICENSE*", "NOTICE*", "README.md"]
 _WEIGHTS = ["model*.safetensors", "model.safetensors.index.json"]
-_TORCH_WEIGHTS = ["pytorch_model*.bin", "pytorch_model.bin.index.json"]
+_TORCH_WEIGHTS = ["pytorch_model.bin"]
 
 
 def resolve(model: str | Path, *, revision: str | None = None, cache_dir: str | Path | None = None) -> Path:
@@ -25,10 +25,14 @@ def resolve(model: str | Path, *, revision: str | None = None, cache_dir: str | 
         raise CheckpointNotFoundError(f"a model is a name, a hub id or a directory, not {model!r}")
     if str(model) in EMBEDDED:
         return EMBEDDED[str(model)]
-    path = Path(model).expanduser()
-    if path.is_dir():
+    try:
+        path = Path(model).expanduser()
+        is_directory, exists = path.is_dir(), path.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, no such user, a null character
+        raise CheckpointNotFoundError(f"{str(model)[:80]!r} cannot be a model: {error}") from error
+    if is_directory:
         return path
-    if path.exists():
+    if exists:
         raise CheckpointNotFoundError(f"{path} is a file; give the directory that holds config.json and the weights")
     if isinstance(model, Path) or str(model).count("/") != 1 or str(model).startswith((".", "/", "~")):
         raise CheckpointNotFoundError(

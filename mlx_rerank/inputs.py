@@ -87,13 +87,18 @@ def _json_lines(text: str, name: str) -> list[tuple[int, dict[str, Any]]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
             raise InputError(f"{name}:{number} is not JSON: {error}") from error
         if not isinstance(row, dict):
             raise InputError(f"{name}:{number} is a JSON {type(row).__name__}, not an object")
         rows.append((number, row))
     return rows
+
+
+def _refuse_constant(name: str) -> None:
+    """Refuse NaN and Infinity, which Python reads but JSON does not have."""
+    raise ValueError(f"{name} is not a JSON value")
 
 
 def _document(row: dict[str, Any], where: str) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """From texts to token ids: each text tokenised once, pairs joined by id, truncated once, counted honestly."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -144,7 +145,7 @@ class PairEncoder:
             chunk = texts[start : start + _CHUNK]
             for text in chunk:
                 if not text.isascii():
-                    _require_unicode(text)
+                    require_unicode(text)
             encodings = self._tokenizer.encode_batch_fast(chunk, add_special_tokens=False)
             ids.update((text, encoding.ids) for text, encoding in zip(chunk, encodings, strict=True))
         return ids
@@ -165,17 +166,27 @@ def document_text(document: Document, index: int) -> str:
     return text
 
 
+def require_sequence(name: str, values: Any) -> None:
+    """Refuse what has no order, or whose elements are not what they seem: a text's are letters, a table's column names.
+
+    Raises:
+        InputError: it is not something like a list.
+    """
+    odd = isinstance(values, (str, bytes, Mapping, Set)) or hasattr(values, "columns")
+    if odd or not isinstance(values, Iterable):
+        raise InputError(f"{name} must be a list, not a {type(values).__name__}")
+
+
 def check_pairs(pairs: Iterable[Sequence[str]]) -> list[tuple[str, str]]:
     """Return pairs as a list of two-text tuples.
 
     Raises:
         InputError: something is not a list of pairs of texts; it names the pair.
     """
-    if isinstance(pairs, (str, bytes, Mapping)):
-        raise InputError(f"pairs must be a list of (query, document) pairs, not a {type(pairs).__name__}")
+    require_sequence("pairs", pairs)
     checked = []
     for i, pair in enumerate(pairs):
-        if isinstance(pair, (str, bytes, Mapping)) or not isinstance(pair, Iterable):
+        if isinstance(pair, (str, bytes, Mapping, Set)) or not isinstance(pair, Iterable):
             raise InputError(
                 f"pairs[{i}] must be a (query, document) pair, not {type(pair).__name__} {str(pair)[:60]!r}"
             )
@@ -189,7 +200,7 @@ def check_pairs(pairs: Iterable[Sequence[str]]) -> list[tuple[str, str]]:
     return checked
 
 
-def _require_unicode(text: str) -> None:
+def require_unicode(text: str) -> None:
     """Refuse lone surrogates, which have no UTF-8 form and which the tokenizer library rejects without saying where."""
     try:
         text.encode("utf-8")

@@ -1,11 +1,11 @@
 """The PyTorch path: transformers' own model and tokenizer, to prove the MLX path right and to stand in for it.
 
-It shares no code with the path it checks: no tokenizer, truncation, batching or weight table. It is the only file that
-imports torch, and only when it is used.
+Its scoring shares nothing with the path it checks: no tokenizer, truncation, batching or weight table. It is the only
+file that imports torch, and only when it is used.
 """
 
 import importlib
-import json
+import zipfile
 from collections.abc import Iterator, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from mlx_rerank import restore
-from mlx_rerank.errors import CheckpointError, MissingDependencyError
+from mlx_rerank.config import SPECIAL_TOKENS_PER_PAIR, ModelConfig, is_converted, read_config
+from mlx_rerank.errors import CheckpointError, InputError, MissingDependencyError, NonFiniteScoreError
+from mlx_rerank.pairs import require_unicode
 from mlx_rerank.results import Document, PairLogits, RankedDocument
 
 REMEDY = "pip install 'mlx-rerank[reference]'"
@@ -22,22 +24,31 @@ REMEDY = "pip install 'mlx-rerank[reference]'"
 class ReferenceReranker:
     """Scores pairs with transformers on torch, in float32 on the CPU unless told otherwise."""
 
-    def __init__(self, directory: Path, *, max_length: int = 512, dtype: str = "float32") -> None:
+    def __init__(self, directory: Path, *, max_length: int | None = None, dtype: str = "float32") -> None:
         """Load a checkpoint.
 
         Args:
             directory: a Hugging Face directory, or a converted one, whose weights are put back first.
-            max_length: most tokens of a pair, special tokens included.
-            dtype: name of the torch dtype to compute in.
+            max_length: most tokens of a pair, special tokens included; 512, or the model's limit, if None.
+            dtype: float16, bfloat16 or float32.
 
         Raises:
+            CheckpointError: config.json cannot be used.
+            UnsupportedModelError: it is not a single-label XLM-RoBERTa cross-encoder.
+            InputError: the dtype is unknown or the length out of range.
             MissingDependencyError: torch is not installed.
         """
         self._torch = _import("torch")
         transformers = _import("transformers")
-        self.max_length = max_length
-        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-        if "mlx_rerank" in config:
+        transformers.utils.logging.disable_progress_bar()
+        config = read_config(directory)
+        limit = ModelConfig.from_dict(config).max_length
+        self.max_length = min(512, limit) if max_length is None else max_length
+        if not SPECIAL_TOKENS_PER_PAIR < self.max_length <= limit:
+            raise InputError(f"max_length {max_length} is not between {SPECIAL_TOKENS_PER_PAIR + 1} and {limit}")
+        if dtype not in ("float16", "bfloat16", "float32"):
+            raise InputError(f"dtype {dtype!r} is not one of float16, bfloat16, float32")
+        if is_converted(config):
             config.pop("quantization_config", None)  # transformers would look for a quantizer of that name
             shape = transformers.XLMRobertaConfig.from_dict(config)
             self.model = transformers.XLMRobertaForSequenceClassification(shape)
@@ -53,10 +64,14 @@ class ReferenceReranker:
 
     def logits(self, pairs: Sequence[tuple[str, str]], batch_size: int = 16) -> PairLogits:
         """Run the model on (query, document) pairs, in batches of the order given."""
+        for text in {text for pair in pairs for text in pair}:
+            require_unicode(text)
         encoded = [self._encode(query, document) for query, document in pairs]
         rows = [ids for ids, _ in encoded]
         parts = [self._forward(rows[i : i + batch_size]) for i in range(0, len(rows), batch_size)]
         logits = np.concatenate([np.empty(0, dtype=np.float32), *parts])
+        if not np.isfinite(logits).all():
+            raise NonFiniteScoreError(f"{int((~np.isfinite(logits)).sum())} logits are NaN or infinite")
         return PairLogits(logits, np.array([cut for _, cut in encoded], dtype=np.int64))
 
     def score(self, pairs: Sequence[tuple[str, str]], *, raw_scores: bool = False) -> np.ndarray:
@@ -101,7 +116,7 @@ class TorchWeights(MutableMapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         """Return one tensor; bfloat16, which numpy lacks, as an MLX array."""
-        tensor = self._tensors[name]
+        tensor = self._tensors[name].detach()
         if str(tensor.dtype) != "torch.bfloat16":
             return tensor.numpy()
         import mlx.core as mx
@@ -134,9 +149,13 @@ def read_torch_weights(path: Path) -> TorchWeights:
     """
     torch = _import("torch")
     try:
-        return TorchWeights(torch.load(path, map_location="cpu", mmap=True, weights_only=True))
+        zipped = zipfile.is_zipfile(path)  # the format since torch 1.6; only it can be memory-mapped
+        tensors = torch.load(path, map_location="cpu", mmap=zipped, weights_only=True)
+        if not isinstance(tensors, dict) or not all(map(torch.is_tensor, tensors.values())):
+            raise TypeError("it is not a dict of tensors")
     except Exception as error:  # unpickling fails in many ways
         raise CheckpointError(f"{path} cannot be read as plain tensors: {error}") from error
+    return TorchWeights(tensors)
 
 
 def _import(name: str) -> Any:

@@ -1,7 +1,7 @@
 """Reranker: texts in, comparable scores out."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import overload
 
@@ -15,7 +15,7 @@ from mlx_rerank.device import parse_device
 from mlx_rerank.dtypes import default_dtype, dtype_name, parse_dtype
 from mlx_rerank.engine import Engine
 from mlx_rerank.errors import InputError, NonFiniteScoreError, require_whole_number
-from mlx_rerank.pairs import Limits, PairEncoder, check_pairs, document_text
+from mlx_rerank.pairs import Limits, PairEncoder, check_pairs, document_text, require_sequence
 from mlx_rerank.results import Document, PairLogits, RankedDocument
 
 DEFAULT_MAX_LENGTH = 512
@@ -143,8 +143,9 @@ class Reranker:
         """
         if top_n is not None:
             require_whole_number("top_n", top_n)
-        if isinstance(documents, (str, Mapping)):
-            raise InputError("documents must be a list; put a single document into one: [document]")
+        if not isinstance(query, str):
+            raise InputError(f"query must be a text, not {type(query).__name__} {str(query)[:60]!r}")
+        require_sequence("documents", documents)
         kept = list(documents)
         scored = self.logits(
             [(query, document_text(document, i)) for i, document in enumerate(kept)], show_progress=show_progress
@@ -176,6 +177,8 @@ class Reranker:
             NonFiniteScoreError: the model produced NaN or infinity.
         """
         limits = Limits(self._checked_length(self.max_length if max_length is None else max_length), query_max_length)
+        if batch_size is not None:
+            require_whole_number("batch_size", batch_size)
         checked = check_pairs(pairs)
         encoded = self._encoder.encode(checked, limits)
         batches = plan_batches(encoded.lengths, self.token_budget, batch_size)

@@ -120,9 +120,15 @@ def port(tensors: MutableMapping[str, Any], config: ModelConfig, dtype: mx.Dtype
 
 
 def evaluate(parameters: Iterable[tuple[str, mx.array]]) -> Iterator[tuple[str, mx.array]]:
-    """Evaluate lazy parameters one at a time, so that never more than one is held beside its sources."""
+    """Evaluate lazy parameters one at a time, so that never more than one is held beside its sources.
+
+    Raises:
+        WeightsError: a value is beyond float16's range, and has become infinite.
+    """
     for name, value in parameters:
         mx.eval(value)
+        if value.dtype == mx.float16 and mx.isinf(value).any():
+            raise WeightsError(f"{name} has values beyond float16's range of 65504: use dtype bfloat16 or float32")
         yield name, value
 
 
@@ -142,6 +148,8 @@ def read_safetensors(directory: Path) -> dict[str, mx.array] | None:
         return None
     try:
         shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        if any(Path(shard).name != shard for shard in shards):
+            raise ValueError("a shard is not a file name")  # a path could lead anywhere
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{index} is not an index of safetensors shards: {error!r}") from error
     tensors: dict[str, mx.array] = {}
@@ -185,9 +193,12 @@ def unpack(
     """
     for name, value in weights.items():
         path, _, kind = name.rpartition(".")
-        if kind in ("scales", "biases"):
+        if kind in ("scales", "biases") and path + ".weight" in weights:
             continue
-        if kind == "weight" and path + ".scales" in weights:
+        packed = kind == "weight" and path + ".scales" in weights
+        if value.dtype not in ((mx.uint32,) if packed else _FLOATS):
+            raise WeightsError(f"{name} is {value.dtype}, which is not what the converter writes: convert it again")
+        if packed:
             packing = quantization_of(config, path)
             scales, biases = weights[path + ".scales"], weights.get(path + ".biases")
             if biases is not None:  # in a wider dtype, scale * q + bias is rounded less

@@ -107,7 +107,10 @@ def test_convert_py_is_the_same_command(tiny: Path, tmp_path: Path) -> None:
         (["rank"], "", 2, "Missing argument"),
         (["nonsense"], "", 2, "nonsense"),
         (["score", "-"], "no tab", 1, "is not a pair"),
+        (["score", "-"], "", 1, "- holds no pairs"),
         (["convert"], "", 2, "--hf-path"),
+        (["convert", "--hf-path", "x", "--q-bits", "4"], "", 1, "only along with --quantize"),
+        (["rank", "q", "--reference", "--device", "gpu"], "a\n", 1, "has no effect with --reference"),
     ],
 )
 def test_errors_are_one_line_and_have_their_code(arguments: list[str], stdin: str, code: int, message: str) -> None:

@@ -79,6 +79,15 @@ def test_targets_that_cannot_be_written(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot be written"):
         convert(tiny, tmp_path / "file" / "target")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    with pytest.raises(InputError, match="only along with the layers"):
+        convert(tiny, tmp_path / "target", embeddings=Quantization(32, 4, "affine"))
+
+
+def test_a_broken_model_card_is_passed_over(tiny: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(tiny, source)
+    (source / "README.md").write_text("---\nlicense: [mit\n---\n")
+    assert "library_name: mlx" in (convert(source, tmp_path / "target") / "README.md").read_text()
 
 
 def test_refusals_leave_nothing_behind(tiny: Path, tmp_path: Path) -> None:
@@ -119,7 +128,7 @@ def test_an_interruption_leaves_nothing_behind(
 
     monkeypatch.setattr(weights, "save", save)
     with pytest.raises(type(error)):
-        convert(tiny, tmp_path / "target")
+        convert(tiny, tmp_path / "new" / "parents" / "target")
     assert list(tmp_path.iterdir()) == []
 
 

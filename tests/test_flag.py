@@ -8,6 +8,7 @@ import pytest
 
 from mlx_rerank import FlagReranker, Reranker
 from mlx_rerank.errors import InputError
+from mlx_rerank.results import PairLogits
 
 PAIRS = [["panda", "the bear"], ["what is panda", "a bear"], ["", ""]]
 
@@ -100,7 +101,31 @@ def test_instructions(tiny: Path, flag: FlagReranker) -> None:
     assert instructed.compute_score(["panda", "bear"]) == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("wrong", ["ab", ["only one text"], [["a", "b", "c"]], [["a", None]], [5]])
+@pytest.mark.parametrize("wrong", ["ab", ["only one text"], [["a", None]], [5], None, {"a", "b"}])
 def test_what_is_not_pairs(flag: FlagReranker, wrong: object) -> None:
     with pytest.raises(InputError, match="pair"):
         flag.compute_score(wrong)  # pyright: ignore[reportArgumentType]
+
+
+def test_fields_after_the_first_two_are_ignored_with_a_warning(flag: FlagReranker) -> None:
+    longer: list = [["panda", "the bear", 1]]
+    with pytest.warns(UserWarning, match="first two texts"):
+        assert flag.compute_score(longer) == flag.compute_score([["panda", "the bear"]])
+
+
+def test_high_scores_do_not_all_become_one(flag: FlagReranker, monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = np.array([18, 20, -120], dtype=np.float32)
+    monkeypatch.setattr(flag.reranker, "logits", lambda *_, **__: PairLogits(logits, np.zeros(3, dtype=np.int64)))
+    scores = flag.compute_score(PAIRS, normalize=True)
+    assert isinstance(scores, list)
+    high, higher, low = scores
+    assert high < higher < 1
+    assert low > 0
+
+
+@pytest.mark.parametrize("template", ["{}{}{}", "{a}{}", None, "{"])
+def test_templates_are_checked_at_once(tiny: Path, template: str) -> None:
+    with pytest.raises(InputError, match="query_instruction_format"):
+        FlagReranker(str(tiny), query_instruction_format=template)
+    with pytest.raises(InputError, match="passage_instruction_format"):
+        FlagReranker(str(tiny), passage_instruction_format=template)

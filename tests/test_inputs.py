@@ -52,6 +52,7 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
         ('{"text": "a"}\n{"text": \n', r":2 is not JSON"),
         ('{"text": "a"}\n["b"]\n', r":2 is a JSON list, not an object"),
         ('{"title": "a"}\n', r":1 has no text under 'text'; its keys are \['title'\]"),
+        ('{"text": "a", "id": NaN}\n', r":1 is not JSON: NaN"),
         ('{"text": 5}\n', r":1 has no text"),
         ("{" + '"a":[' * 100_000, r":1 is not JSON"),
         (b"fine\n\xff\xfe", r"is not UTF-8 text: byte 5 is 0xff"),

@@ -171,13 +171,21 @@ def test_bad_top_n(tiny_reranker: Reranker, top_n: object) -> None:
 
 
 def test_inputs_of_the_wrong_kind(tiny_reranker: Reranker) -> None:
-    with pytest.raises(InputError, match="documents must be a list"):
-        tiny_reranker.rank("panda", "the bear")
-    with pytest.raises(InputError, match="documents must be a list"):
-        tiny_reranker.rank("panda", {"text": "the bear"})
+    class Table:
+        columns = ("query", "document")
+
+        def __iter__(self):
+            return iter(self.columns)
+
+    for wrong in ("the bear", {"text": "the bear"}, {"the", "bear"}, Table(), None, 7):
+        with pytest.raises(InputError, match="documents must be a list, not a"):
+            tiny_reranker.rank("panda", wrong)  # pyright: ignore[reportArgumentType]
+        if not isinstance(wrong, str):
+            with pytest.raises(InputError, match="pairs must be a list, not a"):
+                tiny_reranker.score(wrong)  # pyright: ignore[reportArgumentType, reportCallIssue]
     with pytest.raises(InputError, match=r"documents\[1\]"):
         tiny_reranker.rank("panda", ["fine", None])  # pyright: ignore[reportArgumentType]
-    with pytest.raises(InputError, match=r"pairs\[0\] must be two texts"):
+    with pytest.raises(InputError, match="query must be a text, not NoneType"):
         tiny_reranker.rank(None, ["fine"])  # pyright: ignore[reportArgumentType]
     with pytest.raises(InputError, match="a query and a document"):
         tiny_reranker.score("only one text")  # pyright: ignore[reportCallIssue, reportArgumentType]
@@ -188,7 +196,7 @@ def test_non_finite_logits_name_the_pair(tmp_path: Path, bad: float) -> None:
     tensors = random_tensors(TINY)
     panda = 4  # the id of "▁panda", whose embedding is damaged: pairs without it are fine
     tensors["roberta.embeddings.word_embeddings.weight"][panda] = bad
-    reranker = Reranker(write_checkpoint(tmp_path, tensors=tensors))
+    reranker = Reranker(write_checkpoint(tmp_path, tensors=tensors), dtype="float32")
     assert np.isfinite(reranker.score([("what", "bear")])).all()
     with pytest.raises(NonFiniteScoreError, match=r"1 of 3 pairs .* pair 1 \('what', 'panda'\).*try dtype='float32'"):
         reranker.score([("what", "bear"), ("what", "panda"), ("what", "the")])

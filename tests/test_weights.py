@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 
 from mlx_rerank.checkpoint import Checkpoint, load_model, open_tensors
 from mlx_rerank.config import ModelConfig
+from mlx_rerank.convert import convert
 from mlx_rerank.errors import CheckpointError, WeightsError
 from mlx_rerank.models.xlm_roberta import CrossEncoder
 from mlx_rerank.weights import load_into, rename_rules, source_shapes
@@ -96,7 +97,10 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-@pytest.mark.parametrize("index", ["{", "[]", '{"weight_map": 3}', "{}"])
+@pytest.mark.parametrize(
+    "index",
+    ["{", "[]", '{"weight_map": 3}', "{}", '{"weight_map": {"a": "../x.safetensors"}}', '{"weight_map": {"a": 5}}'],
+)
 def test_a_damaged_index_is_named(tmp_path: Path, index: str) -> None:
     write_shards(tmp_path)
     (tmp_path / "model.safetensors.index.json").write_text(index)
@@ -163,3 +167,46 @@ def test_pytorch_files_run_no_code(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="cannot be read as plain tensors"):
         load(tmp_path)
     assert not (tmp_path / "sprung").exists()
+
+
+def test_values_beyond_float16_are_refused_not_made_infinite(tmp_path: Path) -> None:
+    tensors = TENSORS | {"classifier.dense.bias": np.full(64, 1e5, np.float32)}
+    checkpoint = Checkpoint.open(write_checkpoint(tmp_path, tensors=tensors))
+    with pytest.raises(WeightsError, match=r"head\.dense\.bias has values beyond float16's range"):
+        load_model(checkpoint, mx.float16, keep_quantized=False)
+    load_model(checkpoint, mx.bfloat16, keep_quantized=False)
+
+
+def test_a_converted_directory_is_read_as_strictly(tiny: Path, tmp_path: Path) -> None:
+    target = convert(tiny, tmp_path / "target")
+    weights = mx.load(str(target / "model.safetensors"))
+    assert isinstance(weights, dict)
+    for change, message in (
+        ({"extra.scales": mx.zeros(3)}, r"unexpected: extra\.scales"),
+        ({"head.dense.weight": mx.zeros((64, 64), dtype=mx.int32)}, r"head\.dense\.weight is .*int32"),
+        ({"head.dense.weight": mx.zeros((64, 63))}, r"has shape \[64, 63\]"),
+    ):
+        mx.save_safetensors(str(target / "model.safetensors"), {**weights, **change})
+        with pytest.raises(WeightsError, match=message):
+            load(target)
+
+
+@pytest.mark.parametrize("content", [["a list"], {"classifier.dense.bias": "text"}])
+def test_pytorch_files_that_hold_no_tensors(tmp_path: Path, content: object) -> None:
+    import torch
+
+    write_checkpoint(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(content, tmp_path / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="not a dict of tensors"):
+        load(tmp_path)
+
+
+def test_pytorch_files_of_the_old_format_and_of_parameters(tmp_path: Path) -> None:
+    import torch
+
+    write_checkpoint(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    state = {name: torch.nn.Parameter(torch.from_numpy(value)) for name, value in TENSORS.items()}
+    torch.save(state, tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=False)
+    assert mx.array_equal(load(tmp_path).head.dense.weight, mx.array(TENSORS["classifier.dense.weight"]))

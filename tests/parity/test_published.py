@@ -68,6 +68,14 @@ def test_published_scores_through_flagreranker(model: str) -> None:
     np.testing.assert_allclose(found, list(PUBLISHED[model].values()), atol=2e-2, rtol=0)
 
 
+def test_published_sigmoids(model: str) -> None:
+    if model != "BAAI/bge-reranker-v2-m3":
+        pytest.skip("published for v2-m3 alone")
+    pairs = [["query", "passage"], [PANDA, "hi"], [PANDA, GIANT]]
+    found = FlagReranker(cached(model), use_fp16=True).compute_score(pairs, normalize=True)
+    np.testing.assert_allclose(found, [0.003497010252573502, 0.00027803096387751553, 0.9948403768236574], rtol=0.02)
+
+
 def test_reference_logits(model: str) -> None:
     from pathlib import Path
 
