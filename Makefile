@@ -22,7 +22,7 @@ lint: $(VENV)/dev
 	$(BIN)/ruff format --check $(CODE)
 
 types: $(VENV)/dev
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "mlx-rerank needs Python 3.10 or newer: install one, or name it with make PYTHON=..."; exit 1; }

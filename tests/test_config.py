@@ -55,6 +55,8 @@ def test_contradictions() -> None:
         ModelConfig.from_dict(TINY | {"num_attention_heads": 5})
     with pytest.raises(CheckpointError, match="leaves 4 tokens"):
         ModelConfig.from_dict(TINY | {"max_position_embeddings": 6})
+    with pytest.raises(CheckpointError, match="layer_norm_eps must be"):
+        ModelConfig.from_dict(TINY | {"layer_norm_eps": 0})
     with pytest.raises(CheckpointError, match=r"num_attention_heads must be a number \(int\) of at least 1, found 0"):
         ModelConfig.from_dict(TINY | {"num_attention_heads": 0})
 

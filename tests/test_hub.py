@@ -25,6 +25,12 @@ def test_embedded_and_local_names(tmp_path: Path) -> None:
     assert commit_of(tmp_path / "snapshots" / COMMIT) == COMMIT
 
 
+@pytest.mark.parametrize("name", ["~nosuchuser/model", "x" * 5000, "null\0"])
+def test_names_that_no_file_system_takes(name: str) -> None:
+    with pytest.raises(CheckpointNotFoundError, match="cannot be a model|is not a directory"):
+        resolve(name)
+
+
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Serve tmp_path/served as the repository test/tiny."""
