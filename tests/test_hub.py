@@ -27,7 +27,7 @@ def test_embedded_and_local_names(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["~nosuchuser/model", "x" * 5000, "null\0"])
 def test_names_that_no_file_system_takes(name: str) -> None:
-    with pytest.raises(CheckpointNotFoundError, match="cannot be a model|is not a directory"):
+    with pytest.raises(CheckpointNotFoundError, match=r"cannot be a model|is not a directory"):
         resolve(name)
 
 
