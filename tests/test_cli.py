@@ -129,7 +129,7 @@ def test_version_and_help() -> None:
 
 def test_interrupting_leaves_quietly() -> None:
     lines = "a line of text that is to be scored, one of very many\n"
-    many = "".join(f"{i} {lines * (1 + i % 9)}".replace("\n", " ") + "\n" for i in range(5000))
+    many = "".join(f"{i} {lines * (1 + i % 9)}".replace("\n", " ") + "\n" for i in range(30000))
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     process = subprocess.Popen([*COMMAND, "rank", "query"], **pipes)
     assert process.stdin
