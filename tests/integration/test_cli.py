@@ -15,7 +15,7 @@ import pytest
 from mlx_rerank import Reranker
 from mlx_rerank.config import Quantization
 
-PASSAGES = Path(__file__).parent.parent / "examples" / "passages.jsonl"
+PASSAGES = Path(__file__).parents[2] / "examples" / "passages.jsonl"
 QUERY = "How does a vaccine protect against disease?"
 COMMAND = [sys.executable, "-m", "mlx_rerank"]
 
@@ -89,7 +89,7 @@ def test_convert_and_info(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_convert_py_is_the_same_command(tiny: Path, tmp_path: Path) -> None:
-    script = Path(__file__).parent.parent / "convert.py"
+    script = Path(__file__).parents[2] / "convert.py"
     arguments = ["--hf-path", str(tiny), "--mlx-path", str(tmp_path / "target"), "--dtype", "float32"]
     subprocess.run([sys.executable, str(script), *arguments], check=True, capture_output=True)
     assert json.loads((tmp_path / "target" / "config.json").read_text())["dtype"] == "float32"
