@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mlx_rerank.config import CONVERSION_KEY
+from mlx_rerank.config import CONVERSION_KEY, ModelConfig
 
 _BODY = """
 # {name}
@@ -59,7 +59,7 @@ def model_card(config: Mapping[str, Any], source_card: Path, *, name: str) -> st
         version=done["version"],
         dtype=config["dtype"],
         packing=_packing(config.get("quantization")),
-        max_length=config["max_position_embeddings"] - config["pad_token_id"] - 1,
+        max_length=ModelConfig.from_dict(config).max_length,
     )
     return f"---\n{data.to_yaml()}\n---\n{body}"
 

@@ -46,7 +46,7 @@ class ReferenceReranker:
         self.max_length = min(512, limit) if max_length is None else max_length
         if not SPECIAL_TOKENS_PER_PAIR < self.max_length <= limit:
             raise InputError(f"max_length {max_length} is not between {SPECIAL_TOKENS_PER_PAIR + 1} and {limit}")
-        if dtype not in ("float16", "bfloat16", "float32"):
+        if dtype not in ("float16", "bfloat16", "float32"):  # spelt out: dtypes.py needs MLX, which may be what fails
             raise InputError(f"dtype {dtype!r} is not one of float16, bfloat16, float32")
         if is_converted(config):
             config.pop("quantization_config", None)  # transformers would look for a quantizer of that name
