@@ -157,7 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:
-        typer.echo(f"mlx-rerank: the output cannot be written: {error}", err=True)
+        typer.echo(f"mlx-rerank: {error}", err=True)
         code = 1
     except (KeyboardInterrupt, typer.Abort):
         code = 130

@@ -152,6 +152,16 @@ def test_a_closed_pipe_is_no_error() -> None:
     assert result.stderr == ""
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_a_full_disk_is_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [*COMMAND, "rank", "query"], input="a\n", stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert result.returncode == 1
+    assert result.stderr.splitlines() == ["mlx-rerank: [Errno 28] No space left on device"]
+
+
 def test_a_terminal_gets_a_table(tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text(
         '{"id": "good", "text": "Pandas eat [bold]bamboo[/] and\\nnothing\\u001b[31m else."}\n'
