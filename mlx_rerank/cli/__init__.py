@@ -1,0 +1,78 @@
+"""The command line.
+
+Exit codes: 0 done, 1 an error that the message explains, 2 wrong usage, 130 interrupted, 143 terminated.
+"""
+
+import io
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer import Option
+
+from mlx_rerank.cli import models, scoring
+from mlx_rerank.errors import RerankError
+
+app = typer.Typer(
+    name="mlx-rerank",
+    help="Rerank documents with cross-encoders on Apple's MLX.",
+    epilog="Exit codes: 0 done, 1 error, 2 wrong usage, 130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+for command in (scoring.rank, scoring.score, models.convert, models.info):
+    app.command()(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command and exit with its code."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a conversion removes its temporary directory
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show a bar or a letter gets a question mark
+    try:
+        code = app(args=arguments, standalone_mode=False) or 0
+        sys.stdout.flush()
+    except RerankError as error:
+        typer.echo(f"mlx-rerank: {error}", err=True)
+        code = 1
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except OSError as error:
+        typer.echo(f"mlx-rerank: {error}", err=True)
+        code = 1
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    except Exception as error:
+        code = _usage_error(error)
+    sys.exit(code)
+
+
+def _usage_error(error: Exception) -> int:
+    """Show an error of the command's own words and return its exit code; raise any other again."""
+    show = getattr(error, "show", None)
+    if show is None:
+        raise error
+    show()
+    return getattr(error, "exit_code", 2)
+
+
+def _print_version(wanted: bool) -> None:
+    """Print the version and leave."""
+    if wanted:
+        typer.echo(f"mlx-rerank {version('mlx-rerank')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[bool, Option("--version", callback=_print_version, is_eager=True, help="Show the version.")] = False,
+) -> Any:
+    """Rerank documents with cross-encoders on Apple's MLX."""

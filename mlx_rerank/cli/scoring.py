@@ -1,0 +1,79 @@
+"""The commands that score: rank and score."""
+
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Argument, Option
+
+from mlx_rerank.cli.options import AsJson, Device, Dtype, MaxLength, Model, Raw, Reference, Revision
+from mlx_rerank.errors import InputError
+from mlx_rerank.inputs import InputFormat, read_documents, read_pairs
+
+if TYPE_CHECKING:
+    from mlx_rerank.reference import ReferenceReranker
+    from mlx_rerank.reranker import Reranker
+
+
+def rank(
+    query: Annotated[str, Argument(help="What is asked.")],
+    files: Annotated[
+        list[str] | None, Argument(metavar="[FILE|-]...", help="A document a line, JSONL, or several text files.")
+    ] = None,
+    top_n: Annotated[int | None, Option("--top-n", "-n", min=1, help="How many to show; all by default.")] = None,
+    form: Annotated[InputFormat, Option("--format", help="How the input is read.")] = "auto",
+    model: Model = "mini",
+    dtype: Dtype = None,
+    device: Device = None,
+    max_length: MaxLength = None,
+    revision: Revision = None,
+    raw: Raw = False,
+    as_json: AsJson = False,
+    reference: Reference = False,
+) -> None:
+    """Rank documents by how well they answer a query."""
+    from mlx_rerank import display
+
+    documents = read_documents(files or [], form)
+    if not documents:
+        raise InputError("there are no documents: give a file, or write one document a line to standard input")
+    reranker = _reranker(reference, model, dtype, device, max_length, revision)
+    ranking = reranker.rank(query, documents, top_n=top_n, raw_scores=raw)
+    display.print_ranking(ranking, as_json=as_json, raw_scores=raw)
+
+
+def score(
+    file: Annotated[str, Argument(metavar="FILE|-", help="JSONL with query and document, or tab-separated pairs.")],
+    model: Model = "mini",
+    dtype: Dtype = None,
+    device: Device = None,
+    max_length: MaxLength = None,
+    revision: Revision = None,
+    raw: Raw = False,
+    reference: Reference = False,
+) -> None:
+    """Score (query, document) pairs; one JSON line each, in the order given."""
+    from mlx_rerank.display import print_json
+    from mlx_rerank.reranker import sigmoid
+
+    pairs = read_pairs(file)
+    if not pairs:
+        raise InputError(f"{file} holds no pairs")
+    scored = _reranker(reference, model, dtype, device, max_length, revision).logits(pairs)
+    scores = scored.logits if raw else sigmoid(scored.logits)
+    for value, cut in zip(scores.tolist(), scored.truncated_tokens.tolist(), strict=True):
+        print_json({"score": value, "truncated_tokens": cut})
+
+
+def _reranker(
+    reference: bool, model: str, dtype: str | None, device: str | None, max_length: int | None, revision: str | None
+) -> "Reranker | ReferenceReranker":
+    """Return the reranker that a command asks for: MLX's, or PyTorch's."""
+    if not reference:
+        from mlx_rerank.reranker import Reranker
+
+        return Reranker(model, dtype=dtype, device=device, max_length=max_length, revision=revision)
+    from mlx_rerank.hub import resolve
+    from mlx_rerank.reference import ReferenceReranker
+
+    if device is not None:
+        raise InputError(f"--device {device} has no effect with --reference, which runs on the CPU")
+    return ReferenceReranker(resolve(model, revision=revision), max_length=max_length, dtype=dtype or "float32")
