@@ -41,6 +41,7 @@ PACKINGS = {  # of the encoder; the embeddings are packed to 4 bits in groups of
     "nvfp4": Quantization(16, 4, "nvfp4"),
     "mxfp4": Quantization(32, 4, "mxfp4"),
 }
+MEASURED = {"auto 5.5": 5.5, "auto 5": 5.0, "auto 4.5": 4.5}  # bits a weight, embeddings included
 DTYPES = ("float32", "float16", "bfloat16")
 QUERIES_AT_A_TIME = 10
 
@@ -105,7 +106,10 @@ def _scorer(settings: Settings, variant: str) -> tuple[dict[str, Any], Any]:
     directory = Path(settings.work) / "models" / variant.replace(" ", "-")
     if not directory.exists():
         _convert(settings.model, directory, variant)
-    facts = {"bytes": (directory / "model.safetensors").stat().st_size, "resident_bytes": _resident(directory)}
+    facts: dict[str, Any] = {
+        "bytes": (directory / "model.safetensors").stat().st_size,
+        "resident_bytes": _resident(directory),
+    }
     dtype = variant if variant in DTYPES else None
     reranker = Reranker(directory, dtype=dtype, max_length=settings.max_length)
     facts["computed_in"] = reranker.dtype
@@ -118,6 +122,8 @@ def _convert(model: str, directory: Path, variant: str) -> None:
 
     if variant in DTYPES:
         convert(model, directory, dtype=variant)
+    elif variant in MEASURED:
+        convert(model, directory, target_bits=MEASURED[variant])
     else:
         convert(model, directory, layers=PACKINGS[variant], embeddings=EMBEDDINGS)
 
@@ -148,8 +154,8 @@ def results(settings: Settings, facts: dict[str, dict[str, Any]]) -> dict[str, d
         if variant != REFERENCE and REFERENCE in facts:
             expected = {task.name: _run(settings, REFERENCE, task) for task in tasks}
             keys = [(task.name, q, d) for task in tasks for q, found in expected[task.name].items() for d in found]
-            logits = (np.array([source[task][q][d] for task, q, d in keys]) for source in (runs, expected))
-            rows[variant]["fidelity"] = asdict(compare(*logits, [(task, q) for task, q, _ in keys]))
+            near, far = (np.array([source[task][q][d] for task, q, d in keys]) for source in (runs, expected))
+            rows[variant]["fidelity"] = asdict(compare(near, far, [(task, q) for task, q, _ in keys]))
     return rows
 
 
@@ -222,13 +228,14 @@ def main() -> None:
     parser.add_argument("--queries", nargs="*", default=[], metavar="SET=N", help="of a set, or of each language")
     parser.add_argument("--depth", nargs="*", default=[], metavar="SET=N", help="candidates a query; 100")
     parser.add_argument("--max-length", type=int, default=512)
-    parser.add_argument("--variants", nargs="+", default=[REFERENCE, *DTYPES, *PACKINGS])
+    parser.add_argument("--variants", nargs="+", default=[REFERENCE, *DTYPES, *PACKINGS, *MEASURED])
     parser.add_argument("--processes", type=int, default=1, help="variants measured side by side")
     parser.add_argument("--work", default="quality-work", help="where models and logits are kept")
     parser.add_argument("--out", default="quality.json")
     given = parser.parse_args()
     counts = [{k: int(n) for k, n in (item.split("=") for item in items)} for items in (given.queries, given.depth)]
-    settings = Settings(given.model, given.data, given.work, tuple(given.sets), *counts, given.max_length)
+    queries, depth = counts
+    settings = Settings(given.model, given.data, given.work, tuple(given.sets), queries, depth, given.max_length)
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):  # MLX's products and torch's
         os.environ[name] = str(max(1, (os.cpu_count() or 1) // given.processes))
     facts: dict[str, dict[str, Any]] = {}

@@ -29,13 +29,14 @@ for result in reranker.rank("what is a panda?", ["hi", "The giant panda is a bea
 """
 
 
-def model_card(config: Mapping[str, Any], source_card: Path, *, name: str) -> str:
+def model_card(config: Mapping[str, Any], source_card: Path, *, name: str, packing: str = "") -> str:
     """Return the text of a model card.
 
     Args:
         config: the converted directory's config.json.
         source_card: the README.md of the source, whose licence and languages are taken over; it need not exist.
         name: what the model is called.
+        packing: how weights are packed, in words.
     """
     from huggingface_hub import ModelCard, ModelCardData  # here, because scoring does without it
 
@@ -58,18 +59,7 @@ def model_card(config: Mapping[str, Any], source_card: Path, *, name: str) -> st
         revision=f" at {done['revision']}" if done["revision"] else "",
         version=done["version"],
         dtype=config["dtype"],
-        packing=_packing(config.get("quantization")),
+        packing=packing and f"; {packing}",
         max_length=ModelConfig.from_dict(config).max_length,
     )
     return f"---\n{data.to_yaml()}\n---\n{body}"
-
-
-def _packing(quantization: Mapping[str, Any] | None) -> str:
-    """Say in words how weights are packed."""
-    if not quantization:
-        return ""
-    words = quantization.get("embeddings.word_embeddings", quantization)
-    return (
-        f"; encoder packed to {quantization['bits']} bits in groups of {quantization['group_size']}, "
-        f"word embeddings to {words['bits']} in groups of {words['group_size']}"
-    )

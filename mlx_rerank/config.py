@@ -9,7 +9,12 @@ from typing import Any
 from mlx_rerank.errors import CheckpointError, UnsupportedModelError
 
 CONVERSION_KEY = "mlx_rerank"
-BITS, GROUP_SIZES = (2, 3, 4, 5, 6, 8), (32, 64, 128)  # of MLX's affine packing
+PACKINGS = {  # modes of MLX's packed weights, each with its group sizes and bits, the usual ones first
+    "affine": ((64, 32, 128), (8, 2, 3, 4, 5, 6)),
+    "mxfp4": ((32,), (4,)),
+    "mxfp8": ((32,), (8,)),
+    "nvfp4": ((16,), (4,)),
+}
 SPECIAL_TOKENS_PER_PAIR = 4  # <s> query </s></s> document </s>
 
 
@@ -68,6 +73,17 @@ class Quantization:
     bits: int
     mode: str
 
+    @property
+    def problem(self) -> str | None:
+        """Why MLX has no such packing, or None if it has."""
+        if self.mode not in PACKINGS:
+            return f"mode {self.mode!r} is not one of {', '.join(PACKINGS)}"
+        sizes, bits = PACKINGS[self.mode]
+        for name, value, allowed in (("bits", self.bits, bits), ("group_size", self.group_size, sizes)):
+            if value not in allowed:
+                return f"{name} {value!r} is not one of {', '.join(map(str, sorted(allowed)))} (mode {self.mode})"
+        return None
+
 
 def quantization_of(config: Mapping[str, Any], path: str) -> Quantization:
     """Return how the layer at `path` is packed: its own entry, or else the checkpoint's.
@@ -83,12 +99,8 @@ def quantization_of(config: Mapping[str, Any], path: str) -> Quantization:
         raise CheckpointError(
             f"{path} is quantized, but config.json has no 'quantization' entry with group_size and bits for it"
         ) from None
-    known = {"group_size": GROUP_SIZES, "bits": BITS, "mode": ("affine",)}
-    for field, allowed in known.items():
-        if getattr(packing, field) not in allowed:
-            raise CheckpointError(
-                f"{path}: config.json gives {field} {getattr(packing, field)!r}, not one of {allowed}"
-            )
+    if packing.problem:
+        raise CheckpointError(f"{path}: config.json gives a packing that MLX does not have: {packing.problem}")
     return packing
 
 

@@ -9,18 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 
 import mlx_rerank
 from mlx_rerank import hub, weights
+from mlx_rerank.batching import pad, plan_batches
 from mlx_rerank.card import model_card
-from mlx_rerank.checkpoint import Checkpoint, open_tensors
+from mlx_rerank.checkpoint import Checkpoint, load_model, open_tensors
 from mlx_rerank.config import CONVERSION_KEY, Quantization
-from mlx_rerank.dtypes import parse_dtype
+from mlx_rerank.dtypes import default_dtype, parse_dtype
 from mlx_rerank.errors import CheckpointError, InputError, OutputError, OutputExistsError
 from mlx_rerank.models import REGISTRY
-from mlx_rerank.pairs import PairEncoder
-from mlx_rerank.quantize import quantize
+from mlx_rerank.pairs import Limits, PairEncoder
+from mlx_rerank.quantize import Recipe, check_recipe, describe_recipe, quantize, uniform_recipe
+from mlx_rerank.recipe import measured_recipe
+from mlx_rerank.samples import sample_pairs
 
+_CALIBRATION_TOKENS = 100  # of a pair; longer ones cost more than they tell
 _DTYPE_KEYS = ("torch_dtype", "dtype")  # what transformers calls it, before and since version 5
 
 
@@ -32,6 +37,7 @@ def convert(
     revision: str | None = None,
     layers: Quantization | None = None,
     embeddings: Quantization | None = None,
+    target_bits: float | None = None,
 ) -> Path:
     """Write an MLX directory that `Reranker` loads without transformers or torch.
 
@@ -41,7 +47,9 @@ def convert(
         dtype: of all weights that are not packed: "float16", "bfloat16" or "float32".
         revision: branch, tag or commit of a hub model.
         layers: how the encoder's matrices are packed; not at all if None.
-        embeddings: how the word embeddings are packed; as the layers if None.
+        embeddings: how the word embeddings are packed; not at all if None.
+        target_bits: pack each layer, and the embeddings, as far as the scores of sample pairs bear it, to this many
+            bits a weight on average, scales included. It takes the place of the two above, and some minutes.
 
     Returns:
         The directory: model.safetensors, config.json, tokenizer.json, a README.md model card, and the source's
@@ -59,26 +67,42 @@ def convert(
     target = Path(mlx_path).expanduser()
     if target.exists() or target.is_symlink():
         raise OutputExistsError(f"{target} exists: remove it, or name another directory to write")
-    if embeddings is not None and layers is None:
-        raise InputError("embeddings are packed only along with the layers: say how those are packed, too")
+    if target_bits is not None and (layers or embeddings):
+        raise InputError("target_bits chooses how layers and embeddings are packed: give it, or give these")
     mlx_dtype = parse_dtype(dtype)
     checkpoint = Checkpoint.open(hub.resolve(hf_path, revision=revision))
     if checkpoint.converted:
         raise CheckpointError(f"{hf_path} was converted already: give the Hugging Face checkpoint it was made from")
-    PairEncoder.from_directory(checkpoint.directory, checkpoint.config)  # refuses a tokenizer that does not fit
+    encoder = PairEncoder.from_directory(checkpoint.directory, checkpoint.config)  # refuses one that does not fit
+    recipe = uniform_recipe(checkpoint.config, layers, embeddings)
+    check_recipe(recipe, checkpoint.config)
+    if target_bits is not None:
+        recipe = _measured(checkpoint, encoder, target_bits, scale_bits=8 * mlx_dtype.size)
 
     model = REGISTRY[checkpoint.raw["model_type"]](checkpoint.config)
     weights.load_into(model, dict(weights.port(open_tensors(checkpoint.directory), checkpoint.config, mlx_dtype)))
     config = _record(checkpoint, str(hf_path), dtype)
-    if layers is not None:
-        config = quantize(model, config, layers, embeddings or layers)
+    if recipe:
+        config = quantize(model, config, recipe)
     with _appearing(target) as directory, _without_cache():
         weights.save(directory / weights.WEIGHTS_FILE, model)
         (directory / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         _copy_texts(checkpoint.directory, directory)
-        card = model_card(config, checkpoint.directory / "README.md", name=target.name)
+        card = model_card(config, checkpoint.directory / "README.md", name=target.name, packing=describe_recipe(recipe))
         (directory / "README.md").write_text(card, encoding="utf-8")
     return target
+
+
+def _measured(checkpoint: Checkpoint, encoder: PairEncoder, target_bits: float, scale_bits: int) -> Recipe:
+    """Measure on every third sample pair of fewer than a hundred tokens, in the dtype that this device is fast in."""
+    config = checkpoint.config
+    encoded = encoder.encode(sample_pairs()[::3], Limits(min(_CALIBRATION_TOKENS, config.max_length)))
+    short = [sequence for sequence in encoded.sequences if len(sequence) < _CALIBRATION_TOKENS]
+    plan = plan_batches(np.array(list(map(len, short))), 32 * _CALIBRATION_TOKENS)
+    padded = (pad([short[i] for i in batch], config.pad_token_id) for batch in plan)
+    batches = [(mx.array(ids), None if mask is None else mx.array(mask)) for ids, mask in padded]
+    model = load_model(checkpoint, default_dtype(mx.default_device()), keep_quantized=False)
+    return measured_recipe(model, batches, target_bits, scale_bits)
 
 
 def _record(checkpoint: Checkpoint, source: str, dtype: str) -> dict[str, Any]:

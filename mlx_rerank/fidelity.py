@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -70,8 +71,8 @@ def kendall_tau(found: np.ndarray, expected: np.ndarray) -> float:
     """
     from scipy.stats import kendalltau  # here, because scoring does without it
 
-    tau = float(kendalltau(found, expected).statistic)
-    return 0.0 if np.isnan(tau) else tau
+    result: Any = kendalltau(found, expected)
+    return 0.0 if np.isnan(result.statistic) else float(result.statistic)
 
 
 def _rankings(queries: Sequence[Hashable]) -> list[np.ndarray]:

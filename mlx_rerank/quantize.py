@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -9,26 +10,81 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_rerank.config import BITS, GROUP_SIZES, Quantization
+from mlx_rerank.config import ModelConfig, Quantization
 from mlx_rerank.errors import InputError
 from mlx_rerank.models.xlm_roberta import CrossEncoder
 
-_WORDS = "embeddings.word_embeddings"
+WORDS = "embeddings.word_embeddings"
+_MATRICES = ("attention.qkv_proj", "attention.out_proj", "up_proj", "down_proj")  # of a layer
 _SEARCHED = 2**20  # entries searched at a time, which bounds the memory of the search
 
+Recipe = Mapping[str, Quantization]  # module path -> how its weight is packed; a path that is missing stays as it is
 
-def quantize(
-    model: CrossEncoder, config: Mapping[str, Any], layers: Quantization, embeddings: Quantization
-) -> dict[str, Any]:
-    """Pack the encoder's matrices and the word embeddings, in place and lazily.
 
-    The head and the position table stay as they are: they are small, and every score passes through them.
+def layer_paths(n: int) -> tuple[str, ...]:
+    """Return the module paths of the matrices of the n-th encoder layer."""
+    return tuple(f"layers.{n}.{name}" for name in _MATRICES)
+
+
+def uniform_recipe(config: ModelConfig, layers: Quantization | None, embeddings: Quantization | None) -> Recipe:
+    """Return the recipe that packs all of the encoder's matrices alike, and the word embeddings.
+
+    The head and the position table are in no recipe: they are small, and every score passes through them.
+
+    Args:
+        config: the model's shape.
+        layers: how the encoder's matrices are packed; not at all if None.
+        embeddings: how the word embeddings are packed; not at all if None.
+    """
+    recipe = {path: layers for n in range(config.num_hidden_layers) for path in layer_paths(n) if layers}
+    return recipe | ({WORDS: embeddings} if embeddings else {})
+
+
+def check_recipe(recipe: Recipe, config: ModelConfig) -> None:
+    """Check that MLX has every packing of a recipe, and that its groups fill the model's rows.
+
+    Raises:
+        InputError: it has not, or they do not.
+    """
+    for path, packing in recipe.items():
+        if packing.problem:
+            raise InputError(f"weights cannot be packed so: {packing.problem}")
+        width = config.intermediate_size if path.endswith("down_proj") else config.hidden_size
+        if width % packing.group_size:
+            raise InputError(
+                f"group_size {packing.group_size} does not divide the rows of {path}, which are {width} wide: use a "
+                "smaller one, or another mode"
+            )
+
+
+def describe_recipe(recipe: Recipe) -> str:
+    """Say in words what is packed and how."""
+    encoder = {packing for path, packing in recipe.items() if path != WORDS}
+    bits = sorted({packing.bits for packing in encoder})
+    parts = []
+    if len(encoder) == 1:
+        parts.append(f"encoder packed {_in_words(*encoder)}")
+    elif encoder:
+        parts.append(f"encoder packed to {bits[0]} to {bits[-1]} bits, layer by layer as measured")
+    if WORDS in recipe:
+        parts.append(f"word embeddings packed {_in_words(recipe[WORDS])}")
+    return ", ".join(parts)
+
+
+def _in_words(packing: Quantization) -> str:
+    """Say how one matrix is packed."""
+    return f"to {packing.bits} bits in groups of {packing.group_size}" + f" ({packing.mode})" * (
+        packing.mode != "affine"
+    )
+
+
+def quantize(model: CrossEncoder, config: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
+    """Pack weights, in place and lazily.
 
     Args:
         model: with its weights in the dtype that the scales will have.
         config: its config.json.
-        layers: how the encoder's matrices are packed.
-        embeddings: how the word embeddings are packed.
+        recipe: what is packed and how, at least one module.
 
     Returns:
         A copy of config that records what was packed and how, in mlx-lm's format.
@@ -38,23 +94,44 @@ def quantize(
 
     Source: mlx-lm 0.32.2 `utils.quantize_model`; tests/test_quantize.py.
     """
-    for packing in (layers, embeddings):
-        _require_packing(packing, model.config.hidden_size, model.config.intermediate_size)
+    check_recipe(recipe, model.config)
     from mlx_lm.utils import quantize_model  # here, because it imports transformers and lowers the open-file limit
 
+    usual = Counter(recipe.values()).most_common(1)[0][0]
+
     def predicate(path: str, _: nn.Module) -> bool | dict[str, Any]:
-        if path == _WORDS:
-            return asdict(embeddings)
-        return path.startswith("layers.")
+        packing = recipe.get(path)
+        return asdict(packing) if packing and packing != usual else bool(packing)
 
     words = model.embeddings.word_embeddings.weight
     with contextlib.redirect_stdout(io.StringIO()):  # it prints its own account of what it did
         _, packed = quantize_model(
-            model, dict(config), layers.group_size, layers.bits, mode=layers.mode, quant_predicate=predicate
+            model, dict(config), usual.group_size, usual.bits, mode=usual.mode, quant_predicate=predicate
         )
-    if embeddings.bits in (2, 4, 8):
-        model.embeddings.word_embeddings.update(search_scales(words, embeddings))
+    if WORDS in recipe and searchable(recipe[WORDS]):
+        model.embeddings.word_embeddings.update(search_scales(words, recipe[WORDS]))
     return packed
+
+
+def searchable(packing: Quantization) -> bool:
+    """Tell whether `search_scales` is of use: codes that fill 32-bit words evenly, and few enough levels to try all."""
+    return packing.mode == "affine" and packing.bits in (2, 4)
+
+
+def pack_and_unpack(weight: mx.array, packing: Quantization, *, search: bool = False) -> mx.array:
+    """Return a weight as it comes back from its packing, in its own dtype.
+
+    Args:
+        weight: [rows, D].
+        packing: any that divides D.
+        search: find scales as for the word embeddings, where `searchable`.
+    """
+    if search and searchable(packing):
+        packed, scales, biases = search_scales(weight, packing).values()
+    else:
+        packed, scales, *rest = mx.quantize(weight, **vars(packing))
+        biases = rest[0] if rest else None
+    return mx.dequantize(packed, scales, biases, **vars(packing), dtype=weight.dtype)
 
 
 def search_scales(table: mx.array, packing: Quantization) -> dict[str, mx.array]:
@@ -66,7 +143,7 @@ def search_scales(table: mx.array, packing: Quantization) -> dict[str, mx.array]
 
     Args:
         table: [rows, D].
-        packing: with 2, 4 or 8 bits, which fill 32-bit words evenly.
+        packing: one that is `searchable`.
 
     Returns:
         weight uint32, scales and biases, as `mx.quantize` returns them.
@@ -101,19 +178,3 @@ def _search(rows: mx.array, packing: Quantization) -> tuple[mx.array, mx.array, 
     shifts = mx.arange(0, 32, packing.bits, dtype=mx.uint32)
     packed = mx.left_shift(words, shifts).sum(axis=-1).astype(mx.uint32)
     return packed, best_scale.squeeze(-1).astype(rows.dtype), edge.squeeze(-1).astype(rows.dtype)
-
-
-def _require_packing(packing: Quantization, *widths: int) -> None:
-    """Raise InputError for a packing that MLX does not have or that does not divide the matrices."""
-    if packing.mode != "affine":
-        raise InputError(f"quantization mode {packing.mode!r} is not supported: use 'affine'")
-    for name, allowed in (("bits", BITS), ("group_size", GROUP_SIZES)):
-        value = getattr(packing, name)
-        if value not in allowed:
-            raise InputError(f"{name} {value} is not one of {', '.join(map(str, allowed))}")
-    for width in widths:
-        if width % packing.group_size:
-            raise InputError(
-                f"group_size {packing.group_size} does not divide a matrix {width} wide: use a smaller one of "
-                f"{', '.join(map(str, GROUP_SIZES))}"
-            )

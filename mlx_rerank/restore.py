@@ -49,7 +49,7 @@ def _layer_tensors(prefix: str, name: str, value: np.ndarray) -> dict[str, np.nd
 
 
 def _unpacked(weights: dict[str, np.ndarray], quantization: dict) -> dict[str, np.ndarray]:
-    """Return float32 weights, `scale * q + bias` where q was packed into 32-bit words, lowest bits first."""
+    """Return float32 weights; packed ones are codes in 32-bit words, lowest bits first, and a scale for each group."""
     unpacked = {}
     for name, value in weights.items():
         path, _, kind = name.rpartition(".")
@@ -58,9 +58,33 @@ def _unpacked(weights: dict[str, np.ndarray], quantization: dict) -> dict[str, n
         if kind == "weight" and path + ".scales" in weights:
             own = quantization.get(path, quantization)
             bits = np.unpackbits(value.view(np.uint8), axis=-1, bitorder="little")
-            q = bits.reshape(len(value), -1, own["bits"]) @ (1 << np.arange(own["bits"], dtype=np.int32))
-            groups = q.reshape(len(value), -1, own["group_size"]).astype(np.float32)
-            scales, biases = (weights[f"{path}.{part}"].astype(np.float32)[..., None] for part in ("scales", "biases"))
-            value = (groups * scales + biases).reshape(len(value), -1)
+            codes = bits.reshape(len(value), -1, own["bits"]) @ (1 << np.arange(own["bits"], dtype=np.int32))
+            groups = codes.reshape(len(value), -1, own["group_size"])
+            scales, biases = weights[path + ".scales"], weights.get(path + ".biases")
+            value = _values(groups, scales, biases, own.get("mode", "affine")).reshape(len(value), -1)
         unpacked[name] = value.astype(np.float32)
     return unpacked
+
+
+def _values(codes: np.ndarray, scales: np.ndarray, biases: np.ndarray | None, mode: str) -> np.ndarray:
+    """Return float32 values of codes [rows, groups, group size].
+
+    Source: OCP Microscaling Formats specification 1.0, tables 1, 5 and 7; nvfp4 has E4M3 scales.
+    """
+    if mode == "affine":
+        assert biases is not None
+        return codes * scales.astype(np.float32)[..., None] + biases.astype(np.float32)[..., None]
+    elements = _small_floats(4, 3) if mode == "mxfp8" else _small_floats(2, 1)
+    if mode == "nvfp4":
+        return elements[codes] * _small_floats(4, 3)[scales][..., None]
+    return elements[codes] * np.exp2(scales.astype(np.float32) - 127)[..., None]
+
+
+def _small_floats(exponent_bits: int, mantissa_bits: int) -> np.ndarray:
+    """Return the float32 value of every code of a small float: sign, exponent, mantissa; no infinities."""
+    code = np.arange(1 << (1 + exponent_bits + mantissa_bits))
+    mantissa = (code & ((1 << mantissa_bits) - 1)) / (1 << mantissa_bits)
+    exponent = (code >> mantissa_bits) & ((1 << exponent_bits) - 1)
+    bias = (1 << (exponent_bits - 1)) - 1
+    size = np.where(exponent == 0, mantissa * 2.0 ** (1 - bias), (1 + mantissa) * np.exp2(exponent - bias))
+    return np.where(code >> (exponent_bits + mantissa_bits), -size, size).astype(np.float32)

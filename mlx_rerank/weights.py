@@ -204,7 +204,9 @@ def unpack(
             if biases is not None:  # in a wider dtype, scale * q + bias is rounded less
                 scales, biases = scales.astype(dtype), biases.astype(dtype)
             try:
-                value = mx.dequantize(value, scales, biases, packing.group_size, packing.bits, packing.mode)
+                value = mx.dequantize(
+                    value, scales, biases, packing.group_size, packing.bits, packing.mode, dtype=dtype
+                )
             except (ValueError, RuntimeError) as error:
                 raise WeightsError(f"{name} is not packed as config.json says ({packing}): {error}") from error
         yield name, value.astype(dtype)

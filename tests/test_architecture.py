@@ -11,11 +11,11 @@ import mlx_rerank
 
 ROOT = Path(mlx_rerank.__file__).parent
 LEVELS = (
-    ("errors", "blas", "results"),
+    ("errors", "blas", "results", "samples", "fidelity"),
     ("config", "dtypes"),
     ("models", "weights", "pairs", "batching", "hub", "restore", "device", "card"),
     ("reference", "quantize"),
-    ("checkpoint",),
+    ("checkpoint", "recipe"),
     ("engine", "convert", "info"),
     ("reranker",),
     ("flag",),

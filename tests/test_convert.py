@@ -79,8 +79,8 @@ def test_targets_that_cannot_be_written(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot be written"):
         convert(tiny, tmp_path / "file" / "target")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
-    with pytest.raises(InputError, match="only along with the layers"):
-        convert(tiny, tmp_path / "target", embeddings=Quantization(32, 4, "affine"))
+    with pytest.raises(InputError, match="target_bits chooses how layers and embeddings are packed"):
+        convert(tiny, tmp_path / "target", embeddings=Quantization(32, 4, "affine"), target_bits=4.5)
 
 
 def test_a_broken_model_card_is_passed_over(tiny: Path, tmp_path: Path) -> None:

@@ -23,6 +23,18 @@ def gelu(x: mx.array) -> mx.array:
     return 0.5 * x * (1 + mx.erf(x * math.sqrt(0.5)))
 
 
+def look_up(table: nn.Embedding | nn.QuantizedEmbedding, ids: mx.array, dtype: mx.Dtype) -> mx.array:
+    """Return the rows of a table, packed ones unpacked to the dtype.
+
+    MLX's own lookup returns bfloat16 where a table is packed in a mode whose scales are no floats.
+    """
+    if isinstance(table, nn.Embedding):
+        return table(ids)
+    biases = table.biases[ids] if table.biases is not None else None
+    packing = {"group_size": table.group_size, "bits": table.bits, "mode": table.mode}
+    return mx.dequantize(table.weight[ids], table.scales[ids], biases, **packing, dtype=dtype)
+
+
 class Embeddings(nn.Module):
     """Word plus position embeddings, normalised."""
 
@@ -37,7 +49,8 @@ class Embeddings(nn.Module):
         """Map int32 ids [B, L] to [B, L, D]. Real tokens count up from `pad_token_id + 1`, padding stays on its id."""
         real = (input_ids != self.pad_token_id).astype(mx.int32)
         positions = mx.cumsum(real, axis=1) * real + self.pad_token_id  # (B, L)
-        return self.norm(self.word_embeddings(input_ids) + self.position_embeddings(positions))
+        places = self.position_embeddings(positions)
+        return self.norm(look_up(self.word_embeddings, input_ids, places.dtype) + places)
 
 
 class SelfAttention(nn.Module):

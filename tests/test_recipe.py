@@ -1,0 +1,89 @@
+"""The measured recipe: bits go where the logits need them, and the target is met."""
+
+import json
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from checkpoints import TINY, random_tensors, write_checkpoint
+from mlx.utils import tree_flatten
+
+from mlx_rerank import Reranker
+from mlx_rerank.checkpoint import Checkpoint, load_model
+from mlx_rerank.config import Quantization
+from mlx_rerank.convert import convert
+from mlx_rerank.errors import InputError
+from mlx_rerank.models.xlm_roberta import CrossEncoder
+from mlx_rerank.quantize import WORDS, Recipe, layer_paths
+from mlx_rerank.recipe import measured_recipe
+
+CONFIG = TINY | {"num_hidden_layers": 3}
+BATCHES = [
+    (mx.array([[0, 5, 9, 2, 2, 6, 7, 2], [0, 9, 2, 2, 6, 2, 1, 1]]), mx.array([[True] * 8, [True] * 6 + [False] * 2])),
+    (mx.array([[0, 11, 2, 2, 50, 51, 52, 53, 54, 2]]), None),
+]
+
+
+@pytest.fixture(scope="module")
+def lopsided(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint whose second layer adds nothing, and whose embeddings are on a 4-bit grid."""
+    tensors = random_tensors(CONFIG)
+    for name, value in tensors.items():
+        if ".layer.1." in name and value.ndim == 2:
+            tensors[name] = np.zeros_like(value)
+    steps = np.random.default_rng(0).integers(-8, 8, (120, 2, 32))
+    steps[..., 0] = -8
+    tensors["roberta.embeddings.word_embeddings.weight"] = (steps / 64).reshape(120, 64).astype(np.float32)
+    return write_checkpoint(tmp_path_factory.mktemp("lopsided") / "model", CONFIG, tensors)
+
+
+@pytest.fixture(scope="module")
+def model(lopsided: Path) -> CrossEncoder:
+    return load_model(Checkpoint.open(lopsided), mx.float32, keep_quantized=False)
+
+
+def average_bits(model: CrossEncoder, recipe: Recipe) -> float:
+    weights = {path: module.weight.size for path, module in model.named_modules() if path in recipe}
+    bits = sum(size * (recipe[path].bits + 32 / recipe[path].group_size) for path, size in weights.items())
+    return bits / sum(weights.values())
+
+
+@pytest.mark.parametrize("target", [8.5, 6.0, 5.0, 4.0, 3.0])
+def test_the_target_is_met_and_bits_go_where_they_are_needed(model: CrossEncoder, target: float) -> None:
+    recipe = measured_recipe(model, BATCHES, target, scale_bits=16)
+    assert set(recipe) == {WORDS, *layer_paths(0), *layer_paths(1), *layer_paths(2)}
+    assert average_bits(model, recipe) <= target
+    if target < 8:
+        assert {recipe[path].bits for path in layer_paths(1)} == {2}  # zeros come back from any packing
+    if 4 <= target < 8:
+        assert recipe[layer_paths(0)[0]].bits >= 4
+
+
+def test_the_model_is_left_as_it_was(model: CrossEncoder) -> None:
+    before = dict(tree_flatten(model.parameters()))
+    measured_recipe(model, BATCHES, 4.0, scale_bits=16)
+    assert all(value is before[name] for name, value in tree_flatten(model.parameters()))
+
+
+def test_a_target_below_what_packing_can_do(model: CrossEncoder) -> None:
+    with pytest.raises(InputError, match=r"a target of 2 bits a weight cannot be met: the least is 2\.50"):
+        measured_recipe(model, BATCHES, 2, scale_bits=16)
+
+
+def test_a_measured_conversion_beats_a_uniform_one_of_the_same_size(lopsided: Path, tmp_path: Path) -> None:
+    four = Quantization(64, 4, "affine")
+    uniform = convert(lopsided, tmp_path / "uniform", layers=four, embeddings=four)
+    measured = convert(lopsided, tmp_path / "measured", target_bits=4.5)
+    pairs = [("what is a panda", "the bear is a panda"), ("bear", "the panda"), ("the", "what is an er")]
+    expected = Reranker(lopsided, device="cpu").score(pairs, raw_scores=True)
+
+    def distance(directory: Path) -> float:
+        return float(np.abs(Reranker(directory, device="cpu").score(pairs, raw_scores=True) - expected).max())
+
+    assert distance(measured) < distance(uniform)
+    sizes = [(path / "model.safetensors").stat().st_size for path in (measured, uniform)]
+    assert sizes[0] <= sizes[1] * 1.02
+    assert "2 to" in (measured / "README.md").read_text()
+    own = json.loads((measured / "config.json").read_text())["quantization"]
+    assert {own["bits"], *(entry["bits"] for path, entry in own.items() if path in layer_paths(1))} >= {2}
