@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_rerank.fidelity import compare, kendall_tau
@@ -10,6 +10,7 @@ from mlx_rerank.fidelity import compare, kendall_tau
 LOGITS = st.lists(st.floats(-20, 20), min_size=2, max_size=30, unique=True)
 
 
+@settings(deadline=None)  # the first comparison imports scipy
 @given(LOGITS)
 def test_equal_logits_agree_in_everything(logits: list[float]) -> None:
     values = np.array(logits, dtype=np.float32)
