@@ -237,7 +237,7 @@ def main() -> None:
     queries, depth = counts
     settings = Settings(given.model, given.data, given.work, tuple(given.sets), queries, depth, given.max_length)
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):  # MLX's products and torch's
-        os.environ[name] = str(max(1, (os.cpu_count() or 1) // given.processes))
+        os.environ.setdefault(name, str(max(1, (os.cpu_count() or 1) // given.processes)))
     facts: dict[str, dict[str, Any]] = {}
     with get_context("spawn").Pool(given.processes, maxtasksperchild=1) as pool:
         for variant, found in pool.imap_unordered(partial(measure, settings), given.variants):

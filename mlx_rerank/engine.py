@@ -1,8 +1,9 @@
 """Runs batches of token ids through a model, in the device thread, and hands back plain floats."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from typing import TypeVar
 
 import mlx.core as mx
 import numpy as np
@@ -12,6 +13,7 @@ from mlx_rerank.checkpoint import Checkpoint, load_model
 from mlx_rerank.device import device_thread
 from mlx_rerank.models.xlm_roberta import CrossEncoder, check_input_ids
 
+T = TypeVar("T")
 Batch = tuple[np.ndarray, np.ndarray | None]  # input_ids int32 [B, L], attention_mask bool [B, L]
 _AHEAD = 2  # batches handed over at a time: one runs while the caller pads the next
 
@@ -56,6 +58,19 @@ class Engine:
         finally:
             for future in pending:
                 future.cancel()
+
+    def apply(self, function: Callable[[CrossEncoder], T]) -> T:
+        """Call a function with the model, in the device thread and on its device, and wait for what it returns.
+
+        Raises:
+            DeviceError: this is a fork of the process that loaded the model.
+        """
+
+        def call() -> T:
+            with mx.stream(self._device):
+                return function(self._model)
+
+        return self._thread.submit(call).result()
 
     def _load(self, checkpoint: Checkpoint, dtype: mx.Dtype, keep_quantized: bool) -> CrossEncoder:
         """Load the model; in the device thread."""

@@ -63,15 +63,23 @@ class ReferenceReranker:
         self.model.to(getattr(self._torch, dtype)).eval()
 
     def logits(self, pairs: Sequence[tuple[str, str]], batch_size: int = 16) -> PairLogits:
-        """Run the model on (query, document) pairs, in batches of the order given."""
+        """Run the model on (query, document) pairs, in batches of similar length."""
         for text in {text for pair in pairs for text in pair}:
             require_unicode(text)
         encoded = [self._encode(query, document) for query, document in pairs]
         rows = [ids for ids, _ in encoded]
-        parts = [self._forward(rows[i : i + batch_size]) for i in range(0, len(rows), batch_size)]
-        logits = np.concatenate([np.empty(0, dtype=np.float32), *parts])
-        if not np.isfinite(logits).all():
-            raise NonFiniteScoreError(f"{int((~np.isfinite(logits)).sum())} logits are NaN or infinite")
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        logits = np.empty(len(rows), dtype=np.float32)
+        for start in range(0, len(rows), batch_size):
+            batch = order[start : start + batch_size]
+            logits[batch] = self._forward([rows[i] for i in batch])
+        bad = np.flatnonzero(~np.isfinite(logits))
+        if len(bad):
+            query, document = pairs[bad[0]]
+            raise NonFiniteScoreError(
+                f"{len(bad)} of {len(pairs)} pairs have a logit of NaN or infinity; the first is pair {bad[0]} "
+                f"({query[:60]!r}, {document[:60]!r}): the weights are damaged, or {self.model.dtype} is too narrow"
+            )
         return PairLogits(logits, np.array([cut for _, cut in encoded], dtype=np.int64))
 
     def score(self, pairs: Sequence[tuple[str, str]], *, raw_scores: bool = False) -> np.ndarray:
@@ -89,6 +97,16 @@ class ReferenceReranker:
         scores = (values if raw_scores else self._torch.sigmoid(values)).tolist()
         order = sorted(range(len(texts)), key=lambda i: (-found.logits[i], i))[:top_n]
         return [RankedDocument(i, scores[i], documents[i], int(found.truncated_tokens[i])) for i in order]
+
+    def token_ids(self, pairs: Sequence[tuple[str, str]]) -> list[list[int]]:
+        """Return the token ids of each pair, special tokens included, cut to max_length."""
+        return [self._encode(query, document)[0] for query, document in pairs]
+
+    def hidden_states(self, token_ids: Sequence[int]) -> list[np.ndarray]:
+        """Return what the embeddings and then each layer give for one pair, float32 [L, D] each."""
+        with self._torch.no_grad():
+            output = self.model(self._torch.tensor([list(token_ids)]), output_hidden_states=True)
+        return [state[0].float().numpy() for state in output.hidden_states]
 
     def _encode(self, query: str, document: str) -> tuple[list[int], int]:
         """Return a pair's ids, the query cut to three quarters of max_length, the rest to fit; and the cut tokens."""

@@ -73,8 +73,8 @@ class Reranker:
         self.max_length = self._checked_length(default_length if max_length is None else max_length)
         self.token_budget = DEFAULT_TOKEN_BUDGET if token_budget is None else token_budget
         plan_batches(np.array([]), self.token_budget)  # refuses a bad budget now, not at the first score
-        self._encoder = PairEncoder.from_directory(checkpoint.directory, self.config)
-        self._engine = Engine(checkpoint, mlx_dtype, mlx_device)
+        self.encoder = PairEncoder.from_directory(checkpoint.directory, self.config)
+        self.engine = Engine(checkpoint, mlx_dtype, mlx_device)
 
     @overload
     def score(
@@ -180,14 +180,14 @@ class Reranker:
         if batch_size is not None:
             require_whole_number("batch_size", batch_size)
         checked = check_pairs(pairs)
-        encoded = self._encoder.encode(checked, limits)
+        encoded = self.encoder.encode(checked, limits)
         batches = plan_batches(encoded.lengths, self.token_budget, batch_size)
         padded = (pad([encoded.sequences[i] for i in batch], self.config.pad_token_id) for batch in batches)
         distinct = np.empty(len(encoded.sequences), dtype=np.float32)
         quiet = None if show_progress is None else not show_progress
         delay = _PROGRESS_DELAY if show_progress is None else 0.0
         with tqdm(total=len(distinct), desc="Scoring", unit="pair", disable=quiet, delay=delay, leave=False) as bar:
-            for batch, logits in zip(batches, self._engine.run(padded), strict=True):
+            for batch, logits in zip(batches, self.engine.run(padded), strict=True):
                 distinct[batch] = logits
                 bar.update(len(batch))
         result = distinct[encoded.inverse]

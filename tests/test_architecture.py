@@ -11,14 +11,14 @@ import mlx_rerank
 
 ROOT = Path(mlx_rerank.__file__).parent
 LEVELS = (
-    ("errors", "blas", "results", "samples", "fidelity"),
-    ("config", "dtypes"),
+    ("errors", "blas", "results", "samples", "fidelity", "published"),
+    ("config", "dtypes", "report", "activations"),
     ("models", "weights", "pairs", "batching", "hub", "restore", "device", "card"),
     ("reference", "quantize"),
     ("checkpoint", "recipe"),
     ("engine", "convert", "info"),
     ("reranker",),
-    ("flag",),
+    ("flag", "verify"),
     ("inputs", "display"),
     ("cli",),
     ("__main__",),

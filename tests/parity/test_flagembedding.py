@@ -52,7 +52,7 @@ def original_ids(original: Original, query: str, passage: str, max_length: int =
 
 
 def test_same_ids_except_where_it_tokenises_again(original: Original, ours: FlagReranker) -> None:
-    encoded = ours.reranker._encoder.encode(PAIRS, Limits(512))
+    encoded = ours.reranker.encoder.encode(PAIRS, Limits(512))
     differing = {
         pair
         for pair, place in zip(PAIRS, encoded.inverse, strict=True)
