@@ -48,7 +48,7 @@ class Checkpoint:
         return "quantization" in self.raw
 
 
-def load_model(checkpoint: Checkpoint, dtype: mx.Dtype, *, keep_quantized: bool) -> CrossEncoder:
+def load_model(checkpoint: Checkpoint, dtype: mx.Dtype, *, keep_quantized: bool, evaluate: bool = True) -> CrossEncoder:
     """Read a checkpoint's weights into a model, one tensor at a time, every one in the same dtype.
 
     Args:
@@ -56,6 +56,8 @@ def load_model(checkpoint: Checkpoint, dtype: mx.Dtype, *, keep_quantized: bool)
         dtype: of all weights that are not packed.
         keep_quantized: leave packed weights packed, for devices with fast quantized products. Otherwise they are
             dequantized here, once.
+        evaluate: read and check the weights now. Otherwise each is read when it is first used, and never by an audit,
+            except from a pytorch_model.bin.
 
     Raises:
         CheckpointError: the weights cannot be read.
@@ -71,7 +73,7 @@ def load_model(checkpoint: Checkpoint, dtype: mx.Dtype, *, keep_quantized: bool)
         parameters = weights.cast(tensors, dtype)
     else:
         parameters = weights.unpack(tensors, checkpoint.raw, dtype)
-    weights.load_into(model, dict(weights.evaluate(parameters)))
+    weights.load_into(model, dict(weights.evaluate(parameters) if evaluate else parameters))
     return model
 
 

@@ -1,11 +1,15 @@
-"""How results look: a table on a terminal, JSON lines anywhere else."""
+"""How results look: text on a terminal, JSON lines for programs."""
 
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from mlx_rerank.results import RankedDocument
+
+if TYPE_CHECKING:
+    from mlx_rerank.audit import Cell
 
 _BAR = 12  # characters
 
@@ -48,6 +52,27 @@ def _print_table(ranking: Sequence[RankedDocument], shares: Sequence[float]) -> 
         cells += [str(row["truncated_tokens"] or "")] if cut else []
         table.add_row(*cells)
     Console().print(table)
+
+
+def print_audit(cells: "Sequence[Cell]", *, as_json: bool) -> None:
+    """Print the audit of a checkpoint: a line for each way to run it and for each cause, and what is allowed."""
+    from mlx_rerank.dtypes import FLOAT32_INSIDE
+
+    for cell in cells:
+        found, form = cell.report, "packed" if cell.packed else "unpacked"
+        if as_json:
+            print_json({"dtype": cell.dtype, "packed": cell.packed, "padded": cell.padded, **asdict(found)})
+            continue
+        batch = "padded" if cell.padded else "equal lengths"
+        counts = f"{found.operations:>5} operations, {len(found.violations)} violations"
+        print(f"{cell.dtype:<10}{form:<10}{batch:<14}{counts}")
+        for violation in found.violations:
+            print(f"  {violation}")
+    if not as_json:
+        print("float32 inside on purpose, and back in the dtype with the result:")
+        for name, calls in cells[0].report.float32_inside.items():
+            if calls:
+                print(f"  {name} ({calls} calls): {FLOAT32_INSIDE[name]}")
 
 
 def print_json(row: Mapping[str, Any]) -> None:

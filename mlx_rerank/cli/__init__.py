@@ -26,7 +26,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in (scoring.rank, scoring.score, models.convert, models.info):
+for command in (scoring.rank, scoring.score, models.convert, models.info, models.audit):
     app.command()(command)
 
 

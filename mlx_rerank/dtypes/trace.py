@@ -1,0 +1,212 @@
+"""What a forward pass computes: every operation with the module it belongs to, found without computing anything."""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten, tree_map, tree_unflatten
+
+from mlx_rerank.errors import InputError, RerankError
+
+
+@dataclass(frozen=True)
+class Value:
+    """An array of a trace, known by the name that MLX gave it.
+
+    Args:
+        key: that name.
+        shape: its shape.
+        dtype: its dtype.
+    """
+
+    key: str
+    shape: tuple[int, ...]
+    dtype: mx.Dtype
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A step of a trace.
+
+    Args:
+        name: MLX's name of it; "Mark" where a value goes into a module, or out of one, and nothing is computed.
+        inputs: its operands.
+        outputs: its results.
+        path: the module that a Mark leads to, or that a whole function was called in; None where only the operands
+            tell.
+    """
+
+    name: str
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    path: str | None = None
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A forward pass.
+
+    Args:
+        operations: in an order in which they can be computed.
+        parameters: the model's parameters, by name.
+        arguments: the arrays that the model was called with.
+        constants: arrays that are neither, by key.
+        returned: keys of what the model returned.
+    """
+
+    operations: Sequence[Operation]
+    parameters: Mapping[str, Value]
+    arguments: Sequence[Value]
+    constants: Mapping[str, mx.array]
+    returned: frozenset[str]
+
+
+def trace(model: nn.Module, whole: Iterable[str], arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Trace:
+    """Trace a forward pass. Nothing is computed and no parameter is read.
+
+    For a moment it wraps classes of modules and functions of MLX, with no effect on other threads.
+
+    Args:
+        model: whose parameters are taken as they are.
+        whole: functions of `mlx.core` or `mlx.core.fast` that count as one operation, however they are computed.
+        arguments: of the model's call; the values of arrays do not matter.
+        keywords: the same by name.
+
+    Raises:
+        InputError: the model raised an error; the message says in which module.
+
+    Source: `mlx.core.export_function` with a callback, MLX 0.32; tests/test_trace.py.
+    """
+    events: list[dict[str, Any]] = []
+    parameters: Any = model.parameters()
+
+    def forward(*inputs: mx.array, **placeholders: mx.array) -> list[mx.array]:
+        model.update(tree_unflatten(list(placeholders.items())))
+        values = iter(inputs)
+        args, kwargs = _map_arrays(lambda _: next(values), (tuple(arguments), dict(keywords)))
+        return _arrays(model(*args, **kwargs))
+
+    given = _arrays((tuple(arguments), dict(keywords)))
+    calls = _Calls({id(module): path for path, module in model.named_modules()})
+    with calls.recorded({type(module) for module in model.modules()}, whole):
+        try:
+            mx.export_function(events.append, forward, *given, **dict(tree_flatten(parameters)))
+        except RerankError:
+            raise
+        except Exception as error:  # a model may raise anything, and what matters is where
+            place = calls.current or "the model"
+            raise InputError(f"{place} cannot be traced: {type(error).__name__}: {error}") from error
+        finally:
+            model.update(parameters)
+    return _read(events, calls.made)
+
+
+class _Calls:
+    """The calls of modules and of whole functions in a forward pass, numbered.
+
+    A value carries the number of the call that it went into, or came back to, as a mark: a dependency on a constant,
+    which survives into the trace.
+    """
+
+    def __init__(self, paths: Mapping[int, str]) -> None:
+        """Start outside all calls, with the path of every module by its id."""
+        self.made: list[tuple[str, str]] = [("", "")]  # path, and the function's name where it is one
+        self._paths = paths
+        self._open = [0]  # numbers of the calls that have not returned, which is where an error was raised
+        self._thread = threading.get_ident()
+
+    @property
+    def current(self) -> str:
+        """Path and function of the innermost call."""
+        return ".".join(part for part in self.made[self._open[-1]] if part)
+
+    @contextmanager
+    def recorded(self, kinds: Iterable[type], whole: Iterable[str]) -> Iterator[None]:
+        """Record calls of modules of some classes, and of functions, which hide what they are made of."""
+        patches: list[tuple[Any, str, Any]] = [(kind, "__call__", self._of_module) for kind in kinds]
+        patches += [(mx.fast if hasattr(mx.fast, f) else mx, f, partial(self._of_function, f)) for f in whole]
+        originals = [getattr(owner, name) for owner, name, _ in patches]
+        try:
+            for (owner, name, wrapper), original in zip(patches, originals, strict=True):
+                setattr(owner, name, wrapper(original))
+            yield
+        finally:
+            for (owner, name, _), original in zip(patches, originals, strict=True):
+                setattr(owner, name, original)
+
+    def _of_module(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap a module's call."""
+
+        def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            if threading.get_ident() != self._thread:
+                return original(module, *args, **kwargs)
+            self._enter(self._paths.get(id(module), self.made[self._open[-1]][0]), "")
+            args, kwargs = self._marked((args, kwargs))
+            result = original(module, *args, **kwargs)
+            self._open.pop()
+            return self._marked(result)
+
+        return call
+
+    def _of_function(self, name: str, original: Callable[..., mx.array]) -> Callable[..., mx.array]:
+        """Wrap a function, whose result is traced as an array of its shape and dtype that depends on the operands."""
+
+        def call(*args: Any, **kwargs: Any) -> mx.array:
+            if threading.get_ident() != self._thread:
+                return original(*args, **kwargs)
+            self._enter(self.made[self._open[-1]][0], name)
+            result = original(*args, **kwargs)
+            number = mx.array(self._open.pop())
+            return mx.depends([mx.zeros(result.shape, result.dtype)], [*_arrays((args, kwargs)), number])[0]
+
+        return call
+
+    def _enter(self, path: str, function: str) -> None:
+        """Open a call."""
+        self.made.append((path, function))
+        self._open.append(len(self.made) - 1)
+
+    def _marked(self, values: Any) -> Any:
+        """Mark arrays with the innermost call."""
+        return _map_arrays(lambda value: mx.depends([value], [mx.array(self._open[-1])])[0], values)
+
+
+def _read(events: Sequence[Mapping[str, Any]], calls: Sequence[tuple[str, str]]) -> Trace:
+    """Turn MLX's account of a trace into one in which marks are read."""
+    found = {event["type"]: event for event in events}
+    constants = dict(found["constants"]["constants"])
+    operations = []
+    for event in events:
+        if event["type"] != "primitive":
+            continue
+        inputs, outputs = (tuple(Value(*value) for value in event[side]) for side in ("inputs", "outputs"))
+        name, path = event["name"], None
+        if name == "Depends":
+            path, function = calls[int(constants[inputs[-1].key].item())]
+            name, inputs = function or "Mark", inputs[1:-1] if function else inputs[:1]
+        operations.append(Operation(name, inputs, outputs, path))
+    values = {value[0]: Value(*value) for value in found["inputs"]["inputs"]}
+    parameters = {name: values.pop(key) for name, key in found["keyword_inputs"]["keywords"]}
+    returned = frozenset(key for key, *_ in found["outputs"]["outputs"])
+    return Trace(operations, parameters, list(values.values()), constants, returned)
+
+
+def _map_arrays(function: Callable[[mx.array], Any], tree: Any) -> Any:
+    """Replace the arrays in lists, tuples and dicts, and leave all else as it is."""
+    return tree_map(
+        lambda leaf: function(leaf) if isinstance(leaf, mx.array) else leaf,
+        tree,
+        is_leaf=lambda node: isinstance(node, nn.Module),  # it is a dict, too
+    )
+
+
+def _arrays(tree: Any) -> list[mx.array]:
+    """Return the arrays in lists, tuples and dicts."""
+    found: list[mx.array] = []
+    _map_arrays(found.append, tree)
+    return found
