@@ -1,92 +1,289 @@
-"""The audit finds nothing in the model as it is, and every upcast that is planted in it."""
+"""The audit finds nothing in the model as it is, and names every upcast that is planted in it."""
 
 from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 import pytest
 from checkpoints import TINY
 from mlx.utils import tree_flatten
 
 from mlx_rerank.config import ModelConfig
-from mlx_rerank.dtypes import audit, default_dtype, dtype_name, parse_dtype
+from mlx_rerank.device import device_thread
+from mlx_rerank.dtypes import (
+    FLOAT32_INSIDE,
+    assert_one_dtype,
+    audit,
+    default_dtype,
+    dtype_name,
+    parse_dtype,
+    report,
+)
 from mlx_rerank.errors import InputError
 from mlx_rerank.models import xlm_roberta
 from mlx_rerank.models.xlm_roberta import CrossEncoder
 
 IDS = mx.zeros((2, 8), dtype=mx.int32)
 MASK = mx.ones((2, 8), dtype=mx.bool_)
+PACKINGS = {"full precision": None, "affine": (32, 8, "affine")}  # group size, bits, mode
 
 
-def model_of(dtype: mx.Dtype, quantized: bool = False) -> CrossEncoder:
+def model_of(dtype: mx.Dtype, packing: tuple[int, int, str] | None = None) -> CrossEncoder:
     model = CrossEncoder(ModelConfig.from_dict(TINY))
     model.set_dtype(dtype)
-    if quantized:
-        nn.quantize(model, 32, 8, class_predicate=lambda path, _: path.startswith("layers.") and path.endswith("_proj"))
+    if packing:
+        group_size, bits, mode = packing
+        packed = ("embeddings.word", "layers.")
+        nn.quantize(model, group_size, bits, mode=mode, class_predicate=lambda path, layer: (
+            path.startswith(packed) and hasattr(layer, "to_quantized")
+        ))  # fmt: skip
     return model
 
 
 @pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16, mx.float32])
 @pytest.mark.parametrize("mask", [MASK, None], ids=["padded", "equal lengths"])
-@pytest.mark.parametrize("quantized", [False, True])
-def test_the_model_stays_in_its_dtype(dtype: mx.Dtype, mask: mx.array | None, quantized: bool) -> None:
-    assert audit(model_of(dtype, quantized), dtype, IDS, mask) == []
+@pytest.mark.parametrize("packing", PACKINGS.values(), ids=PACKINGS)
+def test_the_model_stays_in_its_dtype(
+    dtype: mx.Dtype, mask: mx.array | None, packing: tuple[int, int, str] | None
+) -> None:
+    model = model_of(dtype, packing)
+    assert any(name.endswith("scales") for name, _ in tree_flatten(model.parameters())) == bool(packing)
+    found = report(model, dtype, IDS, mask)
+    assert found.violations == ()
+    assert found.operations > 60
+    assert found.float32_inside == {"layer_norm": 5, "rms_norm": 0, "rope": 0, "scaled_dot_product_attention": 2}
 
 
-def float32_bias(model: CrossEncoder, _: pytest.MonkeyPatch) -> None:
-    model.layers[1].up_proj.bias = model.layers[1].up_proj.bias.astype(mx.float32)
+Plant = Callable[[CrossEncoder, pytest.MonkeyPatch], None]
 
 
-def float32_norm(model: CrossEncoder, _: pytest.MonkeyPatch) -> None:
-    model.layers[1].output_norm.weight = model.layers[1].output_norm.weight.astype(mx.float32)
+def float32_parameter(module: str, name: str) -> Plant:
+    def plant(model: CrossEncoder, _: pytest.MonkeyPatch) -> None:
+        layer = dict(model.named_modules())[module]
+        layer[name] = layer[name].astype(mx.float32)
+
+    return plant
 
 
-def scale_as_array(model: CrossEncoder, patch: pytest.MonkeyPatch) -> None:
-    original = xlm_roberta.SelfAttention.__call__
-    patch.setattr(
-        xlm_roberta.SelfAttention, "__call__", lambda self, x, mask: original(self, x * mx.array(0.125), mask)
-    )
+def own_attention(attend: Callable[[mx.array, mx.array], mx.array]) -> Plant:
+    """Plant an attention written out, with one head."""
 
-
-def int_mask_arithmetic(model: CrossEncoder, patch: pytest.MonkeyPatch) -> None:
     def call(self: Any, x: mx.array, mask: mx.array) -> mx.array:
-        bias = (1.0 - mask.astype(mx.int32)) * -1e4  # float32, where float16 was meant
-        return x + bias.sum() * 0
+        q, k, v = mx.split(self.qkv_proj(x), 3, axis=-1)
+        return self.out_proj(mx.softmax(attend(q @ k.swapaxes(1, 2), mask[:, 0]), axis=-1, precise=True) @ v)
 
-    patch.setattr(xlm_roberta.SelfAttention, "__call__", call)
+    return lambda _, patch: patch.setattr(xlm_roberta.SelfAttention, "__call__", call)
 
 
-def float32_gelu(model: CrossEncoder, patch: pytest.MonkeyPatch) -> None:
+def int_mask(scores: mx.array, mask: mx.array) -> mx.array:
+    return scores + (1.0 - mask.astype(mx.int32)) * -1e4
+
+
+def float32_gelu(_: CrossEncoder, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(xlm_roberta, "gelu", lambda x: nn.gelu(x.astype(mx.float32)))
 
 
+def packed_embeddings(group_size: int, bits: int, mode: str) -> Plant:
+    return lambda model, _: nn.quantize(model.embeddings, group_size, bits, mode=mode, class_predicate=is_words)
+
+
+def is_words(path: str, _: nn.Module) -> bool:
+    return path == "word_embeddings"
+
+
+def float32_scales(model: CrossEncoder, patch: pytest.MonkeyPatch) -> None:
+    nn.quantize(model, 32, 8, class_predicate=lambda path, _: path == "layers.0.up_proj")
+    float32_parameter("layers.0.up_proj", "scales")(model, patch)
+
+
+def float32_after_attention(_: CrossEncoder, patch: pytest.MonkeyPatch) -> None:
+    original = xlm_roberta.SelfAttention.__call__
+    patch.setattr(
+        xlm_roberta.SelfAttention, "__call__", lambda self, x, mask: original(self, x, mask).astype(mx.float32)
+    )
+
+
+def float32_from_attention(_: CrossEncoder, patch: pytest.MonkeyPatch) -> None:
+    original = mx.fast.scaled_dot_product_attention
+    patch.setattr(
+        mx.fast,
+        "scaled_dot_product_attention",
+        lambda q, k, v, **rest: original(q, k, v, **rest).astype(mx.float32),
+    )
+
+
+def float32_in_the_head(_: CrossEncoder, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(xlm_roberta.Head, "__call__", lambda self, x: self.out_proj(mx.tanh(x[:, 0] * mx.array([0.5])))[:, 0])
+
+
 @pytest.mark.parametrize(
-    ("plant", "path"),
+    ("plant", "path", "operation", "reason", "result"),
     [
-        (float32_bias, "layers.1.up_proj"),
-        (float32_norm, "layers.1.output_norm.layer_norm"),
-        (scale_as_array, "layers.0.attention"),
-        (int_mask_arithmetic, "layers.0.attention"),
-        (float32_gelu, "layers.0"),
+        (float32_parameter("layers.1.up_proj", "bias"), "layers.1.up_proj", "AddMM",
+         "layers.1.up_proj.bias is float32", "float32"),
+        (float32_parameter("layers.1.output_norm", "weight"), "layers.1.output_norm", "layer_norm",
+         "layers.1.output_norm.weight is float32", "float32"),
+        (float32_parameter("head.out_proj", "weight"), "head.out_proj", "AddMM",
+         "head.out_proj.weight is float32", "float32"),
+        (own_attention(lambda scores, _: scores * mx.array(0.125)), "layers.0.attention", "Multiply",
+         "constant 0.125 is float32", "float32"),
+        (own_attention(int_mask), "layers.0.attention", "Subtract", "int32 argument 1 becomes float32", "float32"),
+        (own_attention(lambda scores, mask: scores + mx.where(mask, 0.0, -1e4)), "layers.0.attention", "Select",
+         "constant 0 is float32", "float32"),
+        (own_attention(lambda scores, _: scores + mx.zeros((2, 1, 8))), "layers.0.attention", "Add",
+         "constant 0 is float32", "float32"),
+        (float32_gelu, "layers.0", "Divide", "constant 1.41421 is float32", "float32"),
+        (packed_embeddings(32, 4, "mxfp4"), "embeddings.word_embeddings", "dequantize", "bfloat16 arises", "bfloat16"),
+        (packed_embeddings(16, 4, "nvfp4"), "embeddings.word_embeddings", "dequantize", "bfloat16 arises", "bfloat16"),
+        (float32_scales, "layers.0.up_proj", "QuantizedMatmul", "layers.0.up_proj.scales is float32", "float32"),
+        (float32_after_attention, "layers.0.attention", "AsType", "float16 becomes float32", "float32"),
+        (float32_from_attention, "layers.0.attention", "scaled_dot_product_attention", "float32 arises", "float32"),
+        (float32_in_the_head, "head", "Multiply", "constant 0.5 is float32", "float32"),
     ],
-)
-def test_a_planted_upcast_is_found_and_named(
-    plant: Callable[[CrossEncoder, pytest.MonkeyPatch], None], path: str, monkeypatch: pytest.MonkeyPatch
+)  # fmt: skip
+def test_a_planted_upcast_is_named(
+    plant: Plant, path: str, operation: str, reason: str, result: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = model_of(mx.float16)
     plant(model, monkeypatch)
     found = audit(model, mx.float16, IDS, MASK)
-    assert path in {violation.path for violation in found}
-    assert {violation.result[0] for violation in found} == {"float32"}
+    assert [getattr(found[0], name) for name in ("path", "operation", "reason")] == [path, operation, reason]
+    assert found[0].result.dtype == result
+    assert found[0].infected > 0
+    assert {violation.operation for violation in found} == {operation}  # at most the same again in the other layer
 
 
-def test_the_audit_leaves_the_model_as_it_was() -> None:
-    model = model_of(mx.float16)
+def test_two_wrong_parameters_are_both_named() -> None:
+    model = model_of(mx.bfloat16)
+    for layer in model.layers:
+        layer.down_proj.bias = layer.down_proj.bias.astype(mx.float16)
+    found = audit(model, mx.bfloat16, IDS)
+    assert [violation.reason for violation in found] == [f"layers.{n}.down_proj.bias is float16" for n in range(2)]
+
+
+class Steps(nn.Module):
+    """A model of a few steps, over two parameters."""
+
+    def __init__(self, steps: Callable[[Any, mx.array], Any]) -> None:
+        super().__init__()
+        self.steps, self.weight = steps, mx.ones((8,), mx.float16)
+        self.table = mx.ones((4, 8), mx.float32)
+
+    def __call__(self, x: mx.array) -> Any:
+        return self.steps(self, x)
+
+
+HALF, SINGLE = mx.zeros((2, 8), mx.float16), mx.zeros((2, 8), mx.float32)
+
+
+@pytest.mark.parametrize(
+    ("steps", "dtype", "argument", "expected"),
+    [
+        (lambda _, x: (x * 2).astype(mx.float32)[0], mx.float16, HALF, []),
+        (lambda _, x: [x, {"casts": (x + 1).astype(mx.float32)}], mx.float16, HALF, []),
+        (lambda _, x: x + mx.fast.rope(x[None], 8, traditional=False, base=1e4, scale=1.0, offset=0)[0],
+         mx.float16, HALF, []),
+        (lambda own, x: mx.fast.rms_norm(x, own.weight, 1e-5), mx.float16, HALF, []),
+        (lambda own, x: x * own.weight.astype(mx.float32), mx.float32, SINGLE, []),
+        (lambda _, x: mx.square(mx.exp(x * mx.array(2.0)) + 1).astype(mx.float16), mx.float16, HALF,
+         [("Multiply", "constant 2 is float32", 3)]),
+        (lambda _, x: mx.exp(mx.square(x.astype(mx.float32))), mx.float16, HALF,
+         [("AsType", "float16 argument 0 becomes float32", 2)]),
+        (lambda _, x: mx.where(x.astype(mx.float32) > 0, x, 0), mx.float16, HALF,
+         [("AsType", "float16 argument 0 becomes float32", 0)]),
+        (lambda _, x: mx.exp(x.astype(mx.float16).astype(mx.float32)), mx.float32, SINGLE,
+         [("AsType", "float32 argument 0 becomes float16", 0)]),
+        (lambda own, x: x + own.weight.astype(mx.float32), mx.float16, HALF,
+         [("Add", "float16 argument 0 becomes float32", 0)]),
+        (lambda own, x: x * mx.exp(own.table[:1]) + own.table[1:2], mx.float16, HALF,
+         [("Multiply", "Exp(table) is float32", 1)]),
+        (lambda own, x: own.table[x.astype(mx.int32)], mx.float16, HALF, [("Gather", "table is float32", 1)]),
+        (lambda own, x: x * own.weight + own.weight, mx.float16, SINGLE, [("Multiply", "argument 0 is float32", 1)]),
+        (lambda _, x: x + mx.arange(8.0), mx.float16, HALF, [("Add", "Arange() is float32", 0)]),
+        (lambda _, x: x.astype(mx.int32) / 2, mx.float16, HALF, [("Divide", "int32 argument 0 becomes float32", 0)]),
+    ],
+)  # fmt: skip
+def test_single_steps(
+    steps: Callable[[Any, mx.array], Any], dtype: mx.Dtype, argument: mx.array, expected: list[tuple[str, str, int]]
+) -> None:
+    found = audit(Steps(steps), dtype, argument)
+    assert [(violation.operation, violation.reason, violation.infected) for violation in found] == expected
+
+
+def test_assert_one_dtype_reads_well() -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.GELU(), nn.Linear(8, 2))
+    model.set_dtype(mx.float16)
+    assert_one_dtype(model, mx.float16, HALF)
+    model.layers[2].bias = mx.zeros((2,))
+    with pytest.raises(AssertionError) as caught:
+        assert_one_dtype(model, mx.float16, HALF)
+    assert str(caught.value) == (
+        "Sequential leaves float16 in 1 place:\n"
+        "  layers.2: layers.2.bias is float32 in AddMM(float16 [2, 8], float16 [8, 2] layers.2.weight, "
+        "float32 [2] layers.2.bias) -> float32 [2, 2]; 0 more follow"
+    )
+
+
+def test_mlxs_own_encoder() -> None:
+    model = nn.TransformerEncoder(2, 16, 2)
+    model.set_dtype(mx.float16)
+    x, mask = mx.zeros((1, 5, 16), mx.float16), nn.MultiHeadAttention.create_additive_causal_mask(5)
+    assert_one_dtype(model, mx.float16, x, None)
+    assert_one_dtype(model, mx.float16, x, mask=mask.astype(mx.float16))
+    with pytest.raises(InputError, match=r"^layers\.0\.attention\.scaled_dot_product_attention cannot be .*Mask"):
+        assert_one_dtype(model, mx.float16, x, mask)
+
+
+def test_a_model_that_leaves_mlx_is_refused_where_it_does() -> None:
+    with pytest.raises(InputError, match=r"^layers\.0 cannot be traced: ValueError"):
+        audit(nn.Sequential(Steps(lambda _, x: np.float32(0.5) * x)), mx.float16, HALF)
+
+
+def test_errors_of_the_models_own_keep_their_words() -> None:
+    with pytest.raises(InputError, match="attention_mask must be bool, not"):
+        audit(model_of(mx.float16), mx.float16, IDS, MASK.astype(mx.int32))
+
+
+def test_a_compiled_function_computes_the_same_afterwards() -> None:
+    normalise = mx.compile(lambda x: mx.fast.layer_norm(x, None, None, 1e-5))
+    x = mx.arange(8, dtype=mx.float16)[None]
+    assert audit(Steps(lambda _, x: normalise(x)), mx.float16, x) == []
+    assert mx.array_equal(normalise(x), mx.fast.layer_norm(x, None, None, 1e-5))
+
+
+def test_another_thread_computes_the_same_meanwhile() -> None:
+    values = np.arange(8, dtype=np.float32)[None]
+
+    def normalised() -> np.ndarray:
+        return np.array(nn.LayerNorm(8)(mx.array(values)))
+
+    seen: list[np.ndarray] = []
+
+    def step(own: Any, x: mx.array) -> mx.array:
+        seen.append(device_thread().submit(normalised).result())
+        return own.norm(x)
+
+    model = Steps(step)
+    model.norm = nn.LayerNorm(8)
+    assert audit(model, mx.float32, mx.array(values)) == []
+    np.testing.assert_array_equal(seen[0], normalised())
+
+
+@pytest.mark.parametrize("dtype", [mx.float16, mx.float32], ids=["clean", "raising"])
+def test_the_audit_leaves_everything_as_it_was(dtype: mx.Dtype) -> None:
+    model = nn.TransformerEncoder(1, 16, 2)
+    model.set_dtype(mx.float16)
+    functions = [getattr(mx.fast, name) for name in FLOAT32_INSIDE] + [mx.dequantize]
     before = dict(tree_flatten(model.parameters()))
-    calls = {type(module).__call__ for module in model.modules()}
-    audit(model, mx.float16, IDS, MASK)
-    assert {type(module).__call__ for module in model.modules()} == calls
+    calls = {type(module): type(module).__call__ for module in model.modules()}
+    try:
+        audit(model, mx.float16, mx.zeros((1, 5, 16), mx.float16), mx.zeros((5, 5), dtype))
+    except InputError:
+        assert dtype == mx.float32
+    assert {type(module): type(module).__call__ for module in model.modules()} == calls
+    assert [getattr(mx.fast, name) for name in FLOAT32_INSIDE] + [mx.dequantize] == functions
     assert all(value is before[name] for name, value in tree_flatten(model.parameters()))
 
 

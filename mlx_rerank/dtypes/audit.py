@@ -77,4 +77,5 @@ def assert_one_dtype(model: nn.Module, dtype: mx.Dtype, *arguments: Any, **keywo
     found = audit(model, dtype, *arguments, **keywords)
     if found:
         lines = "\n".join(f"  {violation}" for violation in found)
-        raise AssertionError(f"{type(model).__name__} leaves {dtype_name(dtype)} in {len(found)} places:\n{lines}")
+        places = f"{len(found)} place{'s' * (len(found) > 1)}"
+        raise AssertionError(f"{type(model).__name__} leaves {dtype_name(dtype)} in {places}:\n{lines}")

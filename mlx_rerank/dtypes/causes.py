@@ -143,7 +143,7 @@ class _Judge:
         faults = [known.fault for known in inputs if known.fault]
         if operation.name in _REARRANGING and faults:
             if faults[0].cause:
-                faults[0].cause.infected += operation.name != "Mark"
+                faults[0].cause.infected += path is not None and operation.name != "Mark"
             return faults[0]
         if operation.name == "AsType":
             seen = inputs[0].seen
@@ -217,7 +217,7 @@ def _cast_on_return(trace: Trace) -> frozenset[str]:
     exempt: set[str] = set()
     for returned in trace.returned:
         key, chain = returned, [returned]
-        while uses[key] == (key != returned) and key in made_by and made_by[key].name in _REARRANGING:
+        while uses[key] == (key != returned) and key in made_by and made_by[key].name in (*_REARRANGING, "Gather"):
             if made_by[key].name == "AsType":
                 exempt.update(chain)
                 break

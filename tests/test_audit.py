@@ -1,0 +1,128 @@
+"""The audit of checkpoints: what it covers, that it reads no weight, and how the command shows it."""
+
+import json
+import struct
+from pathlib import Path
+
+import mlx.core as mx
+import mlx.nn as nn
+import pytest
+from checkpoints import TINY, write_checkpoint
+from mlx.utils import tree_flatten
+
+from mlx_rerank import audit, cli, weights
+from mlx_rerank.audit import audit_checkpoint
+from mlx_rerank.checkpoint import Checkpoint, load_model
+from mlx_rerank.config import ModelConfig, Quantization
+from mlx_rerank.convert import convert
+from mlx_rerank.dtypes import NAMES
+from mlx_rerank.errors import CheckpointNotFoundError, InputError, WeightsError
+from mlx_rerank.models import xlm_roberta
+
+
+@pytest.fixture(scope="module")
+def packed(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return convert(tiny, tmp_path_factory.mktemp("packed") / "model", layers=Quantization(32, 8, "affine"))
+
+
+@pytest.mark.parametrize("source", ["tiny", "packed", "mini"])
+def test_every_form_of_a_checkpoint_stays_in_every_dtype(source: str, request: pytest.FixtureRequest) -> None:
+    model = source if source == "mini" else str(request.getfixturevalue(source))
+    cells = audit_checkpoint(model)
+    forms = [False] if source == "tiny" else [True, False]
+    assert [(cell.dtype, cell.packed, cell.padded) for cell in cells] == [
+        (dtype, packed, padded) for dtype in NAMES for packed in forms for padded in (True, False)
+    ]
+    assert all(cell.report.violations == () and cell.report.operations > 60 for cell in cells)
+
+
+def test_a_dtype_can_be_chosen(tiny: Path) -> None:
+    assert {cell.dtype for cell in audit_checkpoint(str(tiny), dtype="bfloat16")} == {"bfloat16"}
+    with pytest.raises(InputError, match="'half' is not one of"):
+        audit_checkpoint(str(tiny), dtype="half")
+    with pytest.raises(CheckpointNotFoundError):
+        audit_checkpoint(str(tiny / "nothing"))
+
+
+def sparse_checkpoint(directory: Path, config: dict) -> Path:
+    """Write a checkpoint whose weights are a hole in the file: they take no room until they are read."""
+    write_checkpoint(directory)
+    (directory / "config.json").write_text(json.dumps(config))
+    header, end = {}, 0
+    for name, shape in weights.source_shapes(ModelConfig.from_dict(config)).items():
+        start, end = end, end + 4 * shape[0] * (shape[1] if len(shape) == 2 else 1)
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with (directory / "model.safetensors").open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.truncate(8 + len(text) + end)
+    return directory
+
+
+def test_no_weight_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = sparse_checkpoint(tmp_path / "sparse", TINY | {"vocab_size": 50_000})  # a table of 12.8 MB
+    mx.clear_cache()
+    mx.reset_peak_memory()
+    before = mx.get_active_memory()
+    assert len(audit_checkpoint(str(source))) == 6
+    assert mx.get_peak_memory() - before < 1e5
+    monkeypatch.setattr(audit, "load_model", lambda *args, **options: load_model(*args, **options | {"evaluate": True}))
+    audit_checkpoint(str(source))
+    assert mx.get_peak_memory() - before > 12e6  # so that the test sees a weight that is read
+
+
+@pytest.mark.parametrize("keep_quantized", [True, False])
+def test_unread_weights_have_the_dtypes_and_shapes_of_read_ones(packed: Path, keep_quantized: bool) -> None:
+    checkpoint = Checkpoint.open(packed)
+    read, unread = (
+        dict(tree_flatten(load_model(checkpoint, mx.float16, keep_quantized=keep_quantized, evaluate=evaluate)))
+        for evaluate in (True, False)
+    )
+    assert {name: (value.dtype, value.shape) for name, value in unread.items()} == {
+        name: (value.dtype, value.shape) for name, value in read.items()
+    }
+    assert all(mx.array_equal(unread[name], value) for name, value in read.items())
+
+
+def test_names_and_shapes_are_checked_without_reading(tiny: Path, tmp_path: Path) -> None:
+    source = sparse_checkpoint(tmp_path / "sparse", TINY)
+    (source / "config.json").write_text(json.dumps(TINY | {"intermediate_size": 96}))
+    with pytest.raises(WeightsError, match=r"has shape \[128, 64\]; config.json asks for \[96, 64\]"):
+        audit_checkpoint(str(source))
+
+
+def run(capfdbinary: pytest.CaptureFixture[bytes], *arguments: str) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as left:
+        cli.main(["audit", *arguments])
+    return int(left.value.code or 0), capfdbinary.readouterr().out.decode()
+
+
+def test_the_command_reports_a_clean_model(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    code, shown = run(capfdbinary, "mini", "--dtype", "float16")
+    lines = shown.splitlines()
+    assert code == 0
+    assert [line.split()[1:3] for line in lines[:4]] == [
+        [form, batch] for form in ("packed", "unpacked") for batch in ("padded", "equal")
+    ]
+    assert all(line.endswith("operations, 0 violations") for line in lines[:4])
+    assert [line.split(":")[0] for line in lines[5:]] == [
+        "  layer_norm (13 calls)",
+        "  scaled_dot_product_attention (6 calls)",
+    ]
+
+
+def test_the_command_names_causes(
+    tiny: Path, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(xlm_roberta, "gelu", lambda x: nn.gelu(x * mx.array(3.0)))
+    code, shown = run(capfdbinary, str(tiny), "--dtype", "float16")
+    assert code == 1
+    assert shown.count("\n  layers.0: constant 3 is float32 in Multiply(float16 [2, 16, 128], float32 [] con") == 2
+    code, shown = run(capfdbinary, str(tiny), "--json")
+    cells = [json.loads(line) for line in shown.splitlines()]
+    assert code == 1
+    assert [len(cell["violations"]) for cell in cells] == [1, 1, 1, 1, 0, 0]
+    assert (cells[0]["dtype"], cells[0]["packed"], cells[0]["padded"]) == ("float16", False, True)
+    assert cells[0]["violations"][0]["operands"][1] == {"dtype": "float32", "shape": [], "name": "constant 3"}
+    assert cells[0]["float32_inside"]["layer_norm"] == 5
