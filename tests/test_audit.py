@@ -33,7 +33,9 @@ def test_every_form_of_a_checkpoint_stays_in_every_dtype(source: str, request: p
     assert [(cell.dtype, cell.packed, cell.padded) for cell in cells] == [
         (dtype, packed, padded) for dtype in NAMES for packed in forms for padded in (True, False)
     ]
-    assert all(cell.report.violations == () and cell.report.operations > 60 for cell in cells)
+    assert all(cell.report.violations == () for cell in cells)
+    for padded, equal in zip(cells[::2], cells[1::2], strict=True):
+        assert padded.report.operations > equal.report.operations > 60  # the mask's
 
 
 def test_a_dtype_can_be_chosen(tiny: Path) -> None:

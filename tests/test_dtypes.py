@@ -1,5 +1,6 @@
 """The audit finds nothing in the model as it is, and names every upcast that is planted in it."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -183,8 +184,10 @@ HALF, SINGLE = mx.zeros((2, 8), mx.float16), mx.zeros((2, 8), mx.float32)
     [
         (lambda _, x: (x * 2).astype(mx.float32)[0], mx.float16, HALF, []),
         (lambda _, x: [x, {"casts": (x + 1).astype(mx.float32)}], mx.float16, HALF, []),
-        (lambda _, x: x + mx.fast.rope(x[None], 8, traditional=False, base=1e4, scale=1.0, offset=0)[0],
+        (lambda _, x: mx.fast.rope(x[None], 8, traditional=False, base=1e4, scale=1.0, offset=mx.argmax(x)),
          mx.float16, HALF, []),
+        (lambda _, x: [y := x.astype(mx.float32), mx.exp(y)], mx.float16, HALF,
+         [("AsType", "float16 argument 0 becomes float32", 1)]),
         (lambda own, x: mx.fast.rms_norm(x, own.weight, 1e-5), mx.float16, HALF, []),
         (lambda own, x: x * own.weight.astype(mx.float32), mx.float32, SINGLE, []),
         (lambda _, x: mx.square(mx.exp(x * mx.array(2.0)) + 1).astype(mx.float16), mx.float16, HALF,
@@ -241,8 +244,30 @@ def test_a_model_that_leaves_mlx_is_refused_where_it_does() -> None:
         audit(nn.Sequential(Steps(lambda _, x: np.float32(0.5) * x)), mx.float16, HALF)
 
 
+def test_an_operation_belongs_to_the_innermost_module() -> None:
+    def step(own: Any, x: mx.array) -> mx.array:
+        own.inner.steps = lambda _, y: (x + y) * mx.array(3.0)
+        return own.inner(x) + 1
+
+    model = Steps(step)
+    model.inner = Steps(step)
+    assert [violation.path for violation in audit(model, mx.float16, HALF)] == ["inner"]
+
+
+def test_a_model_may_catch_its_own_errors() -> None:
+    def step(own: Any, x: mx.array) -> mx.array:
+        with contextlib.suppress(ValueError):
+            own.inner(x[:, :3])
+        return own.other(x * mx.array(3.0))
+
+    model = Steps(step)
+    model.inner, model.other = nn.Linear(8, 8), nn.Linear(8, 8)
+    model.set_dtype(mx.float16)
+    assert [(violation.path, violation.operation) for violation in audit(model, mx.float16, HALF)] == [("", "Multiply")]
+
+
 def test_errors_of_the_models_own_keep_their_words() -> None:
-    with pytest.raises(InputError, match="attention_mask must be bool, not"):
+    with pytest.raises(InputError, match=r"^attention_mask must be bool"):
         audit(model_of(mx.float16), mx.float16, IDS, MASK.astype(mx.int32))
 
 

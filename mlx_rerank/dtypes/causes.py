@@ -82,7 +82,7 @@ class _Fault:
 class _Known:
     """What is known of an array: what it was before casts, why it is off, and its module.
 
-    The module is None where an array is made of constants and parameters alone: what uses it is judged.
+    The module is None where an array is made of constants and parameters alone: only what uses it is judged.
     """
 
     seen: Operand
@@ -91,7 +91,7 @@ class _Known:
 
 
 def find_causes(trace: Trace, dtype: mx.Dtype) -> tuple[int, list[Violation]]:
-    """Return how many operations work on more than constants and parameters, and those that lead out of a dtype."""
+    """Return how many operations work on what the model was called with, and those that lead out of a dtype."""
     judge = _Judge(trace, dtype)
     for operation in trace.operations:
         judge.follow(operation)
@@ -153,8 +153,8 @@ class _Judge:
         if path is None:
             return next((fault for fault in faults if fault.kind == "given"), _Fault("made"))
         if not given:
-            if all(fault is faults[0] for fault in faults):  # mixed with nothing, so that the model itself cast it
-                self._report_cast(faults[0] if faults else None, path)
+            if len({id(fault) for fault in faults}) == 1:  # mixed with nothing, so that the model itself cast it
+                self._report_cast(faults[0], path)
             caused = next((fault.cause for fault in faults if fault.cause), None)
             if caused:
                 caused.infected += 1
@@ -180,7 +180,7 @@ class _Judge:
 
 def _reason(inputs: list[_Known], result: Value) -> str:
     """Say what is wrong with an operation's operands, the most telling first."""
-    told = {"given": [], "int": [], "made": [], "cast": [], "result": []}
+    told = {"given": [], "int": [], "made": [], "cast": []}
     for known in inputs:
         if known.fault and not known.fault.cause:
             kind, seen = known.fault.kind, known.seen

@@ -13,6 +13,8 @@ from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from mlx_rerank.errors import InputError, RerankError
 
+_patching = threading.RLock()  # patches of two traces must come off in the order opposite to that in which they went on
+
 
 @dataclass(frozen=True)
 class Value:
@@ -80,7 +82,7 @@ def trace(model: nn.Module, whole: Iterable[str], arguments: Sequence[Any], keyw
     Raises:
         InputError: the model raised an error; the message says in which module.
 
-    Source: `mlx.core.export_function` with a callback, MLX 0.32; tests/test_trace.py.
+    Source: `mlx.core.export_function` with a callback, MLX 0.32; tests/test_dtypes.py.
     """
     events: list[dict[str, Any]] = []
     parameters: Any = model.parameters()
@@ -99,7 +101,8 @@ def trace(model: nn.Module, whole: Iterable[str], arguments: Sequence[Any], keyw
         except RerankError:
             raise
         except Exception as error:  # a model may raise anything, and what matters is where
-            place = calls.current or "the model"
+            raised, place = calls.raised
+            place = (place if raised is error else "") or "the model"
             raise InputError(f"{place} cannot be traced: {type(error).__name__}: {error}") from error
         finally:
             model.update(parameters)
@@ -116,39 +119,41 @@ class _Calls:
     def __init__(self, paths: Mapping[int, str]) -> None:
         """Start outside all calls, with the path of every module by its id."""
         self.made: list[tuple[str, str]] = [("", "")]  # path, and the function's name where it is one
+        self.raised: tuple[Exception | None, str] = None, ""  # the last error, and the innermost call it came from
         self._paths = paths
-        self._open = [0]  # numbers of the calls that have not returned, which is where an error was raised
+        self._open = [0]  # numbers of the calls that have not returned
         self._thread = threading.get_ident()
-
-    @property
-    def current(self) -> str:
-        """Path and function of the innermost call."""
-        return ".".join(part for part in self.made[self._open[-1]] if part)
 
     @contextmanager
     def recorded(self, kinds: Iterable[type], whole: Iterable[str]) -> Iterator[None]:
         """Record calls of modules of some classes, and of functions, which hide what they are made of."""
         patches: list[tuple[Any, str, Any]] = [(kind, "__call__", self._of_module) for kind in kinds]
         patches += [(mx.fast if hasattr(mx.fast, f) else mx, f, partial(self._of_function, f)) for f in whole]
-        originals = [getattr(owner, name) for owner, name, _ in patches]
-        try:
-            for (owner, name, wrapper), original in zip(patches, originals, strict=True):
-                setattr(owner, name, wrapper(original))
-            yield
-        finally:
-            for (owner, name, _), original in zip(patches, originals, strict=True):
-                setattr(owner, name, original)
+        with _patching:
+            originals = [getattr(owner, name) for owner, name, _ in patches]
+            try:
+                for (owner, name, wrapper), original in zip(patches, originals, strict=True):
+                    setattr(owner, name, self._here_only(wrapper(original), original))
+                yield
+            finally:
+                for (owner, name, _), original in zip(patches, originals, strict=True):
+                    setattr(owner, name, original)
+
+    def _here_only(self, wrapped: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function that is wrapped in this thread only: another one may be computing."""
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return (wrapped if threading.get_ident() == self._thread else original)(*args, **kwargs)
+
+        return call
 
     def _of_module(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap a module's call."""
 
         def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            if threading.get_ident() != self._thread:
-                return original(module, *args, **kwargs)
-            self._enter(self._paths.get(id(module), self.made[self._open[-1]][0]), "")
-            args, kwargs = self._marked((args, kwargs))
-            result = original(module, *args, **kwargs)
-            self._open.pop()
+            with self._entered(self._paths.get(id(module)), ""):
+                args, kwargs = self._marked((args, kwargs))
+                result = original(module, *args, **kwargs)
             return self._marked(result)
 
         return call
@@ -157,19 +162,26 @@ class _Calls:
         """Wrap a function, whose result is traced as an array of its shape and dtype that depends on the operands."""
 
         def call(*args: Any, **kwargs: Any) -> mx.array:
-            if threading.get_ident() != self._thread:
-                return original(*args, **kwargs)
-            self._enter(self.made[self._open[-1]][0], name)
-            result = original(*args, **kwargs)
-            number = mx.array(self._open.pop())
-            return mx.depends([mx.zeros(result.shape, result.dtype)], [*_arrays((args, kwargs)), number])[0]
+            with self._entered(None, name) as number:
+                result = original(*args, **kwargs)
+            operands = [*_arrays((args, kwargs)), mx.array(number)]
+            return mx.depends([mx.zeros(result.shape, result.dtype)], operands)[0]
 
         return call
 
-    def _enter(self, path: str, function: str) -> None:
-        """Open a call."""
-        self.made.append((path, function))
+    @contextmanager
+    def _entered(self, path: str | None, function: str) -> Iterator[int]:
+        """Open a call, of the innermost call's module unless another is given, and give its number."""
+        self.made.append((self.made[self._open[-1]][0] if path is None else path, function))
         self._open.append(len(self.made) - 1)
+        try:
+            yield self._open[-1]
+        except Exception as error:
+            if error is not self.raised[0]:
+                self.raised = error, ".".join(part for part in self.made[self._open[-1]] if part)
+            raise
+        finally:
+            self._open.pop()
 
     def _marked(self, values: Any) -> Any:
         """Mark arrays with the innermost call."""
