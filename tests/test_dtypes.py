@@ -11,7 +11,7 @@ import pytest
 from checkpoints import TINY
 from mlx.utils import tree_flatten
 
-from mlx_rerank.config import ModelConfig
+from mlx_rerank.config import PACKINGS, ModelConfig
 from mlx_rerank.device import device_thread
 from mlx_rerank.dtypes import (
     FLOAT32_INSIDE,
@@ -28,7 +28,7 @@ from mlx_rerank.models.xlm_roberta import CrossEncoder
 
 IDS = mx.zeros((2, 8), dtype=mx.int32)
 MASK = mx.ones((2, 8), dtype=mx.bool_)
-PACKINGS = {"full precision": None, "affine": (32, 8, "affine")}  # group size, bits, mode
+PACKED = {mode: (sizes[0], bits[0], mode) for mode, (sizes, bits) in PACKINGS.items()}  # each mode's usual one
 
 
 def model_of(dtype: mx.Dtype, packing: tuple[int, int, str] | None = None) -> CrossEncoder:
@@ -45,7 +45,7 @@ def model_of(dtype: mx.Dtype, packing: tuple[int, int, str] | None = None) -> Cr
 
 @pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16, mx.float32])
 @pytest.mark.parametrize("mask", [MASK, None], ids=["padded", "equal lengths"])
-@pytest.mark.parametrize("packing", PACKINGS.values(), ids=PACKINGS)
+@pytest.mark.parametrize("packing", [None, *PACKED.values()], ids=["full precision", *PACKED])
 def test_the_model_stays_in_its_dtype(
     dtype: mx.Dtype, mask: mx.array | None, packing: tuple[int, int, str] | None
 ) -> None:
@@ -86,12 +86,14 @@ def float32_gelu(_: CrossEncoder, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(xlm_roberta, "gelu", lambda x: nn.gelu(x.astype(mx.float32)))
 
 
-def packed_embeddings(group_size: int, bits: int, mode: str) -> Plant:
-    return lambda model, _: nn.quantize(model.embeddings, group_size, bits, mode=mode, class_predicate=is_words)
+def mlxs_own_lookup(mode: str) -> Plant:
+    def plant(model: CrossEncoder, patch: pytest.MonkeyPatch) -> None:
+        group_size, bits, _ = PACKED[mode]
+        words = model.embeddings.word_embeddings.to_quantized(group_size, bits, mode)
+        model.embeddings.update_modules({"word_embeddings": words})
+        patch.setattr(xlm_roberta, "look_up", lambda table, ids, _: table(ids))
 
-
-def is_words(path: str, _: nn.Module) -> bool:
-    return path == "word_embeddings"
+    return plant
 
 
 def float32_scales(model: CrossEncoder, patch: pytest.MonkeyPatch) -> None:
@@ -136,8 +138,8 @@ def float32_in_the_head(_: CrossEncoder, patch: pytest.MonkeyPatch) -> None:
         (own_attention(lambda scores, _: scores + mx.zeros((2, 1, 8))), "layers.0.attention", "Add",
          "constant 0 is float32", "float32"),
         (float32_gelu, "layers.0", "Divide", "constant 1.41421 is float32", "float32"),
-        (packed_embeddings(32, 4, "mxfp4"), "embeddings.word_embeddings", "dequantize", "bfloat16 arises", "bfloat16"),
-        (packed_embeddings(16, 4, "nvfp4"), "embeddings.word_embeddings", "dequantize", "bfloat16 arises", "bfloat16"),
+        (mlxs_own_lookup("mxfp4"), "embeddings.word_embeddings", "dequantize", "bfloat16 arises", "bfloat16"),
+        (mlxs_own_lookup("nvfp4"), "embeddings.word_embeddings", "dequantize", "bfloat16 arises", "bfloat16"),
         (float32_scales, "layers.0.up_proj", "QuantizedMatmul", "layers.0.up_proj.scales is float32", "float32"),
         (float32_after_attention, "layers.0.attention", "AsType", "float16 becomes float32", "float32"),
         (float32_from_attention, "layers.0.attention", "scaled_dot_product_attention", "float32 arises", "float32"),
