@@ -1,9 +1,11 @@
 """Fixtures that several test modules share."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from checkpoints import BASE, random_tensors, write_checkpoint, write_mini
+from fake_hub import FakeHub
 from tokenizers import Tokenizer
 
 from mlx_rerank import Reranker
@@ -37,3 +39,15 @@ def base_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A seeded checkpoint of bge-reranker-base's shape, with the embedded model's tokenizer."""
     tokenizer = Tokenizer.from_file(str(EMBEDDED["mini"] / "tokenizer.json"))
     return write_checkpoint(tmp_path_factory.mktemp("checkpoints") / "base", BASE, random_tensors(BASE), tokenizer)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """An empty hub, which the hub library takes for the real one."""
+    with FakeHub().serving() as hub:
+        for module in ("huggingface_hub.constants", "huggingface_hub.file_download", "huggingface_hub.hf_api"):
+            monkeypatch.setattr(f"{module}.ENDPOINT", hub.address, raising=False)
+        monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", hub.address, raising=False)
+        template = hub.address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        yield hub
