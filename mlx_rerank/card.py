@@ -1,5 +1,6 @@
 """The README.md of a converted directory, as the Hugging Face hub shows it."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -63,3 +64,11 @@ def model_card(config: Mapping[str, Any], source_card: Path, *, name: str, packi
         max_length=ModelConfig.from_dict(config).max_length,
     )
     return f"---\n{data.to_yaml()}\n---\n{body}"
+
+
+def renamed(card: str, name: str) -> str:
+    """Return a model card under another name: in its headline and its first example, and nowhere else."""
+    *header, body = card.split("\n---\n", 1)  # a comment in the header looks like a headline
+    body = re.sub(r"^# .*", f"# {name}", body, count=1, flags=re.MULTILINE)
+    body = re.sub(r'Reranker\(".*?"\)', f'Reranker("{name}")', body, count=1)
+    return "\n---\n".join([*header, body])

@@ -38,6 +38,7 @@ def convert(
     layers: Quantization | None = None,
     embeddings: Quantization | None = None,
     target_bits: float | None = None,
+    name: str | None = None,
 ) -> Path:
     """Write an MLX directory that `Reranker` loads without transformers or torch.
 
@@ -50,6 +51,7 @@ def convert(
         embeddings: how the word embeddings are packed; not at all if None.
         target_bits: pack each layer, and the embeddings, as far as the scores of sample pairs bear it, to this many
             bits a weight on average, scales included. It takes the place of the two above, and some minutes.
+        name: what the model card calls the model; as the directory if None.
 
     Returns:
         The directory: model.safetensors, config.json, tokenizer.json, a README.md model card, and the source's
@@ -88,7 +90,9 @@ def convert(
         weights.save(directory / weights.WEIGHTS_FILE, model)
         (directory / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         _copy_texts(checkpoint.directory, directory)
-        card = model_card(config, checkpoint.directory / "README.md", name=target.name, packing=describe_recipe(recipe))
+        card = model_card(
+            config, checkpoint.directory / "README.md", name=name or target.name, packing=describe_recipe(recipe)
+        )
         (directory / "README.md").write_text(card, encoding="utf-8")
     return target
 

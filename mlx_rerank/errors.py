@@ -8,6 +8,7 @@ RerankError                  catch this one to catch them all
 ├── CheckpointNotFoundError  a name that leads to no directory (also a FileNotFoundError)
 ├── OutputError              a conversion cannot write where it was told to (also an OSError)
 │   └── OutputExistsError        it would overwrite something (also a FileExistsError)
+├── UploadError              a model cannot be sent to the Hugging Face hub (also an OSError)
 ├── NonFiniteScoreError      the model produced NaN or infinity for a pair (also an ArithmeticError)
 ├── DeviceError              the device asked for is not there (also a RuntimeError)
 └── MissingDependencyError   an optional package is not installed (also an ImportError)
@@ -49,6 +50,10 @@ class OutputError(RerankError, OSError):
 
 class OutputExistsError(OutputError, FileExistsError):
     """A path that would have been overwritten."""
+
+
+class UploadError(RerankError, OSError):
+    """A model that the Hugging Face hub did not take."""
 
 
 class NonFiniteScoreError(RerankError, ArithmeticError):

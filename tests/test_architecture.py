@@ -16,7 +16,7 @@ LEVELS = (
     ("models", "weights", "pairs", "batching", "hub", "restore", "device", "card"),
     ("reference", "quantize"),
     ("checkpoint", "recipe"),
-    ("engine", "convert", "info", "audit"),
+    ("engine", "convert", "upload", "info", "audit"),
     ("reranker",),
     ("flag", "verify"),
     ("inputs", "display"),

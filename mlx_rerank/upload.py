@@ -1,0 +1,158 @@
+"""From a converted directory to a model on the Hugging Face hub."""
+
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import mlx_rerank
+from mlx_rerank.card import model_card, renamed
+from mlx_rerank.checkpoint import Checkpoint, open_tensors
+from mlx_rerank.errors import CheckpointError, InputError, UploadError
+from mlx_rerank.pairs import PairEncoder
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+_LOG_IN = "run `hf auth login`, or set HF_TOKEN to a token that may write"
+_REMEDIES = {401: _LOG_IN, 403: "does the token allow writing under this name?"}
+
+
+def upload(directory: str | Path, repo_id: str, *, private: bool = False) -> str:
+    """Send a converted directory to the hub in one commit, creating the repository if it does not exist.
+
+    Files that the repository has besides those of the directory stay there.
+
+    Args:
+        directory: what `convert` wrote.
+        repo_id: user or organisation, and name: "user/name".
+        private: nobody else may see the model. A repository that exists and is public is refused.
+
+    Returns:
+        The address of the model's page.
+
+    Raises:
+        InputError: the repo_id is not of that form.
+        CheckpointError: the directory was not written by `convert`, or is damaged.
+        UploadError: the hub refuses the upload or cannot be reached, or the repository is public.
+    """
+    from huggingface_hub import CommitOperationAdd
+
+    operations = [CommitOperationAdd(name, content) for name, content in contents(directory, repo_id).items()]
+    again = f"mlx-rerank upload {shlex.quote(str(directory))} {repo_id}{' --private' if private else ''}"
+    kept = f"; {directory} is kept, and `{again}` tries again"
+    with _hub(repo_id, kept) as api:
+        page = api.create_repo(repo_id, private=private or None, exist_ok=True)
+        exposed = private and not api.model_info(repo_id).private  # the hub leaves an existing repository as it is
+    if exposed:
+        raise UploadError(f"{repo_id} is public: make it private in its settings, or leave private out{kept}")
+    with _hub(repo_id, kept) as api:
+        message = f"Upload a model converted with mlx-rerank {mlx_rerank.__version__}"
+        api.create_commit(repo_id, operations, commit_message=message)
+    return str(page)
+
+
+def contents(directory: str | Path, repo_id: str) -> Mapping[str, Path | bytes]:
+    """Return what an upload sends, by name: files, and the model card under the model's new name.
+
+    Args:
+        directory: what `convert` wrote. Whatever was added to it is sent, too, except for hidden files.
+        repo_id: user or organisation, and name.
+
+    Raises:
+        InputError: the repo_id is not of that form.
+        CheckpointError: the directory was not written by `convert`, or is damaged.
+    """
+    require_repo_id(repo_id)
+    checkpoint = Checkpoint.open(Path(directory).expanduser())
+    if not checkpoint.converted:
+        raise CheckpointError(f"{directory} was not converted by mlx-rerank: give a directory that convert has written")
+    PairEncoder.from_directory(checkpoint.directory, checkpoint.config)  # these two refuse what would not load
+    open_tensors(checkpoint.directory)
+
+    found: dict[str, Path | bytes] = {}
+    for path in sorted(checkpoint.directory.rglob("*")):
+        name = path.relative_to(checkpoint.directory)
+        if path.is_file() and not any(part.startswith(".") for part in name.parts):
+            found[name.as_posix()] = path
+    return found | {"README.md": _card(checkpoint, repo_id).encode()}
+
+
+def require_repo_id(repo_id: str) -> None:
+    """Refuse what is not the name of a repository.
+
+    Raises:
+        InputError: it is not user/name, or the hub does not allow it.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repo_id)
+        if repo_id.count("/") != 1:
+            raise HFValidationError("there must be one '/'")
+    except HFValidationError as error:
+        raise InputError(f"{repo_id!r} is not a repository of the form 'user/name': {error}") from error
+
+
+def require_login(repo_id: str) -> None:
+    """Ask the hub who the token's owner is, so that a long conversion does not end at a token that is no good.
+
+    Raises:
+        UploadError: there is no token, it is invalid or may only read, or the hub cannot be reached.
+    """
+    with _hub(repo_id) as api:
+        owner: Mapping[str, Any] = api.whoami()
+    if owner.get("auth", {}).get("accessToken", {}).get("role") == "read":
+        raise UploadError(f"nothing can be uploaded to {repo_id}: the token may only read; {_LOG_IN}")
+
+
+def _card(checkpoint: Checkpoint, name: str) -> str:
+    """Return the directory's model card under another name, with what was written into it by hand."""
+    path = checkpoint.directory / "README.md"
+    try:
+        return renamed(path.read_text(encoding="utf-8"), name)
+    except FileNotFoundError:
+        return model_card(checkpoint.raw, path, name=name)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read as text: {error}") from error
+
+
+@contextmanager
+def _hub(repo_id: str, kept: str = "") -> Iterator["HfApi"]:
+    """Give the hub's client, and turn whatever it raises into an error that says what to do."""
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=True, library_name="mlx-rerank", library_version=mlx_rerank.__version__)
+    try:
+        yield api
+    except Exception as error:  # the client's own, its HTTP library's, its storage's and plain ones
+        raise UploadError(f"{repo_id} could not be uploaded: {_reason(error, api.endpoint)}{kept}") from error
+
+
+def _reason(error: BaseException, endpoint: str) -> str:
+    """Return on one line what went wrong and, where it is known, the remedy."""
+    from huggingface_hub.errors import LocalTokenNotFoundError, OfflineModeIsEnabled
+
+    if isinstance(error, LocalTokenNotFoundError):
+        return f"there is no token: {_LOG_IN}"
+    if isinstance(error, OfflineModeIsEnabled):
+        return "the hub's client is in offline mode: unset HF_HUB_OFFLINE"
+    chain = [error]
+    while chain[-1].__cause__ is not None:
+        chain.append(chain[-1].__cause__)
+    for cause in chain:
+        response = getattr(cause, "response", None)
+        if response is not None:
+            said = getattr(cause, "server_message", None)
+            answer = f"{endpoint} answered {response.status_code} {response.reason_phrase}"
+            remedy = _REMEDIES.get(response.status_code)
+            return "; ".join(filter(None, (answer, _one_line(cause if said is None else said), remedy)))
+    said = ": ".join(dict.fromkeys(_one_line(cause) or type(cause).__name__ for cause in chain))
+    return f"{said}; can {endpoint} be reached?"
+
+
+def _one_line(text: object) -> str:
+    """Return a text without line breaks."""
+    return " ".join(str(text).split())
