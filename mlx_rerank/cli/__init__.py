@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer import Option
 
-from mlx_rerank.cli import models, scoring
+from mlx_rerank.cli import converting, models, scoring
 from mlx_rerank.errors import RerankError
 
 app = typer.Typer(
@@ -26,7 +26,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in (scoring.rank, scoring.score, models.convert, models.info, models.audit):
+for command in (scoring.rank, scoring.score, converting.convert, converting.upload, models.info, models.audit):
     app.command()(command)
 
 

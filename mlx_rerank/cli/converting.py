@@ -1,0 +1,109 @@
+"""The commands that make models: convert and upload."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from typer import Argument, Option
+
+from mlx_rerank.cli.options import DryRun, Private, Revision
+from mlx_rerank.config import PACKINGS, Quantization
+from mlx_rerank.errors import InputError
+
+Recipe = Literal["uniform", "auto"]
+
+
+def convert(
+    hf_path: Annotated[str, Option("--hf-path", "--model", help="Hub id or Hugging Face directory.")],
+    mlx_path: Annotated[Path, Option(help="Directory to write; it must not exist.")] = Path("mlx_model"),
+    dtype: Annotated[str, Option(help="float16, bfloat16 or float32.")] = "float16",
+    revision: Revision = None,
+    quantize: Annotated[bool, Option("--quantize", "-q", help="Pack the weights to fewer bits.")] = False,
+    q_bits: Annotated[int | None, Option(help="Bits of the encoder's weights: 2, 3, 4, 5, 6 or 8; 8.")] = None,
+    q_group_size: Annotated[int | None, Option(help="Weights that share a scale: 32, 64 or 128; 64.")] = None,
+    q_mode: Annotated[str, Option(help="affine, mxfp4, mxfp8 or nvfp4; none leaves the encoder as it is.")] = "affine",
+    q_embedding_bits: Annotated[int | None, Option(help="Of the word embeddings; as --q-bits.")] = None,
+    q_embedding_group_size: Annotated[int | None, Option(help="Of the same; as --q-group-size.")] = None,
+    q_embedding_mode: Annotated[str | None, Option(help="Of the same; as --q-mode.")] = None,
+    q_recipe: Annotated[Recipe, Option(help="auto measures how few bits each layer can do with.")] = "uniform",
+    q_target_bits: Annotated[float, Option(help="Average bits a weight that auto aims at, scales included.")] = 5.0,
+    upload_repo: Annotated[str | None, Option(metavar="USER/NAME", help="Then upload it to the hub.")] = None,
+    private: Private = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Convert a Hugging Face checkpoint to a directory that loads without transformers or torch."""
+    from mlx_rerank.convert import convert
+    from mlx_rerank.upload import require_login, require_repo_id
+
+    if upload_repo is not None:  # checked first, because a conversion takes long
+        require_repo_id(upload_repo)
+    elif private or dry_run:
+        raise InputError("--private and --dry-run are about an upload: say where to with --upload-repo")
+    chosen = q_bits, q_group_size, q_embedding_bits, q_embedding_group_size, q_embedding_mode
+    packing: dict[str, Any] = {}
+    if not quantize and (chosen != (None,) * 5 or q_mode != "affine" or q_recipe == "auto"):
+        raise InputError("the --q options pack weights only along with --quantize (-q)")
+    if quantize and q_recipe == "auto":
+        if chosen != (None,) * 5 or q_mode != "affine":
+            raise InputError("--q-recipe auto chooses bits, groups and mode itself: leave them out, or the recipe")
+        packing = {"target_bits": q_target_bits}
+    elif quantize:
+        packing = _packings(q_mode, *chosen)
+    if upload_repo is not None and not dry_run:
+        require_login(upload_repo)
+    target = convert(hf_path, mlx_path, dtype=dtype, revision=revision, **packing, name=upload_repo)
+    size = sum(path.stat().st_size for path in target.iterdir())
+    typer.echo(f"wrote {target} ({size / 1e6:.1f} MB)", err=True)
+    if upload_repo is not None:
+        upload(target, upload_repo, private, dry_run)
+
+
+def upload(
+    directory: Annotated[Path, Argument(help="A directory that convert has written.")],
+    repo: Annotated[str, Argument(metavar="USER/NAME", help="The repository; created if it does not exist.")],
+    private: Private = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Upload a converted directory, with its model card, to the Hugging Face hub."""
+    from mlx_rerank.upload import contents, upload
+
+    if not dry_run:
+        typer.echo(upload(directory, repo, private=private))
+        return
+    files = contents(directory, repo)
+    sizes = {name: len(file) if isinstance(file, bytes) else file.stat().st_size for name, file in files.items()}
+    typer.echo(f"dry run, nothing is sent. {directory} would go to {repo}{' (private)' if private else ''}:\n")
+    for name, size in {**sizes, f"in {len(sizes)} files": sum(sizes.values())}.items():
+        typer.echo(f"{size:>15,}  {name}")
+    card = files["README.md"]
+    typer.echo(f"\n{card.decode() if isinstance(card, bytes) else card}")
+
+
+def _packings(
+    mode: str,
+    bits: int | None,
+    group_size: int | None,
+    embedding_bits: int | None,
+    embedding_group_size: int | None,
+    embedding_mode: str | None,
+) -> dict[str, Quantization | None]:
+    """Return how the encoder is packed and, where nothing else is said, the word embeddings likewise."""
+    words_mode = mode if embedding_mode is None else embedding_mode
+    alike = words_mode == mode
+    layers = _packing(mode, bits, group_size)
+    embeddings = _packing(
+        words_mode,
+        bits if embedding_bits is None and alike else embedding_bits,
+        group_size if embedding_group_size is None and alike else embedding_group_size,
+    )
+    if not layers and not embeddings:
+        raise InputError("--q-mode none and --q-embedding-mode none leave nothing to pack: drop --quantize (-q)")
+    return {"layers": layers, "embeddings": embeddings}
+
+
+def _packing(mode: str, bits: int | None, group_size: int | None) -> Quantization | None:
+    """Return a packing with what is usual in its mode where nothing else is said; None for the mode none."""
+    if mode == "none":
+        return None
+    sizes, widths = PACKINGS.get(mode, ((0,), (0,)))  # an unknown mode is refused by the converter
+    return Quantization(sizes[0] if group_size is None else group_size, widths[0] if bits is None else bits, mode)
