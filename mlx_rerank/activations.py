@@ -7,14 +7,14 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from mlx_rerank.patching import patched
+
 Look = Callable[[str, mx.array], None]  # module path ("" for the model itself) and a floating array
 
 
 @contextmanager
 def watched(model: nn.Module, *, result: Look, given: Look | None = None) -> Iterator[None]:
     """Show every floating array that a module of the model is given or returns, while the context lasts.
-
-    Classes are changed for that time, so no other thread may run a model of the same kind.
 
     Args:
         model: whose modules are watched.
@@ -40,11 +40,5 @@ def watched(model: nn.Module, *, result: Look, given: Look | None = None) -> Ite
 
         return call
 
-    originals: dict[Any, Any] = {kind: kind.__call__ for kind in {type(module) for module in model.modules()}}
-    try:
-        for kind, original in originals.items():
-            kind.__call__ = wrapped(original)
+    with patched([(kind, "__call__", wrapped) for kind in {type(module) for module in model.modules()}]):
         yield
-    finally:
-        for kind, original in originals.items():
-            kind.__call__ = original

@@ -112,12 +112,11 @@ def _measured(checkpoint: Checkpoint, encoder: PairEncoder, target_bits: float, 
 def _record(checkpoint: Checkpoint, source: str, dtype: str) -> dict[str, Any]:
     """Return the config.json to write: the source's, with the dtype and what was done."""
     config = {key: value for key, value in checkpoint.raw.items() if key not in ("_name_or_path", *_DTYPE_KEYS)}
-    local = Path(source).expanduser().is_dir()
     return config | {
         "dtype": dtype,
         CONVERSION_KEY: {
             "version": mlx_rerank.__version__,
-            "source": Path(source).expanduser().resolve().name if local else source,  # a path would name the user
+            "source": hub.public_name(source),
             "revision": hub.commit_of(checkpoint.directory),
         },
     }

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from mlx_rerank.report import Report as ParityReport
 from mlx_rerank.results import RankedDocument
 
 if TYPE_CHECKING:
@@ -73,6 +74,15 @@ def print_audit(cells: "Sequence[Cell]", *, as_json: bool) -> None:
         for name, calls in cells[0].report.float32_inside.items():
             if calls:
                 print(f"  {name} ({calls} calls): {FLOAT32_INSIDE[name]}")
+
+
+def print_report(report: ParityReport, *, as_json: bool) -> None:
+    """Print a parity report as lines, or as one JSON object."""
+    if as_json:
+        print_json(report.to_dict())
+        return
+    for name, value in report.rows():
+        print(f"{name:<20}{value}")
 
 
 def print_json(row: Mapping[str, Any]) -> None:

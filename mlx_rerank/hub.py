@@ -42,6 +42,12 @@ def resolve(model: str | Path, *, revision: str | None = None, cache_dir: str | 
     return _download(str(model), revision, cache_dir)
 
 
+def public_name(model: str | Path) -> str:
+    """Return what a model may be called in a file that others read: a hub id as it is, a directory by its last part."""
+    path = Path(model).expanduser()
+    return path.resolve().name if isinstance(model, Path) or path.is_dir() else model
+
+
 def commit_of(directory: Path) -> str | None:
     """Return the commit of a directory in the hub's cache, which is named after it; None for any other directory."""
     return directory.name if directory.parent.name == "snapshots" else None

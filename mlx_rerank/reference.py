@@ -176,6 +176,16 @@ def read_torch_weights(path: Path) -> TorchWeights:
     return TorchWeights(tensors)
 
 
+def require_reference() -> None:
+    """Check that what the reference and a comparison with it need is installed, before anything that takes long.
+
+    Raises:
+        MissingDependencyError: torch, transformers or scipy is not installed.
+    """
+    for name in ("torch", "transformers", "scipy"):
+        _import(name)
+
+
 def _import(name: str) -> Any:
     """Import torch or transformers, or say which extra brings it."""
     try:

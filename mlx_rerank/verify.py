@@ -20,7 +20,7 @@ from mlx_rerank.fidelity import Fidelity, compare
 from mlx_rerank.models.xlm_roberta import CrossEncoder
 from mlx_rerank.pairs import Limits, check_pairs
 from mlx_rerank.published import PUBLISHED
-from mlx_rerank.reference import ReferenceReranker
+from mlx_rerank.reference import ReferenceReranker, require_reference
 from mlx_rerank.report import TOLERANCES, Peak, PublishedLogit, Report, Tolerance
 from mlx_rerank.reranker import Reranker
 from mlx_rerank.samples import sample_pairs
@@ -35,6 +35,7 @@ def verify(
     model: str | Path,
     *,
     against: str | Path | None = None,
+    against_revision: str | None = None,
     pairs: Iterable[Sequence[str]] | None = None,
     dtype: str | None = None,
     device: str | None = None,
@@ -48,11 +49,13 @@ def verify(
         model: a name, hub id or directory, as `Reranker` takes it.
         against: the checkpoint whose weights the reference runs, such as the one that a packed model was made from.
             The model itself if None, so that packed weights are compared with the same weights unpacked.
+        against_revision: of the former, where it is a hub model.
         pairs: (query, document) pairs; the package's own samples if None.
         dtype: that MLX computes in; the device's default if None.
         device: that MLX runs on.
         max_length: most tokens of a pair.
-        tolerance: largest |delta logit| to pass; by the dtype if None.
+        tolerance: largest |delta logit| to pass. If None, by the dtype, or, against other weights, by how the model's
+            are kept.
         revision: of a hub model.
 
     Raises:
@@ -61,20 +64,22 @@ def verify(
         CheckpointNotFoundError: a name leads nowhere.
         CheckpointError: a checkpoint cannot be used; its subclasses say why.
     """
+    require_reference()
     checked = check_pairs(sample_pairs() if pairs is None else pairs)
     if not checked:
         raise InputError("there are no pairs to compare on")
     directory = hub.resolve(model, revision=revision)
     checkpoint = Checkpoint.open(directory)
-    reference = ReferenceReranker(directory if against is None else hub.resolve(against), max_length=max_length)
+    source = directory if against is None else hub.resolve(against, revision=against_revision)
+    reference = ReferenceReranker(source, max_length=max_length)
     reranker = Reranker(directory, dtype=dtype, device=device, max_length=reference.max_length)
-    allowed = TOLERANCES["packed" if against is not None and checkpoint.quantized else reranker.dtype]
+    allowed = _allowed(checkpoint, reranker.dtype, against is not None)
     same, different = _same_tokens(reranker, reference, checked)
     drifts, peak = _follow(reranker, reference, _spread(same))
     fidelity, error = _compare_logits(reranker, reference, checked)
     return Report(
-        model=str(model),
-        reference=f"{model if against is None else against} in PyTorch, float32",
+        model=hub.public_name(model),
+        reference=f"PyTorch in float32, {_whose(model, against, checkpoint)}",
         dtype=reranker.dtype,
         device=reranker.device,
         tolerance=allowed if tolerance is None else Tolerance(tolerance, allowed.drift, allowed.tau),
@@ -113,6 +118,14 @@ def _replace(path: Path, text: str) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _allowed(checkpoint: Checkpoint, dtype: str, other_weights: bool) -> Tolerance:
+    """Return what is allowed by the dtype and, where the reference has other weights, by how the model's are kept."""
+    kinds = [dtype]
+    if other_weights:
+        kinds += ["packed"] if checkpoint.quantized else [str(checkpoint.raw.get("dtype", dtype))]
+    return max((TOLERANCES[kind] for kind in kinds), key=lambda allowed: allowed.logit)
 
 
 def _same_tokens(reranker: Reranker, reference: ReferenceReranker, pairs: Pairs) -> tuple[list[list[int]], int]:
@@ -188,6 +201,13 @@ def _published(reranker: Reranker, model: str, checkpoint: Checkpoint) -> tuple[
     known = PUBLISHED.get(source, {})
     found = reranker.logits(list(known)).logits.tolist()
     return tuple(PublishedLogit(*pair, known[pair], logit) for pair, logit in zip(known, found, strict=True))
+
+
+def _whose(model: str | Path, against: str | Path | None, checkpoint: Checkpoint) -> str:
+    """Say whose weights the reference runs."""
+    if against is not None:
+        return f"weights of {hub.public_name(against)}"
+    return "the same weights, unpacked" if checkpoint.quantized else "the same weights"
 
 
 def _about() -> dict[str, str]:

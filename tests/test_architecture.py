@@ -11,7 +11,7 @@ import mlx_rerank
 
 ROOT = Path(mlx_rerank.__file__).parent
 LEVELS = (
-    ("errors", "blas", "results", "samples", "fidelity", "published"),
+    ("errors", "blas", "results", "samples", "fidelity", "published", "patching"),
     ("config", "dtypes", "report", "activations"),
     ("models", "weights", "pairs", "batching", "hub", "restore", "device", "card"),
     ("reference", "quantize"),

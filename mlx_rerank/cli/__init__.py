@@ -26,7 +26,16 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in (scoring.rank, scoring.score, converting.convert, converting.upload, models.info, models.audit):
+COMMANDS = (
+    scoring.rank,
+    scoring.score,
+    converting.convert,
+    converting.upload,
+    models.info,
+    models.audit,
+    models.verify,
+)
+for command in COMMANDS:
     app.command()(command)
 
 

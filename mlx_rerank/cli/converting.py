@@ -27,12 +27,14 @@ def convert(
     q_embedding_mode: Annotated[str | None, Option(help="Of the same; as --q-mode.")] = None,
     q_recipe: Annotated[Recipe, Option(help="auto measures how few bits each layer can do with.")] = "uniform",
     q_target_bits: Annotated[float, Option(help="Average bits a weight that auto aims at, scales included.")] = 5.0,
+    verify: Annotated[bool, Option("--verify", help="Compare it with PyTorch, and keep the report in it.")] = False,
     upload_repo: Annotated[str | None, Option(metavar="USER/NAME", help="Then upload it to the hub.")] = None,
     private: Private = False,
     dry_run: DryRun = False,
 ) -> None:
     """Convert a Hugging Face checkpoint to a directory that loads without transformers or torch."""
     from mlx_rerank.convert import convert
+    from mlx_rerank.reference import require_reference
     from mlx_rerank.upload import require_login, require_repo_id
 
     if upload_repo is not None:  # checked first, because a conversion takes long
@@ -49,11 +51,15 @@ def convert(
         packing = {"target_bits": q_target_bits}
     elif quantize:
         packing = _packings(q_mode, *chosen)
+    if verify:
+        require_reference()
     if upload_repo is not None and not dry_run:
         require_login(upload_repo)
     target = convert(hf_path, mlx_path, dtype=dtype, revision=revision, **packing, name=upload_repo)
     size = sum(path.stat().st_size for path in target.iterdir())
     typer.echo(f"wrote {target} ({size / 1e6:.1f} MB)", err=True)
+    if verify:
+        _verify(target, hf_path, revision)
     if upload_repo is not None:
         upload(target, upload_repo, private, dry_run)
 
@@ -77,6 +83,19 @@ def upload(
         typer.echo(f"{size:>15,}  {name}")
     card = files["README.md"]
     typer.echo(f"\n{card.decode() if isinstance(card, bytes) else card}")
+
+
+def _verify(directory: Path, source: str, revision: str | None) -> None:
+    """Compare a conversion with its source, and keep the report in it; leave with 1 where it does not pass."""
+    from mlx_rerank.display import print_report
+    from mlx_rerank.verify import store, verify
+
+    report = verify(directory, against=source, against_revision=revision)
+    store(report, directory)
+    print_report(report, as_json=False)
+    if not report.passed:
+        typer.echo(f"mlx-rerank: {directory} is kept, with this report in it", err=True)
+        raise typer.Exit(1)
 
 
 def _packings(

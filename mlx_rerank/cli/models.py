@@ -1,11 +1,12 @@
-"""The commands about models themselves: info and audit."""
+"""The commands about models themselves: info, audit and verify."""
 
 from typing import Annotated
 
 import typer
 from typer import Argument, Option
 
-from mlx_rerank.cli.options import AsJson, Revision
+from mlx_rerank.cli.options import AsJson, Device, Dtype, MaxLength, Revision
+from mlx_rerank.inputs import read_pairs
 
 
 def info(
@@ -39,4 +40,34 @@ def audit(
     cells = audit_checkpoint(model, dtype=dtype, revision=revision)
     print_audit(cells, as_json=as_json)
     if any(cell.report.violations for cell in cells):
+        raise typer.Exit(1)
+
+
+def verify(
+    model: Annotated[str, Argument(help="mini, a hub id, or a directory.")] = "mini",
+    against: Annotated[str | None, Option(help="Whose weights PyTorch runs; the model's own by default.")] = None,
+    pairs: Annotated[str | None, Option(metavar="FILE|-", help="As for score; the package's samples if none.")] = None,
+    dtype: Dtype = None,
+    device: Device = None,
+    max_length: MaxLength = None,
+    tolerance: Annotated[float | None, Option(help="Largest |delta logit|; by the dtype if none.")] = None,
+    revision: Revision = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a model on MLX with PyTorch; exit code 1 where they differ too much (extra: reference)."""
+    from mlx_rerank.display import print_report
+    from mlx_rerank.verify import verify
+
+    report = verify(
+        model,
+        against=against,
+        pairs=read_pairs(pairs) if pairs else None,
+        dtype=dtype,
+        device=device,
+        max_length=max_length,
+        tolerance=tolerance,
+        revision=revision,
+    )
+    print_report(report, as_json=as_json)
+    if not report.passed:
         raise typer.Exit(1)

@@ -1,6 +1,5 @@
 """What a forward pass computes: every operation with the module it belongs to, found without computing anything."""
 
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,8 +11,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from mlx_rerank.errors import InputError, RerankError
-
-_patching = threading.RLock()  # patches of two traces must come off in the order opposite to that in which they went on
+from mlx_rerank.patching import Patch, patched
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,7 @@ def trace(model: nn.Module, whole: Iterable[str], arguments: Sequence[Any], keyw
 
     given = _arrays((tuple(arguments), dict(keywords)))
     calls = _Calls({id(module): path for path, module in model.named_modules()})
-    with calls.recorded({type(module) for module in model.modules()}, whole):
+    with patched(calls.patches({type(module) for module in model.modules()}, whole)):
         try:
             mx.export_function(events.append, forward, *given, **dict(tree_flatten(parameters)))
         except RerankError:
@@ -122,30 +120,11 @@ class _Calls:
         self.raised: tuple[Exception | None, str] = None, ""  # the last error, and the innermost call it came from
         self._paths = paths
         self._open = [0]  # numbers of the calls that have not returned
-        self._thread = threading.get_ident()
 
-    @contextmanager
-    def recorded(self, kinds: Iterable[type], whole: Iterable[str]) -> Iterator[None]:
-        """Record calls of modules of some classes, and of functions, which hide what they are made of."""
-        patches: list[tuple[Any, str, Any]] = [(kind, "__call__", self._of_module) for kind in kinds]
-        patches += [(mx.fast if hasattr(mx.fast, f) else mx, f, partial(self._of_function, f)) for f in whole]
-        with _patching:
-            originals = [getattr(owner, name) for owner, name, _ in patches]
-            try:
-                for (owner, name, wrapper), original in zip(patches, originals, strict=True):
-                    setattr(owner, name, self._here_only(wrapper(original), original))
-                yield
-            finally:
-                for (owner, name, _), original in zip(patches, originals, strict=True):
-                    setattr(owner, name, original)
-
-    def _here_only(self, wrapped: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a function that is wrapped in this thread only: another one may be computing."""
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            return (wrapped if threading.get_ident() == self._thread else original)(*args, **kwargs)
-
-        return call
+    def patches(self, kinds: Iterable[type], whole: Iterable[str]) -> list[Patch]:
+        """Return what records calls of modules of some classes, and of functions, which hide what they are made of."""
+        functions = [(mx.fast if hasattr(mx.fast, f) else mx, f, partial(self._of_function, f)) for f in whole]
+        return [*((kind, "__call__", self._of_module) for kind in kinds), *functions]
 
     def _of_module(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap a module's call."""

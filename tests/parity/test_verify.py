@@ -1,0 +1,198 @@
+"""The parity report: it passes a sound model, and says what is wrong with a damaged one."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+from checkpoints import TINY, random_tensors, write_checkpoint
+
+from mlx_rerank import verify as module
+from mlx_rerank.config import Quantization
+from mlx_rerank.convert import convert
+from mlx_rerank.errors import InputError
+from mlx_rerank.samples import sample_pairs
+from mlx_rerank.verify import store, verify
+
+SHORT = [pair for pair in sample_pairs() if len(pair[1]) < 200]
+FEW = [("what is a panda", "the bear"), ("what is a panda", "er"), ("熊", "a bear is the panda"), ("the", "")]
+
+
+def test_the_embedded_model_in_float32() -> None:
+    report = verify("mini", dtype="float32", device="cpu")
+    print(dict(report.rows()))
+    assert report.passed
+    assert report.fidelity is not None
+    assert report.fidelity.max_logit <= 1e-4
+    assert report.fidelity.pairs == len(sample_pairs())
+    assert report.fidelity.tau == pytest.approx(1)
+    assert report.different_tokens == 0
+    assert list(report.drifts) == ["embeddings", *(f"layers.{n}" for n in range(6))]
+    assert 0 < max(report.drifts.values()) < 1e-4
+    assert 10 < report.peak.value < 1000
+    assert report.peak.path.startswith("layers.")
+
+
+def test_the_embedded_model_in_float16() -> None:
+    report = verify("mini", pairs=SHORT[::2], dtype="float16", device="cpu")
+    print(dict(report.rows()))
+    assert report.passed
+    assert report.fidelity is not None
+    assert report.fidelity.tau is not None
+    assert 1e-4 < report.fidelity.max_logit <= 2e-2
+    assert report.fidelity.tau >= 0.99
+
+
+@pytest.fixture(scope="module")
+def converted(mini_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return convert(mini_directory, tmp_path_factory.mktemp("converted") / "model")
+
+
+@pytest.fixture
+def damaged(converted: Path, tmp_path: Path) -> Callable[[str, Callable[[mx.array], mx.array]], Path]:
+    """Return a copy of the converted model in which one parameter is changed."""
+
+    def damage(name: str, change: Callable[[mx.array], mx.array]) -> Path:
+        target = tmp_path / "damaged"
+        shutil.copytree(converted, target)
+        tensors = mx.load(str(target / "model.safetensors"))
+        assert isinstance(tensors, dict)
+        tensors[name] = change(tensors[name])
+        mx.eval(tensors)  # before the file that they are read from is written
+        mx.save_safetensors(str(target / "model.safetensors"), tensors)
+        return target
+
+    return damage
+
+
+def test_a_corrupted_layer_is_named(damaged: Callable[..., Path], mini_directory: Path) -> None:
+    target = damaged("layers.3.down_proj.weight", lambda weight: weight[::-1])
+    report = verify(target, against=mini_directory, pairs=SHORT[::6], device="cpu")
+    assert not report.passed
+    assert report.first_drift == "layers.3"
+    assert report.fidelity is not None
+    assert report.fidelity.max_logit > 0.1
+    assert any("hidden states drift from layers.3 on" in problem for problem in report.problems)
+    assert any("largest |delta logit|" in problem for problem in report.problems)
+    assert "FAILED" in dict(report.rows())["result"]
+
+
+def test_a_layer_of_nan_is_named(damaged: Callable[..., Path], mini_directory: Path) -> None:
+    target = damaged("layers.2.attention.out_proj.bias", lambda bias: bias * float("nan"))
+    report = verify(target, against=mini_directory, pairs=FEW, device="cpu")
+    assert report.first_drift == "layers.2"
+    assert report.fidelity is None
+    assert report.error is not None
+    assert report.error.startswith("MLX: ")
+    assert report.peak.value == float("inf")
+    json.dumps(report.to_dict())
+    alone = verify(target, pairs=FEW, device="cpu")  # the reference has the same weights
+    assert not alone.passed
+    assert alone.first_drift == "layers.2"
+
+
+def test_another_tokenizer_is_noticed(converted: Path, mini_directory: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    shutil.copytree(converted, target)
+    tokenizer = json.loads((target / "tokenizer.json").read_text(encoding="utf-8"))
+    tokenizer["normalizer"] = None
+    (target / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    pairs = [("what is ﬁne?", "① ｆｕｌｌ ｗｉｄｔｈ"), ("plain", "text")]
+    report = verify(target, against=mini_directory, pairs=pairs, device="cpu")
+    assert report.different_tokens == 1
+    assert any("1 pairs are tokenised otherwise" in problem for problem in report.problems)
+
+
+def test_packed_weights_may_be_further_from_their_source_than_from_themselves(tmp_path: Path, tiny: Path) -> None:
+    target = convert(tiny, tmp_path / "target", layers=Quantization(32, 8, "affine"))
+    itself, source = verify(target, pairs=FEW, dtype="float32"), verify(target, pairs=FEW, against=tiny)
+    assert (itself.tolerance.logit, source.tolerance.logit) == (1e-4, 0.25)
+    assert itself.fidelity is not None
+    assert source.fidelity is not None
+    assert itself.fidelity.max_logit < 1e-4 < source.fidelity.max_logit
+    assert itself.passed
+    assert not verify(target, pairs=FEW, against=tiny, tolerance=1e-6).passed
+
+
+def test_an_activation_beyond_float16_is_told(tmp_path: Path) -> None:
+    tensors = random_tensors(TINY)
+    tensors["roberta.encoder.layer.1.intermediate.dense.weight"] *= 60000
+    tensors["roberta.encoder.layer.1.output.dense.weight"] /= 60000
+    source = write_checkpoint(tmp_path / "large", tensors=tensors)
+    report = verify(source, pairs=FEW, dtype="float32", device="cpu")
+    assert report.passed
+    assert report.peak.path in ("layers.1.up_proj", "layers.1.down_proj")
+    assert report.peak.float16_share > 1
+    assert not verify(source, pairs=FEW, dtype="float16", device="cpu").passed
+
+
+def test_published_logits_are_compared(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = verify(tiny, pairs=FEW, dtype="float32")
+    assert honest.published == ()
+    monkeypatch.setitem(module.PUBLISHED, str(tiny), {FEW[0]: 1000.0})
+    report = verify(str(tiny), pairs=FEW, dtype="float32")
+    assert [one.expected for one in report.published] == [1000.0]
+    assert any(problem.startswith("published 1000.0000, found") for problem in report.problems)
+
+
+def test_the_report_is_kept_in_the_directory_and_its_card(tiny: Path, tmp_path: Path) -> None:
+    target = convert(tiny, tmp_path / "target")
+    card = (target / "README.md").read_text(encoding="utf-8")
+    report = verify(target, against=tiny, pairs=FEW)
+    store(report, target)
+    once = (target / "README.md").read_text(encoding="utf-8")
+    store(report, target)
+    assert (target / "README.md").read_text(encoding="utf-8") == once  # replaced, not repeated
+    assert once.startswith(card.rstrip())
+    assert "## Verified against PyTorch" in once
+    assert str(tmp_path) not in once
+    kept = json.loads((target / "verification.json").read_text(encoding="utf-8"))
+    assert kept["passed"] is True
+    assert kept["fidelity"]["pairs"] == len(FEW)
+    assert {path.name for path in target.iterdir()} == {
+        "README.md", "config.json", "model.safetensors", "tokenizer.json", "verification.json"
+    }  # fmt: skip
+
+
+def test_no_pairs(tiny: Path) -> None:
+    with pytest.raises(InputError, match="there are no pairs"):
+        verify(tiny, pairs=[])
+
+
+def cli(*arguments: str, blocked: str | None = None) -> subprocess.CompletedProcess[str]:
+    block = f"import sys; sys.modules[{blocked!r}] = None; " if blocked else ""
+    code = f"{block}from mlx_rerank.cli import main; main({list(arguments)!r})"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300)
+
+
+def test_the_command_line(damaged: Callable[..., Path], mini_directory: Path, tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text("what is a panda?\tA bear.\nwhat is a panda?\tIt rains.\n")
+    sound = cli("verify", "mini", "--pairs", str(pairs), "--device", "cpu", "--dtype", "float32", "--json")
+    assert sound.returncode == 0, sound.stderr
+    assert json.loads(sound.stdout)["fidelity"]["pairs"] == 2
+    target = damaged("layers.4.up_proj.weight", lambda weight: weight * 0)
+    broken = cli("verify", str(target), "--against", str(mini_directory), "--pairs", str(pairs))
+    assert broken.returncode == 1
+    assert "hidden states drift from layers.4 on" in broken.stdout
+
+
+def test_converting_with_verification(tiny: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    done = cli("convert", "--hf-path", str(tiny), "--mlx-path", str(target), "--verify")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads((target / "verification.json").read_text())["reference"].endswith("weights of tiny")
+    assert "passed" in done.stdout
+
+
+@pytest.mark.parametrize("blocked", ["torch", "scipy"])
+def test_without_the_extra_nothing_is_begun(tiny: Path, tmp_path: Path, blocked: str) -> None:
+    done = cli("convert", "--hf-path", str(tiny), "--mlx-path", str(tmp_path / "target"), "--verify", blocked=blocked)
+    assert done.returncode == 1
+    assert f"this needs {blocked}, which is not installed: pip install 'mlx-rerank[reference]'" in done.stderr
+    assert not (tmp_path / "target").exists()
+    assert cli("verify", "mini", blocked=blocked).returncode == 1
