@@ -39,6 +39,7 @@ class Reranker:
         device: str | None = None,
         max_length: int | None = None,
         token_budget: int | None = None,
+        deterministic: bool = False,
         revision: str | None = None,
         cache_dir: str | Path | None = None,
     ) -> None:
@@ -52,6 +53,9 @@ class Reranker:
             max_length: most tokens of a pair, special tokens included; 512, or the model's limit where that is less,
                 if None.
             token_budget: most padded tokens computed at once; 4096 if None. More needs more memory.
+            deterministic: compute every pair in a batch of its own, unpadded, so that its logit depends on nothing but
+                the pair, bit for bit. Otherwise the pairs beside it decide the shapes that are multiplied, and with
+                them the order of sums: in float32 a logit moves by 1e-5 at most (tests/test_invariance.py).
             revision: branch, tag or commit of a hub model.
             cache_dir: where hub downloads are kept.
 
@@ -72,6 +76,7 @@ class Reranker:
         default_length = min(DEFAULT_MAX_LENGTH, self.config.max_length)
         self.max_length = self._checked_length(default_length if max_length is None else max_length)
         self.token_budget = DEFAULT_TOKEN_BUDGET if token_budget is None else token_budget
+        self.deterministic = deterministic
         plan_batches(np.array([]), self.token_budget)  # refuses a bad budget now, not at the first score
         self.encoder = PairEncoder.from_directory(checkpoint.directory, self.config)
         self.engine = Engine(checkpoint, mlx_dtype, mlx_device)
@@ -181,7 +186,7 @@ class Reranker:
             require_whole_number("batch_size", batch_size)
         checked = check_pairs(pairs)
         encoded = self.encoder.encode(checked, limits)
-        batches = plan_batches(encoded.lengths, self.token_budget, batch_size)
+        batches = plan_batches(encoded.lengths, self.token_budget, 1 if self.deterministic else batch_size)
         padded = (pad([encoded.sequences[i] for i in batch], self.config.pad_token_id) for batch in batches)
         distinct = np.empty(len(encoded.sequences), dtype=np.float32)
         quiet = None if show_progress is None else not show_progress

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from mlx_rerank.cli.options import AsJson, Device, Dtype, MaxLength, Model, Raw, Reference, Revision
+from mlx_rerank.cli.options import AsJson, Deterministic, Device, Dtype, MaxLength, Model, Raw, Reference, Revision
 from mlx_rerank.errors import InputError
 from mlx_rerank.inputs import InputFormat, read_documents, read_pairs
 
@@ -25,6 +25,7 @@ def rank(
     device: Device = None,
     max_length: MaxLength = None,
     revision: Revision = None,
+    deterministic: Deterministic = False,
     raw: Raw = False,
     as_json: AsJson = False,
     reference: Reference = False,
@@ -35,7 +36,7 @@ def rank(
     documents = read_documents(files or [], form)
     if not documents:
         raise InputError("there are no documents: give a file, or write one document a line to standard input")
-    reranker = _reranker(reference, model, dtype, device, max_length, revision)
+    reranker = _reranker(reference, model, dtype, device, max_length, revision, deterministic)
     ranking = reranker.rank(query, documents, top_n=top_n, raw_scores=raw)
     display.print_ranking(ranking, as_json=as_json, raw_scores=raw)
 
@@ -47,6 +48,7 @@ def score(
     device: Device = None,
     max_length: MaxLength = None,
     revision: Revision = None,
+    deterministic: Deterministic = False,
     raw: Raw = False,
     reference: Reference = False,
 ) -> None:
@@ -57,23 +59,38 @@ def score(
     pairs = read_pairs(file)
     if not pairs:
         raise InputError(f"{file} holds no pairs")
-    scored = _reranker(reference, model, dtype, device, max_length, revision).logits(pairs)
+    scored = _reranker(reference, model, dtype, device, max_length, revision, deterministic).logits(pairs)
     scores = scored.logits if raw else sigmoid(scored.logits)
     for value, cut in zip(scores.tolist(), scored.truncated_tokens.tolist(), strict=True):
         print_json({"score": value, "truncated_tokens": cut})
 
 
 def _reranker(
-    reference: bool, model: str, dtype: str | None, device: str | None, max_length: int | None, revision: str | None
+    reference: bool,
+    model: str,
+    dtype: str | None,
+    device: str | None,
+    max_length: int | None,
+    revision: str | None,
+    deterministic: bool,
 ) -> "Reranker | ReferenceReranker":
     """Return the reranker that a command asks for: MLX's, or PyTorch's."""
     if not reference:
         from mlx_rerank.reranker import Reranker
 
-        return Reranker(model, dtype=dtype, device=device, max_length=max_length, revision=revision)
+        return Reranker(
+            model,
+            dtype=dtype,
+            device=device,
+            max_length=max_length,
+            revision=revision,
+            deterministic=deterministic,
+        )
     from mlx_rerank.hub import resolve
     from mlx_rerank.reference import ReferenceReranker
 
+    if deterministic:
+        raise InputError("--deterministic is about MLX: leave it or --reference out")
     if device is not None:
         raise InputError(f"--device {device} has no effect with --reference, which runs on the CPU")
     return ReferenceReranker(resolve(model, revision=revision), max_length=max_length, dtype=dtype or "float32")
