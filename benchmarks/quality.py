@@ -210,7 +210,8 @@ def table(rows: dict[str, dict[str, Any]], groups: list[str]) -> str:
         cells = [name, *(f"{row[key] / 1e6:.1f}" if key in row else "" for key in ("bytes", "resident_bytes"))]
         near = row.get("fidelity")
         cells += [f"{near['mean_logit']:.2g}, {near['max_logit']:.2g}"] if near else [""]
-        cells += [f"{near[key]:.4f}" for key in ("tau", "top10_overlap")] if near else ["", ""]
+        shares = [near[key] for key in ("tau", "top10_overlap")] if near else [None, None]
+        cells += ["" if share is None else f"{share:.4f}" for share in shares]
         for group in groups:
             value, origin = row["ndcg"].get(group), base.get(group)
             delta = f" ({value - origin:+.4f})" if near and value is not None and origin is not None else ""

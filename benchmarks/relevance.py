@@ -70,8 +70,8 @@ def read_cross_lingual(directory: Path, asked: str, told: str, queries: int) -> 
             candidates.setdefault(row["query-id"], {})[row["corpus-id"]] = 0.0
     chosen = _sample(directory / asked, list(texts), queries)
     return Task(
-        name=f"xquad {asked}-{told}",
-        group="xquad cross-lingual",
+        name=f"{directory.name} {asked}-{told}",
+        group=f"{directory.name} cross-lingual",
         queries={query: texts[query] for query in chosen},
         documents=_texts(directory / told / "corpus.jsonl"),
         first_stage={query: candidates[query] for query in chosen},

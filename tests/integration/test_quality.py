@@ -1,0 +1,86 @@
+"""benchmarks/quality.py on small sets: what it reads, what it measures, and that it goes on where it stopped."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from checkpoints import tiny_tokenizer, write_checkpoint
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+DOCUMENTS = {
+    "d1": "the panda is a bear", "d2": "rain falls on the plain", "d3": "bamboo is what the panda eats",
+    "d4": "a bear in the zoo", "d5": "the moon is far", "d6": "trains run on rails",
+}  # fmt: skip
+QUERIES = {"q1": "what is the panda", "q2": "the bear in the zoo", "q3": "how far is the moon"}
+RELEVANT = {"q1": {"d1": 2, "d3": 1}, "q2": {"d4": 1}, "q3": {"d5": 1, "d6": 0}}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with one set in the BEIR layout, and one in two languages with candidates given."""
+    root = tmp_path_factory.mktemp("data")
+    for directory in (root / "own", root / "cross" / "de", root / "cross" / "en"):
+        directory.mkdir(parents=True)
+        for name, texts in (("corpus", DOCUMENTS), ("queries", QUERIES)):
+            rows = [json.dumps({"_id": key, "text": text, "lang": "en"}) for key, text in texts.items()]
+            (directory / f"{name}.jsonl").write_text("\n".join(rows) + "\n")
+        judged = [f"{query}\t{d}\t{grade}" for query, grades in RELEVANT.items() for d, grade in grades.items()]
+        (directory / "qrels.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *judged]) + "\n")
+    candidates = [f"{query}\t{document}" for query in QUERIES for document in DOCUMENTS]
+    (root / "cross" / "cross_candidates20.tsv").write_text("\n".join(["query-id\tcorpus-id", *candidates]) + "\n")
+    return root
+
+
+def run(model: Path, data: Path, work: Path, *arguments: str) -> tuple[dict, str]:
+    command = [sys.executable, str(BENCHMARKS / "quality.py"), str(model), str(data), "--sets", "own", "cross"]
+    command += ["--work", str(work / "work"), "--out", str(work / "out.json"), "--max-length", "60", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return json.loads((work / "out.json").read_text()), done.stdout
+
+
+def ndcg(run: dict[str, dict[str, float]]) -> float:
+    """Return nDCG@10 worked out by its definition, with linear gains as trec_eval has them."""
+    found = []
+    for query, grades in RELEVANT.items():
+        ranking = sorted(run[query], key=lambda document: -run[query][document])
+        best = sorted(grades.values(), reverse=True)
+        gain, ideal = (
+            sum(value / math.log2(i + 2) for i, value in enumerate(values))
+            for values in ([grades.get(document, 0) for document in ranking[:10]], best)
+        )
+        found.append(gain / ideal)
+    return sum(found) / len(found)
+
+
+def test_a_small_run(data: Path, tmp_path: Path) -> None:
+    model = write_checkpoint(tmp_path / "model", tokenizer=tiny_tokenizer())
+    variants = ["--variants", "reference", "float32", "8-bit", "2-bit"]
+    result, table = run(model, data, tmp_path, *variants)
+    assert list(result["rows"]) == ["BM25", *variants[1:]]
+    assert result["rows"]["BM25"]["ndcg"]["own"] > 0.9  # the words are those of the answers
+    assert "cross cross-lingual" not in result["rows"]["BM25"]["ndcg"]
+
+    single, two = result["rows"]["float32"], result["rows"]["2-bit"]
+    assert single["fidelity"]["max_logit"] < 1e-4
+    assert single["fidelity"]["tau"] == pytest.approx(1)
+    assert single["ndcg"] == pytest.approx(result["rows"]["reference"]["ndcg"])
+    assert two["fidelity"]["max_logit"] > 0.1
+    assert two["bytes"] < result["rows"]["8-bit"]["bytes"] < single["bytes"]
+    assert abs(two["resident_bytes"] - two["bytes"]) < 4096  # but for the file's header
+    assert two["pairs_scored"] == single["pairs_scored"] > 40
+
+    kept = tmp_path / "work" / "logits" / "2-bit"
+    lines = next(kept.glob("cross-de-en*")).read_text().splitlines()
+    logits = {row["query"]: row["logits"] for row in map(json.loads, lines)}
+    assert {query: set(found) for query, found in logits.items()} == {query: set(DOCUMENTS) for query in QUERIES}
+    assert two["ndcg"]["cross de-en"] == pytest.approx(ndcg(logits), abs=1e-6)
+    assert table.count("\n") == 2 + len(result["rows"])
+    assert "| 8-bit |" in table
+
+    again, _ = run(model, data, tmp_path, *variants)
+    assert again["rows"]["2-bit"]["pairs_scored"] == 0
+    assert again["rows"]["2-bit"]["ndcg"] == two["ndcg"]
