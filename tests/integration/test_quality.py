@@ -70,8 +70,8 @@ def test_a_small_run(data: Path, tmp_path: Path) -> None:
     assert single["ndcg"] == pytest.approx(result["rows"]["reference"]["ndcg"])
     assert two["fidelity"]["max_logit"] > 0.1
     assert two["bytes"] < result["rows"]["8-bit"]["bytes"] < single["bytes"]
-    assert abs(two["resident_bytes"] - two["bytes"]) < 4096  # but for the file's header
-    assert two["pairs_scored"] == single["pairs_scored"] > 40
+    assert abs(two["resident_bytes"] - two["bytes"]) < 8192  # but for the file's header
+    assert two["pairs_scored"] == single["pairs_scored"] > 36  # two languages of 18, and what BM25 finds
 
     kept = tmp_path / "work" / "logits" / "2-bit"
     lines = next(kept.glob("cross-de-en*")).read_text().splitlines()
