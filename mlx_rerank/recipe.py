@@ -50,7 +50,7 @@ def measured_recipe(model: CrossEncoder, batches: Sequence[Batch], target: float
     parts = [(WORDS,), *(layer_paths(n) for n in range(model.config.num_hidden_layers))]
     expected = _logits(model, batches)
     options = [
-        _choices(model, part, batches, expected, scale_bits)
+        choices_for(model, part, batches, expected, scale_bits)
         for part in tqdm(parts, desc="Measuring", unit="part", disable=None, leave=False)
     ]
     weights = sum(_weight(model, path).size for part in parts for path in part)
@@ -69,10 +69,18 @@ def measured_recipe(model: CrossEncoder, batches: Sequence[Batch], target: float
     return {path: choice.packing for part, choice in zip(parts, chosen, strict=True) for path in part}
 
 
-def _choices(
+def choices_for(
     model: CrossEncoder, part: tuple[str, ...], batches: Sequence[Batch], expected: np.ndarray, scale_bits: int
 ) -> list[Choice]:
-    """Pack one part in every way that fits its shape, and measure each; the largest first."""
+    """Pack one part in every way that fits its shape, and measure each; the largest first.
+
+    Args:
+        model: as in `measured_recipe`.
+        part: module paths.
+        batches: calibration pairs.
+        expected: their logits, float64 [N].
+        scale_bits: of a scale or a bias.
+    """
     originals = {path: _weight(model, path) for path in part}
     seen = mx.array(np.unique(np.concatenate([np.array(ids).ravel() for ids, _ in batches])))
     count, choices = sum(weight.size for weight in originals.values()), []

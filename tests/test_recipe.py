@@ -16,7 +16,7 @@ from mlx_rerank.convert import convert
 from mlx_rerank.errors import InputError
 from mlx_rerank.models.xlm_roberta import CrossEncoder
 from mlx_rerank.quantize import WORDS, Recipe, layer_paths
-from mlx_rerank.recipe import measured_recipe
+from mlx_rerank.recipe import choices_for, measured_recipe
 
 CONFIG = TINY | {"num_hidden_layers": 3}
 BATCHES = [
@@ -34,6 +34,7 @@ def lopsided(tmp_path_factory: pytest.TempPathFactory) -> Path:
             tensors[name] = np.zeros_like(value)
     steps = np.random.default_rng(0).integers(-8, 8, (120, 2, 32))
     steps[..., 0] = -8
+    steps[..., 1:] = np.minimum(steps[..., 1:], 6)  # never the step that would give the scale away
     tensors["roberta.embeddings.word_embeddings.weight"] = (steps / 64).reshape(120, 64).astype(np.float32)
     return write_checkpoint(tmp_path_factory.mktemp("lopsided") / "model", CONFIG, tensors)
 
@@ -58,6 +59,14 @@ def test_the_target_is_met_and_bits_go_where_they_are_needed(model: CrossEncoder
         assert {recipe[path].bits for path in layer_paths(1)} == {2}  # zeros come back from any packing
     if 4 <= target < 8:
         assert recipe[layer_paths(0)[0]].bits >= 4
+
+
+def test_embeddings_on_a_grid_cost_nothing(model: CrossEncoder) -> None:
+    expected = np.concatenate([np.array(model(ids, mask)) for ids, mask in BATCHES]).astype(np.float64)
+    choices = choices_for(model, (WORDS,), BATCHES, expected, 16)
+    errors = {(choice.packing.bits, choice.packing.group_size): choice.error for choice in choices}
+    assert errors[4, 32] < 1e-10 < errors[5, 64] < errors[2, 64]
+    assert [choice.size for choice in choices] == sorted((choice.size for choice in choices), reverse=True)
 
 
 def test_the_model_is_left_as_it_was(model: CrossEncoder) -> None:

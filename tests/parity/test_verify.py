@@ -33,8 +33,8 @@ def test_the_embedded_model_in_float32() -> None:
     assert report.different_tokens == 0
     assert list(report.drifts) == ["embeddings", *(f"layers.{n}" for n in range(6))]
     assert 0 < max(report.drifts.values()) < 1e-4
-    assert 10 < report.peak.value < 1000
-    assert report.peak.path.startswith("layers.")
+    assert report.peak.path == "layers.2.output_norm"  # what it is given: the sum of two larger than either
+    assert report.peak.value == pytest.approx(227.6, abs=0.1)
 
 
 def test_the_embedded_model_in_float16() -> None:
@@ -195,4 +195,6 @@ def test_without_the_extra_nothing_is_begun(tiny: Path, tmp_path: Path, blocked:
     assert done.returncode == 1
     assert f"this needs {blocked}, which is not installed: pip install 'mlx-rerank[reference]'" in done.stderr
     assert not (tmp_path / "target").exists()
-    assert cli("verify", "mini", blocked=blocked).returncode == 1
+    alone = cli("verify", "mini", blocked=blocked)
+    assert (alone.returncode, alone.stdout) == (1, "")
+    assert alone.stderr.startswith(f"mlx-rerank: this needs {blocked}")
