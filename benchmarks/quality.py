@@ -5,7 +5,8 @@
 MODEL is a Hugging Face checkpoint in full precision, DATA a directory of test sets in the BEIR layout. Every variant is
 converted by the real converter and scored by the real Reranker, each in a process of its own. Packed weights are
 unpacked on a CPU and computed in float32, so that there a packed row shows what the packing alone costs. Logits are
-kept in the work directory query by query: a run that was interrupted goes on where it stopped.
+kept in the work directory query by query, under the model's name: a run that was interrupted goes on where it stopped.
+Give another one after a change of the converter.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from relevance import Run, Task, bm25, ndcg, read_tasks
 
 from mlx_rerank.config import Quantization
 from mlx_rerank.fidelity import compare
+from mlx_rerank.hub import public_name
 
 REFERENCE, EMBEDDINGS = "reference", Quantization(32, 4, "affine")
 PACKINGS = {  # of the encoder; the embeddings are packed to 4 bits in groups of 32 beside each
@@ -58,6 +60,11 @@ class Settings:
     depth: dict[str, int]
     max_length: int
 
+    @property
+    def kept(self) -> Path:
+        """Where this model's conversions and logits are."""
+        return Path(self.work) / public_name(self.model).replace("/", "--")
+
     def tasks(self) -> list[Task]:
         """Read the test sets."""
         return read_tasks(Path(self.data), self.sets, self.queries, self.depth)
@@ -73,6 +80,7 @@ def measure(settings: Settings, variant: str) -> tuple[str, dict[str, Any]]:
         waiting = [query for query in task.first_stage if query not in done]
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
+            file.truncate(sum(len(line) for line in _whole_lines(path)))
             for start in range(0, len(waiting), QUERIES_AT_A_TIME):
                 chosen = waiting[start : start + QUERIES_AT_A_TIME]
                 for query, logits in _score(scorer, task, chosen):
@@ -103,7 +111,7 @@ def _scorer(settings: Settings, variant: str) -> tuple[dict[str, Any], Any]:
         return {}, lambda pairs: reference.logits(pairs, batch_size=32).logits
     from mlx_rerank import Reranker
 
-    directory = Path(settings.work) / "models" / variant.replace(" ", "-")
+    directory = settings.kept / "models" / variant.replace(" ", "-")
     if not directory.exists():
         _convert(settings.model, directory, variant)
     facts: dict[str, Any] = {
@@ -184,17 +192,19 @@ def _logits_path(settings: Settings, variant: str, task: Task) -> Path:
     """Return where a variant's logits of a task are kept."""
     depth = max(map(len, task.first_stage.values()))
     name = f"{task.name} {settings.max_length} tokens, {depth} candidates.jsonl"
-    return Path(settings.work) / "logits" / variant.replace(" ", "-") / name.replace(" ", "-")
+    return settings.kept / "logits" / variant.replace(" ", "-") / name.replace(" ", "-")
 
 
 def _read_logits(path: Path) -> dict[str, dict[str, float]]:
-    """Read logits by query and document; a line that was cut short ends the file."""
-    kept: dict[str, dict[str, float]] = {}
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
-            kept[row["query"]] = row["logits"]
-    return kept
+    """Read logits by query and document."""
+    rows = map(json.loads, _whole_lines(path))
+    return {row["query"]: row["logits"] for row in rows}
+
+
+def _whole_lines(path: Path) -> list[bytes]:
+    """Return the lines of a file that were written to their end."""
+    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+    return [line for line in lines if line.endswith(b"\n")]
 
 
 def table(rows: dict[str, dict[str, Any]], groups: list[str]) -> str:

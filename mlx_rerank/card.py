@@ -68,7 +68,8 @@ def model_card(config: Mapping[str, Any], source_card: Path, *, name: str, packi
 
 def renamed(card: str, name: str) -> str:
     """Return a model card under another name: in its headline and its first example, and nowhere else."""
-    *header, body = card.split("\n---\n", 1)  # a comment in the header looks like a headline
-    body = re.sub(r"^# .*", f"# {name}", body, count=1, flags=re.MULTILINE)
-    body = re.sub(r'Reranker\(".*?"\)', f'Reranker("{name}")', body, count=1)
-    return "\n---\n".join([*header, body])
+    header, mark, body = card.partition("\n---\n") if card.startswith("---\n") else ("", "", card)
+    text, fence, code = body.partition("```")  # a comment in code, or in the header, looks like a headline
+    text = re.sub(r"^# .*", lambda _: f"# {name}", text, count=1, flags=re.MULTILINE)
+    body = re.sub(r'Reranker\(".*?"\)', lambda _: f'Reranker("{name}")', text + fence + code, count=1)
+    return header + mark + body

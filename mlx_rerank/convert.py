@@ -22,7 +22,7 @@ from mlx_rerank.errors import CheckpointError, InputError, OutputError, OutputEx
 from mlx_rerank.models import REGISTRY
 from mlx_rerank.pairs import Limits, PairEncoder
 from mlx_rerank.quantize import Recipe, check_recipe, describe_recipe, quantize, uniform_recipe
-from mlx_rerank.recipe import measured_recipe
+from mlx_rerank.recipe import check_target, measured_recipe
 from mlx_rerank.samples import sample_pairs
 
 _CALIBRATION_TOKENS = 100  # of a pair; longer ones cost more than they tell
@@ -49,8 +49,8 @@ def convert(
         revision: branch, tag or commit of a hub model.
         layers: how the encoder's matrices are packed; not at all if None.
         embeddings: how the word embeddings are packed; not at all if None.
-        target_bits: pack each layer, and the embeddings, as far as the scores of sample pairs bear it, to this many
-            bits a weight on average, scales included. It takes the place of the two above, and some minutes.
+        target_bits: pack each layer, and the embeddings, as far as the scores of sample pairs bear it, to at most this
+            many bits a weight on average, scales included. It takes the place of the two above, and some minutes.
         name: what the model card calls the model; as the directory if None.
 
     Returns:
@@ -63,7 +63,8 @@ def convert(
         UnsupportedModelError: it is not a single-label XLM-RoBERTa cross-encoder.
         WeightsError: its tensors do not match its config.json.
         OutputError: mlx_path exists or cannot be written.
-        InputError: the dtype or a packing is unknown.
+        InputError: the dtype or a packing is unknown, or target_bits cannot be met.
+        NonFiniteScoreError: packing was to be measured, and the model's own logits are not finite.
         MissingDependencyError: the source is a pytorch_model.bin and torch is not installed.
     """
     target = Path(mlx_path).expanduser()
@@ -79,6 +80,7 @@ def convert(
     recipe = uniform_recipe(checkpoint.config, layers, embeddings)
     check_recipe(recipe, checkpoint.config)
     if target_bits is not None:
+        check_target(checkpoint.config, target_bits)
         recipe = _measured(checkpoint, encoder, target_bits, scale_bits=8 * mlx_dtype.size)
 
     model = REGISTRY[checkpoint.raw["model_type"]](checkpoint.config)

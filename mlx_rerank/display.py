@@ -87,7 +87,7 @@ def print_report(report: ParityReport, *, as_json: bool) -> None:
 
 def print_json(row: Mapping[str, Any]) -> None:
     """Print one JSON object on a line of its own, in UTF-8 whatever the locale."""
-    sys.stdout.buffer.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
+    sys.stdout.buffer.write(json.dumps(row, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace") + b"\n")
 
 
 def _fields(result: RankedDocument) -> dict[str, Any]:

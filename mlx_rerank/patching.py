@@ -26,11 +26,14 @@ def patched(patches: Sequence[Patch]) -> Iterator[None]:
         return call
 
     with _patching:
-        originals = [getattr(owner, name) for owner, name, _ in patches]
+        originals = [(owner, name, getattr(owner, name), name in vars(owner)) for owner, name, _ in patches]
         try:
-            for (owner, name, wrapper), original in zip(patches, originals, strict=True):
+            for (owner, name, wrapper), (*_, original, _) in zip(patches, originals, strict=True):
                 setattr(owner, name, here_only(wrapper(original), original))
             yield
         finally:
-            for (owner, name, _), original in zip(patches, originals, strict=True):
-                setattr(owner, name, original)
+            for owner, name, original, own in originals:
+                if own:
+                    setattr(owner, name, original)
+                elif name in vars(owner):  # it was inherited
+                    delattr(owner, name)

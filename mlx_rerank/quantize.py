@@ -65,7 +65,8 @@ def describe_recipe(recipe: Recipe) -> str:
     if len(encoder) == 1:
         parts.append(f"encoder packed {_in_words(*encoder)}")
     elif encoder:
-        parts.append(f"encoder packed to {bits[0]} to {bits[-1]} bits, layer by layer as measured")
+        span = f"{bits[0]} to {bits[-1]}" if len(bits) > 1 else f"{bits[0]}"
+        parts.append(f"encoder packed to {span} bits, layer by layer as measured")
     if WORDS in recipe:
         parts.append(f"word embeddings packed {_in_words(recipe[WORDS])}")
     return ", ".join(parts)
@@ -104,30 +105,24 @@ def quantize(model: CrossEncoder, config: Mapping[str, Any], recipe: Recipe) -> 
         _, packed = quantize_model(
             model, dict(config), usual.group_size, usual.bits, mode=usual.mode, quant_predicate=predicate
         )
-    if WORDS in recipe and searchable(recipe[WORDS]):
+    if WORDS in recipe and _searched(WORDS, recipe[WORDS]):
         model.embeddings.word_embeddings.update(search_scales(words, recipe[WORDS]))
     return packed
 
 
-def searchable(packing: Quantization) -> bool:
-    """Tell whether `search_scales` is of use: codes that fill 32-bit words evenly, and few enough levels to try all."""
-    return packing.mode == "affine" and packing.bits in (2, 4)
-
-
-def pack_and_unpack(weight: mx.array, packing: Quantization, *, search: bool = False) -> mx.array:
-    """Return a weight as it comes back from its packing, in its own dtype.
-
-    Args:
-        weight: [rows, D].
-        packing: any that divides D.
-        search: find scales as for the word embeddings, where `searchable`.
-    """
-    if search and searchable(packing):
-        packed, scales, biases = search_scales(weight, packing).values()
+def unpacked(path: str, weight: mx.array, packing: Quantization) -> mx.array:
+    """Return what `quantize` would make of a weight [rows, D], unpacked again, in its own dtype."""
+    if _searched(path, packing):
+        codes, scales, biases = search_scales(weight, packing).values()
     else:
-        packed, scales, *rest = mx.quantize(weight, **vars(packing))
+        codes, scales, *rest = mx.quantize(weight, **vars(packing))
         biases = rest[0] if rest else None
-    return mx.dequantize(packed, scales, biases, **vars(packing), dtype=weight.dtype)
+    return mx.dequantize(codes, scales, biases, **vars(packing), dtype=weight.dtype)
+
+
+def _searched(path: str, packing: Quantization) -> bool:
+    """Tell whether scales are searched: of the word embeddings, with few enough levels to try all."""
+    return path == WORDS and packing.mode == "affine" and packing.bits in (2, 4)
 
 
 def search_scales(table: mx.array, packing: Quantization) -> dict[str, mx.array]:
@@ -139,7 +134,7 @@ def search_scales(table: mx.array, packing: Quantization) -> dict[str, mx.array]
 
     Args:
         table: [rows, D].
-        packing: one that is `searchable`.
+        packing: affine with 2, 4 or 8 bits, which fill 32-bit words evenly.
 
     Returns:
         weight uint32, scales and biases, as `mx.quantize` returns them.

@@ -33,7 +33,7 @@ class ReferenceReranker:
             dtype: float16, bfloat16 or float32.
 
         Raises:
-            CheckpointError: config.json cannot be used.
+            CheckpointError: the directory's files cannot be used.
             UnsupportedModelError: it is not a single-label XLM-RoBERTa cross-encoder.
             InputError: the dtype is unknown or the length out of range.
             MissingDependencyError: torch is not installed.
@@ -48,19 +48,26 @@ class ReferenceReranker:
             raise InputError(f"max_length {max_length} is not between {SPECIAL_TOKENS_PER_PAIR + 1} and {limit}")
         if dtype not in ("float16", "bfloat16", "float32"):  # spelt out: dtypes.py needs MLX, which may be what fails
             raise InputError(f"dtype {dtype!r} is not one of float16, bfloat16, float32")
-        if is_converted(config):
-            config.pop("quantization_config", None)  # transformers would look for a quantizer of that name
-            shape = transformers.XLMRobertaConfig.from_dict(config)
-            self.model = transformers.XLMRobertaForSequenceClassification(shape)
-            state = {name: self._torch.from_numpy(value) for name, value in restore.state_dict(directory).items()}
-            self.model.load_state_dict(state, strict=True)
-            self.tokenizer = transformers.PreTrainedTokenizerFast(
-                tokenizer_file=str(directory / "tokenizer.json"), cls_token="<s>", sep_token="</s>", pad_token="<pad>"
-            )
-        else:
-            self.model = transformers.AutoModelForSequenceClassification.from_pretrained(directory)
-            self.tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
+        try:
+            self.model, self.tokenizer = self._load(transformers, directory, config)
+        except Exception as error:  # transformers, torch, tokenizers and numpy raise whatever they like
+            reason = str(error).strip().partition("\n")[0]
+            raise CheckpointError(
+                f"{directory} cannot be loaded by PyTorch: {type(error).__name__}: {reason}"
+            ) from error
         self.model.to(getattr(self._torch, dtype)).eval()
+
+    def _load(self, transformers: Any, directory: Path, config: dict[str, Any]) -> tuple[Any, Any]:
+        """Return model and tokenizer of a directory, Hugging Face's or a converted one."""
+        if not is_converted(config):
+            model = transformers.AutoModelForSequenceClassification.from_pretrained(directory)
+            return model, transformers.AutoTokenizer.from_pretrained(directory)
+        config.pop("quantization_config", None)  # transformers would look for a quantizer of that name
+        model = transformers.XLMRobertaForSequenceClassification(transformers.XLMRobertaConfig.from_dict(config))
+        state = {name: self._torch.from_numpy(value) for name, value in restore.state_dict(directory).items()}
+        model.load_state_dict(state, strict=True)
+        names = {"cls_token": "<s>", "sep_token": "</s>", "pad_token": "<pad>"}
+        return model, transformers.PreTrainedTokenizerFast(tokenizer_file=str(directory / "tokenizer.json"), **names)
 
     def logits(self, pairs: Sequence[tuple[str, str]], batch_size: int = 16) -> PairLogits:
         """Run the model on (query, document) pairs, in batches of similar length."""

@@ -1,5 +1,6 @@
 """The parity report: what `verify` found, what it allows, and how both read."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -67,10 +68,13 @@ class Report:
         tolerance: what was allowed.
         fidelity: distances of logits, scores and rankings; None where some logits were not finite.
         different_tokens: pairs that the reference's tokenizer reads otherwise, or cuts elsewhere.
+        max_length: most tokens of a pair.
+        truncated_pairs: how many were cut to that.
+        followed: pairs whose hidden states and activations were looked at.
         drifts: relative error of the hidden state after the embeddings and after each layer, by module path; infinite
             where a state is not finite.
         peak: the largest activation.
-        published: logits that the model's makers published.
+        published: logits that the model's makers published, of pairs that are not cut.
         error: what stopped the comparison of logits.
         about: date, machine and versions.
     """
@@ -82,6 +86,9 @@ class Report:
     tolerance: Tolerance
     fidelity: Fidelity | None
     different_tokens: int
+    max_length: int
+    truncated_pairs: int
+    followed: int
     drifts: dict[str, float]
     peak: Peak
     published: tuple[PublishedLogit, ...]
@@ -108,7 +115,8 @@ class Report:
             found.append(f"Kendall's tau is {self.fidelity.tau:.4f} on average, {allowed.tau} asked for")
         if self.dtype == "float16" and not self.peak.value <= FLOAT16_MAX:
             found.append(f"an activation of {self.peak.value:.3g} at {self.peak.path} is beyond float16's range")
-        off = [one for one in self.published if not abs(one.found - one.expected) <= PUBLISHED_TOLERANCE]
+        near = max(PUBLISHED_TOLERANCE, allowed.logit)
+        off = [one for one in self.published if not abs(one.found - one.expected) <= near]
         found += [f"published {one.expected:.4f}, found {one.found:.4f} for {one.query[:40]!r}" for one in off]
         return found
 
@@ -118,9 +126,9 @@ class Report:
         return not self.problems
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as JSON takes it."""
+        """Return the report as JSON takes it: with null for what is not finite."""
         derived = {"passed": self.passed, "problems": self.problems, "first_drift": self.first_drift}
-        return {**derived, **asdict(self), "float16_share": self.peak.float16_share}
+        return _finite({**derived, **asdict(self), "float16_share": self.peak.float16_share})
 
     def rows(self) -> list[tuple[str, str]]:
         """Return the report as names and values for a person."""
@@ -128,7 +136,7 @@ class Report:
         rows = [("reference", self.reference), ("computed in", f"{self.dtype} on {self.device}")]
         if near:
             rows += [
-                ("pairs", str(near.pairs)),
+                ("pairs", f"{near.pairs}, of which {self.truncated_pairs} cut to {self.max_length} tokens"),
                 ("|delta logit|", f"max {near.max_logit:.1e}, mean {near.mean_logit:.1e} (allowed {allowed.logit})"),
                 ("|delta score|", f"max {near.max_score:.1e}, mean {near.mean_score:.1e}"),
             ]
@@ -139,11 +147,19 @@ class Report:
         if self.drifts:
             worst = max(self.drifts, key=lambda path: self.drifts[path])
             rows.append(("hidden states", f"drift {self.drifts[worst]:.1e} at most, at {worst}"))
-        peak = self.peak
-        rows.append(
-            ("largest activation", f"{peak.value:.1f} at {peak.path}, {peak.float16_share:.2%} of float16's range")
-        )
+        share = f"{self.peak.float16_share:.2%} of float16's range"
+        rows.append(("largest activation", f"{self.peak.value:.1f} at {self.peak.path}, {share}"))
+        rows.append(("these two", f"of {self.followed} pairs, from the shortest to the longest"))
         if self.published:
             furthest = max(abs(one.found - one.expected) for one in self.published)
             rows.append(("published logits", f"{len(self.published)}, max |delta| {furthest:.1e}"))
         return [*rows, ("result", "passed" if self.passed else "FAILED: " + "; ".join(self.problems))]
+
+
+def _finite(value: Any) -> Any:
+    """Return a tree of dicts, lists and values in which None stands for infinities and NaN."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

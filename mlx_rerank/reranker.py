@@ -76,6 +76,8 @@ class Reranker:
         default_length = min(DEFAULT_MAX_LENGTH, self.config.max_length)
         self.max_length = self._checked_length(default_length if max_length is None else max_length)
         self.token_budget = DEFAULT_TOKEN_BUDGET if token_budget is None else token_budget
+        if not isinstance(deterministic, bool):
+            raise InputError(f"deterministic must be True or False, not {deterministic!r}")
         self.deterministic = deterministic
         plan_batches(np.array([]), self.token_budget)  # refuses a bad budget now, not at the first score
         self.encoder = PairEncoder.from_directory(checkpoint.directory, self.config)

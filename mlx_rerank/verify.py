@@ -1,12 +1,14 @@
 """MLX against PyTorch, on one's own machine, model and texts."""
 
 import json
+import math
 import os
 import platform
 from collections.abc import Iterable, Sequence
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -14,7 +16,7 @@ import numpy as np
 from mlx_rerank import hub
 from mlx_rerank.activations import watched
 from mlx_rerank.checkpoint import Checkpoint
-from mlx_rerank.config import CONVERSION_KEY
+from mlx_rerank.config import CONVERSION_KEY, ModelConfig
 from mlx_rerank.errors import InputError, NonFiniteScoreError
 from mlx_rerank.fidelity import Fidelity, compare
 from mlx_rerank.models.xlm_roberta import CrossEncoder
@@ -26,6 +28,7 @@ from mlx_rerank.reranker import Reranker
 from mlx_rerank.samples import sample_pairs
 
 REPORT_FILE = "verification.json"  # in a converted directory
+_HEADING = "\n## Verified against PyTorch\n"
 _FOLLOWED = 8  # pairs whose hidden states are compared
 
 Pairs = list[tuple[str, str]]
@@ -60,23 +63,28 @@ def verify(
 
     Raises:
         MissingDependencyError: torch or scipy is not installed.
-        InputError: there are no pairs, or an argument is out of range.
+        InputError: there are no pairs, an argument is out of range, or the two models are of different shapes.
         CheckpointNotFoundError: a name leads nowhere.
         CheckpointError: a checkpoint cannot be used; its subclasses say why.
     """
     require_reference()
+    if tolerance is not None and not 0 < tolerance < math.inf:
+        raise InputError(f"a tolerance is a number above 0, not {tolerance}")
     checked = check_pairs(sample_pairs() if pairs is None else pairs)
     if not checked:
         raise InputError("there are no pairs to compare on")
     directory = hub.resolve(model, revision=revision)
-    checkpoint = Checkpoint.open(directory)
     source = directory if against is None else hub.resolve(against, revision=against_revision)
-    reference = ReferenceReranker(source, max_length=max_length)
-    reranker = Reranker(directory, dtype=dtype, device=device, max_length=reference.max_length)
+    checkpoint = Checkpoint.open(directory)
+    _require_same_shape(checkpoint.config, Checkpoint.open(source).config)
+    reranker = Reranker(directory, dtype=dtype, device=device, max_length=max_length)
+    reference = ReferenceReranker(source, max_length=reranker.max_length)
     allowed = _allowed(checkpoint, reranker.dtype, against is not None)
-    same, different = _same_tokens(reranker, reference, checked)
-    drifts, peak = _follow(reranker, reference, _spread(same))
-    fidelity, error = _compare_logits(reranker, reference, checked)
+    theirs = reference.token_ids(checked)
+    same = [row for row, other in zip(_token_ids(reranker, checked), theirs, strict=True) if row == other]
+    followed = _spread(same)
+    drifts, peak = _follow(reranker, reference, followed)
+    fidelity, truncated, error = _compare_logits(reranker, reference, checked, theirs)
     return Report(
         model=hub.public_name(model),
         reference=f"PyTorch in float32, {_whose(model, against, checkpoint)}",
@@ -84,7 +92,10 @@ def verify(
         device=reranker.device,
         tolerance=allowed if tolerance is None else Tolerance(tolerance, allowed.drift, allowed.tau),
         fidelity=fidelity,
-        different_tokens=different,
+        different_tokens=len(checked) - len(same),
+        max_length=reranker.max_length,
+        truncated_pairs=truncated,
+        followed=len(followed),
         drifts=drifts,
         peak=peak,
         published=() if error else _published(reranker, str(model), checkpoint),
@@ -94,20 +105,34 @@ def verify(
 
 
 def store(report: Report, directory: Path) -> None:
-    """Add a report to a converted directory: as JSON, and as a section of its model card.
+    """Add a report to a converted directory: as JSON, and as a section of its model card if it has one.
 
     Raises:
         OSError: the directory cannot be written to.
     """
+    _replace(directory / REPORT_FILE, json.dumps(report.to_dict(), indent=2, allow_nan=False) + "\n")
     card = directory / "README.md"
-    text = card.read_text(encoding="utf-8").partition("\n## Verified against PyTorch\n")[0].rstrip()
-    rows = "".join(f"| {name.replace('|', chr(92) + '|')} | {value} |\n" for name, value in report.rows())
+    if not card.is_file():
+        return
+    before, _, after = card.read_text(encoding="utf-8").partition(_HEADING)
+    _, mark, after = after.partition("\n## ")  # whatever section was added behind it
+    rows = "".join(f"| {_cell(name)} | {_cell(value)} |\n" for name, value in report.rows())
     about = ", ".join(f"{name} {value}" for name, value in report.about.items())
-    section = (
-        f"\n\n## Verified against PyTorch\n\n| | |\n|---|---|\n{rows}\nMeasured by `mlx-rerank verify`: {about}.\n"
-    )
-    _replace(directory / REPORT_FILE, json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n")
-    _replace(card, text + section)
+    section = f"{_HEADING}\n| | |\n|---|---|\n{rows}\nMeasured by `mlx-rerank verify`: {about}.\n"
+    _replace(card, before.rstrip() + "\n" + section + mark + after)
+
+
+def failed_verification(directory: Path) -> bool:
+    """Tell whether a directory holds a report that it did not pass."""
+    try:
+        return json.loads((directory / REPORT_FILE).read_text(encoding="utf-8"))["passed"] is False
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
+def _cell(text: str) -> str:
+    """Return a text as a cell of a Markdown table."""
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _replace(path: Path, text: str) -> None:
@@ -124,16 +149,25 @@ def _allowed(checkpoint: Checkpoint, dtype: str, other_weights: bool) -> Toleran
     """Return what is allowed by the dtype and, where the reference has other weights, by how the model's are kept."""
     kinds = [dtype]
     if other_weights:
-        kinds += ["packed"] if checkpoint.quantized else [str(checkpoint.raw.get("dtype", dtype))]
+        stored = str(checkpoint.raw.get("dtype") or checkpoint.raw.get("torch_dtype")).removeprefix("torch.")
+        kinds.append("packed" if checkpoint.quantized or stored not in TOLERANCES else stored)
     return max((TOLERANCES[kind] for kind in kinds), key=lambda allowed: allowed.logit)
 
 
-def _same_tokens(reranker: Reranker, reference: ReferenceReranker, pairs: Pairs) -> tuple[list[list[int]], int]:
-    """Return the token ids of pairs that both tokenizers read alike, and how many they do not."""
+def _token_ids(reranker: Reranker, pairs: Pairs) -> list[list[int]]:
+    """Return the token ids of each pair as MLX gets them."""
     encoded = reranker.encoder.encode(pairs, Limits(reranker.max_length))
-    ours = [encoded.sequences[i].tolist() for i in encoded.inverse]
-    same = [row for row, theirs in zip(ours, reference.token_ids(pairs), strict=True) if row == theirs]
-    return same, len(ours) - len(same)
+    return [encoded.sequences[i].tolist() for i in encoded.inverse]
+
+
+def _require_same_shape(ours: ModelConfig, theirs: ModelConfig) -> None:
+    """Refuse to compare models of different shapes, naming the first difference."""
+    for name, value in vars(ours).items():
+        if value != getattr(theirs, name):
+            raise InputError(
+                f"the model has {name} {value}, the one to compare with {getattr(theirs, name)}: "
+                "give the checkpoint that it was made from"
+            )
 
 
 def _spread(rows: list[list[int]]) -> list[list[int]]:
@@ -146,61 +180,67 @@ def _spread(rows: list[list[int]]) -> list[list[int]]:
 def _follow(reranker: Reranker, reference: ReferenceReranker, rows: list[list[int]]) -> tuple[dict[str, float], Peak]:
     """Return the worst relative error of every hidden state, and the largest activation."""
     drifts: dict[str, float] = {}
-    peak = Peak(0.0, "")
+    peaks = [Peak(0.0, "")]
     for row in rows:
-        states, peaks = reranker.engine.apply(lambda model, ids=row: _states(model, ids))
-        expected = reference.hidden_states(row)
-        for (path, state), other in zip(states.items(), expected, strict=True):
+        states, seen = reranker.engine.apply(lambda model, ids=row: _states(model, ids))
+        peaks += seen
+        for (path, state), other in zip(states.items(), reference.hidden_states(row), strict=True):
             error = float(np.sqrt(np.square(state - other).mean() / np.square(other).mean()))
-            drifts[path] = max(drifts.get(path, 0.0), error if np.isfinite(error) else float("inf"))
-        for path, value in peaks.items():
-            if not value <= peak.value:
-                peak = Peak(value if np.isfinite(value) else float("inf"), path)
-    return drifts, peak
+            drifts[path] = max(drifts.get(path, 0.0), _or_infinity(error))
+    return drifts, max(peaks, key=lambda peak: peak.value)  # the first, where several are infinite
 
 
-def _states(model: CrossEncoder, ids: list[int]) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """Return the hidden states [L, D] of one pair and each module's largest activation; in the device thread."""
+def _states(model: CrossEncoder, ids: list[int]) -> tuple[dict[str, np.ndarray], list[Peak]]:
+    """Return the hidden states [L, D] of one pair, and the largest value of every activation; in the device thread."""
     hidden = {"embeddings", *(f"layers.{n}" for n in range(len(model.layers)))}
     states: dict[str, mx.array] = {}
-    peaks: dict[str, list[mx.array]] = {}
+    peaks: list[tuple[str, mx.array]] = []
 
     def look(path: str, value: mx.array) -> None:
-        peaks.setdefault(path or "the logits", []).append(mx.abs(value).max())
+        peaks.append((path or "the logits", mx.abs(value).max().astype(mx.float32)))
 
     def see(path: str, value: mx.array) -> None:
         look(path, value)
         if path in hidden:
-            states[path] = value
+            states[path] = value[0].astype(mx.float32)
 
     with watched(model, given=look, result=see):
         logits = model(mx.array([ids]))
     mx.eval(logits, states, peaks)
-    largest = {path: float(mx.stack([v.astype(mx.float32) for v in values]).max()) for path, values in peaks.items()}
-    return {path: np.array(state[0].astype(mx.float32)) for path, state in states.items()}, largest
+    found = [Peak(_or_infinity(value.item()), path) for path, value in peaks]
+    return {path: np.array(state) for path, state in states.items()}, found
+
+
+def _or_infinity(value: Any) -> float:
+    """Return a number, with infinity for NaN, which no comparison would notice."""
+    return float(value) if math.isfinite(value) else math.inf
 
 
 def _compare_logits(
-    reranker: Reranker, reference: ReferenceReranker, pairs: Pairs
-) -> tuple[Fidelity | None, str | None]:
-    """Return the distances of all logits, or why there are none."""
+    reranker: Reranker, reference: ReferenceReranker, pairs: Pairs, token_ids: list[list[int]]
+) -> tuple[Fidelity | None, int, str | None]:
+    """Return the distances of all logits, how many pairs were cut, and why there are no distances.
+
+    Pairs of the same tokens count once: among equals the order is chance.
+    """
+    first = {tuple(row): i for i, row in reversed(list(enumerate(token_ids)))}
+    distinct = [pairs[i] for i in sorted(first.values())]
     try:
-        found = reranker.logits(pairs).logits
+        found = reranker.logits(distinct)
+        expected = reference.logits(distinct).logits
     except NonFiniteScoreError as error:
-        return None, f"MLX: {error}"
-    try:
-        expected = reference.logits(pairs).logits
-    except NonFiniteScoreError as error:
-        return None, f"the reference: {error}"
-    return compare(found, expected, [query for query, _ in pairs]), None
+        return None, 0, str(error)
+    fidelity = compare(found.logits, expected, [query for query, _ in distinct])
+    return fidelity, int(np.count_nonzero(found.truncated_tokens)), None
 
 
 def _published(reranker: Reranker, model: str, checkpoint: Checkpoint) -> tuple[PublishedLogit, ...]:
     """Return what was published for a model, or for the one it was converted from, and what it gives here."""
     source = checkpoint.raw.get(CONVERSION_KEY, {}).get("source", model)
     known = PUBLISHED.get(source, {})
-    found = reranker.logits(list(known)).logits.tolist()
-    return tuple(PublishedLogit(*pair, known[pair], logit) for pair, logit in zip(known, found, strict=True))
+    found = reranker.logits(list(known))
+    rows = zip(known, found.logits.tolist(), found.truncated_tokens.tolist(), strict=True)
+    return tuple(PublishedLogit(*pair, known[pair], logit) for pair, logit, cut in rows if not cut)
 
 
 def _whose(model: str | Path, against: str | Path | None, checkpoint: Checkpoint) -> str:

@@ -24,6 +24,15 @@ def test_what_modules_are_given_and_return() -> None:
     assert mx.array_equal(model(mx.ones((3, 4))), expected)
 
 
+def test_an_inherited_call_stays_inherited() -> None:
+    class Own(nn.Linear):
+        pass
+
+    with watched(Own(2, 2), result=lambda *_: None):
+        assert "__call__" in vars(Own)
+    assert "__call__" not in vars(Own)
+
+
 def test_only_floating_arrays_count() -> None:
     model = nn.Embedding(5, 2)
     seen: list[str] = []

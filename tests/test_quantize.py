@@ -16,7 +16,7 @@ from mlx_rerank.config import PACKINGS, Quantization
 from mlx_rerank.convert import convert
 from mlx_rerank.dtypes import audit
 from mlx_rerank.errors import CheckpointError, InputError
-from mlx_rerank.quantize import search_scales
+from mlx_rerank.quantize import describe_recipe, search_scales
 from mlx_rerank.restore import state_dict
 from mlx_rerank.weights import unpack
 
@@ -197,3 +197,8 @@ def test_a_config_that_contradicts_the_packing(packed: Path, tmp_path: Path, ent
 def test_packings_that_do_not_exist(tiny: Path, tmp_path: Path, packing: Quantization, message: str) -> None:
     with pytest.raises(InputError, match=message):
         convert(tiny, tmp_path / "target", layers=packing)
+
+
+def test_one_number_of_bits_reads_as_one() -> None:
+    recipe = {"layers.0.up_proj": Quantization(32, 4, "affine"), "layers.1.up_proj": Quantization(64, 4, "affine")}
+    assert describe_recipe(recipe) == "encoder packed to 4 bits, layer by layer as measured"

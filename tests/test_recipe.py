@@ -13,7 +13,7 @@ from mlx_rerank import Reranker
 from mlx_rerank.checkpoint import Checkpoint, load_model
 from mlx_rerank.config import Quantization
 from mlx_rerank.convert import convert
-from mlx_rerank.errors import InputError
+from mlx_rerank.errors import InputError, NonFiniteScoreError
 from mlx_rerank.models.xlm_roberta import CrossEncoder
 from mlx_rerank.quantize import WORDS, Recipe, layer_paths
 from mlx_rerank.recipe import choices_for, measured_recipe
@@ -63,7 +63,7 @@ def test_the_target_is_met_and_bits_go_where_they_are_needed(model: CrossEncoder
 
 def test_embeddings_on_a_grid_cost_nothing(model: CrossEncoder) -> None:
     expected = np.concatenate([np.array(model(ids, mask)) for ids, mask in BATCHES]).astype(np.float64)
-    choices = choices_for(model, (WORDS,), BATCHES, expected, 16)
+    choices = choices_for(model, {WORDS: model.embeddings.word_embeddings}, BATCHES, expected, 16)
     errors = {(choice.packing.bits, choice.packing.group_size): choice.error for choice in choices}
     assert errors[4, 32] < 1e-10 < errors[5, 64] < errors[2, 64]
     assert [choice.size for choice in choices] == sorted((choice.size for choice in choices), reverse=True)
@@ -73,6 +73,34 @@ def test_the_model_is_left_as_it_was(model: CrossEncoder) -> None:
     before = dict(tree_flatten(model.parameters()))
     measured_recipe(model, BATCHES, 4.0, scale_bits=16)
     assert all(value is before[name] for name, value in tree_flatten(model.parameters()))
+
+
+def test_what_a_large_last_step_leaves_over_is_spent(model: CrossEncoder) -> None:
+    for target in (8.0, 6.0, 5.5, 5.0):
+        assert average_bits(model, measured_recipe(model, BATCHES, target, scale_bits=16)) > target - 0.6
+
+
+@pytest.mark.parametrize("target", [0, -1, float("nan"), float("inf")])
+def test_targets_that_are_none(lopsided: Path, tmp_path: Path, target: float) -> None:
+    with pytest.raises(InputError, match="a target is a number of bits a weight, such as"):
+        convert(lopsided, tmp_path / "target", target_bits=target)
+
+
+def test_rows_that_no_choice_divides(tmp_path: Path) -> None:
+    config = TINY | {"hidden_size": 48}
+    source = write_checkpoint(tmp_path / "narrow", config)
+    with pytest.raises(InputError, match="rows 48 wide do not divide into groups of 32: use mode nvfp4"):
+        convert(source, tmp_path / "target", target_bits=5)
+    convert(source, tmp_path / "target", layers=Quantization(16, 4, "nvfp4"))
+
+
+def test_a_damaged_model_is_not_measured(tmp_path: Path) -> None:
+    tensors = random_tensors(TINY)
+    tensors["roberta.encoder.layer.1.output.dense.bias"][:] = np.nan
+    source = write_checkpoint(tmp_path / "damaged", tensors=tensors)
+    with pytest.raises(NonFiniteScoreError, match="calibration pairs have a logit of NaN"):
+        convert(source, tmp_path / "target", target_bits=5)
+    assert not (tmp_path / "target").exists()
 
 
 def test_a_target_below_what_packing_can_do(model: CrossEncoder) -> None:

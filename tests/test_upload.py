@@ -252,3 +252,8 @@ def test_a_card_keeps_what_was_written_into_it(converted: Path) -> None:
     written = contents(converted, "user/new")["README.md"]
     assert isinstance(written, bytes)
     assert b"# user/new\n" in written
+
+
+def test_a_card_is_renamed_where_its_headline_is() -> None:
+    assert renamed("# Old\n\ntext\n\n---\n\n# Next\n", "you/new") == "# you/new\n\ntext\n\n---\n\n# Next\n"
+    assert renamed("---\n# comment\n---\nno headline\n```\n# code\n```\n", "you/new").count("you/new") == 0

@@ -26,7 +26,7 @@ def convert(
     q_embedding_group_size: Annotated[int | None, Option(help="Of the same; as --q-group-size.")] = None,
     q_embedding_mode: Annotated[str | None, Option(help="Of the same; as --q-mode.")] = None,
     q_recipe: Annotated[Recipe, Option(help="auto measures how few bits each layer can do with.")] = "uniform",
-    q_target_bits: Annotated[float, Option(help="Average bits a weight that auto aims at, scales included.")] = 5.0,
+    q_target_bits: Annotated[float | None, Option(help="Most bits a weight, on average, for auto; 5.5.")] = None,
     verify: Annotated[bool, Option("--verify", help="Compare it with PyTorch, and keep the report in it.")] = False,
     upload_repo: Annotated[str | None, Option(metavar="USER/NAME", help="Then upload it to the hub.")] = None,
     private: Private = False,
@@ -42,13 +42,16 @@ def convert(
     elif private or dry_run:
         raise InputError("--private and --dry-run are about an upload: say where to with --upload-repo")
     chosen = q_bits, q_group_size, q_embedding_bits, q_embedding_group_size, q_embedding_mode
+    uniform = chosen != (None,) * 5 or q_mode != "affine"
     packing: dict[str, Any] = {}
-    if not quantize and (chosen != (None,) * 5 or q_mode != "affine" or q_recipe == "auto"):
+    if not quantize and (uniform or q_recipe == "auto" or q_target_bits is not None):
         raise InputError("the --q options pack weights only along with --quantize (-q)")
+    if q_target_bits is not None and q_recipe != "auto":
+        raise InputError("--q-target-bits is the aim of --q-recipe auto: give both, or neither")
     if quantize and q_recipe == "auto":
-        if chosen != (None,) * 5 or q_mode != "affine":
+        if uniform:
             raise InputError("--q-recipe auto chooses bits, groups and mode itself: leave them out, or the recipe")
-        packing = {"target_bits": q_target_bits}
+        packing = {"target_bits": 5.5 if q_target_bits is None else q_target_bits}
     elif quantize:
         packing = _packings(q_mode, *chosen)
     if verify:
@@ -59,7 +62,7 @@ def convert(
     size = sum(path.stat().st_size for path in target.iterdir())
     typer.echo(f"wrote {target} ({size / 1e6:.1f} MB)", err=True)
     if verify:
-        _verify(target, hf_path, revision)
+        _verify(target, hf_path, revision, "; nothing was uploaded" if upload_repo else "")
     if upload_repo is not None:
         upload(target, upload_repo, private, dry_run)
 
@@ -72,7 +75,10 @@ def upload(
 ) -> None:
     """Upload a converted directory, with its model card, to the Hugging Face hub."""
     from mlx_rerank.upload import contents, upload
+    from mlx_rerank.verify import failed_verification
 
+    if failed_verification(directory):
+        typer.echo(f"mlx-rerank: warning: {directory} did not pass its verification: see its README.md", err=True)
     if not dry_run:
         typer.echo(upload(directory, repo, private=private))
         return
@@ -85,7 +91,7 @@ def upload(
     typer.echo(f"\n{card.decode() if isinstance(card, bytes) else card}")
 
 
-def _verify(directory: Path, source: str, revision: str | None) -> None:
+def _verify(directory: Path, source: str, revision: str | None, remark: str) -> None:
     """Compare a conversion with its source, and keep the report in it; leave with 1 where it does not pass."""
     from mlx_rerank.display import print_report
     from mlx_rerank.verify import store, verify
@@ -94,7 +100,7 @@ def _verify(directory: Path, source: str, revision: str | None) -> None:
     store(report, directory)
     print_report(report, as_json=False)
     if not report.passed:
-        typer.echo(f"mlx-rerank: {directory} is kept, with this report in it", err=True)
+        typer.echo(f"mlx-rerank: {directory} is kept, with this report in it{remark}", err=True)
         raise typer.Exit(1)
 
 
@@ -123,6 +129,8 @@ def _packings(
 def _packing(mode: str, bits: int | None, group_size: int | None) -> Quantization | None:
     """Return a packing with what is usual in its mode where nothing else is said; None for the mode none."""
     if mode == "none":
+        if bits is not None or group_size is not None:
+            raise InputError("the mode none packs nothing: leave its bits and group size out")
         return None
     sizes, widths = PACKINGS.get(mode, ((0,), (0,)))  # an unknown mode is refused by the converter
     return Quantization(sizes[0] if group_size is None else group_size, widths[0] if bits is None else bits, mode)

@@ -46,6 +46,7 @@ def audit(
 def verify(
     model: Annotated[str, Argument(help="mini, a hub id, or a directory.")] = "mini",
     against: Annotated[str | None, Option(help="Whose weights PyTorch runs; the model's own by default.")] = None,
+    against_revision: Annotated[str | None, Option(help="The same for the model of --against.")] = None,
     pairs: Annotated[str | None, Option(metavar="FILE|-", help="As for score; the package's samples if none.")] = None,
     dtype: Dtype = None,
     device: Device = None,
@@ -61,7 +62,8 @@ def verify(
     report = verify(
         model,
         against=against,
-        pairs=read_pairs(pairs) if pairs else None,
+        against_revision=against_revision,
+        pairs=None if pairs is None else read_pairs(pairs),
         dtype=dtype,
         device=device,
         max_length=max_length,

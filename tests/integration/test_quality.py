@@ -73,14 +73,19 @@ def test_a_small_run(data: Path, tmp_path: Path) -> None:
     assert abs(two["resident_bytes"] - two["bytes"]) < 8192  # but for the file's header
     assert two["pairs_scored"] == single["pairs_scored"] > 36  # two languages of 18, and what BM25 finds
 
-    kept = tmp_path / "work" / "logits" / "2-bit"
-    lines = next(kept.glob("cross-de-en*")).read_text().splitlines()
+    kept = next((tmp_path / "work" / "model" / "logits" / "2-bit").glob("cross-de-en*"))
+    lines = kept.read_text().splitlines()
     logits = {row["query"]: row["logits"] for row in map(json.loads, lines)}
     assert {query: set(found) for query, found in logits.items()} == {query: set(DOCUMENTS) for query in QUERIES}
     assert two["ndcg"]["cross de-en"] == pytest.approx(ndcg(logits), abs=1e-6)
     assert table.count("\n") == 2 + len(result["rows"])
     assert "| 8-bit |" in table
 
+    kept.write_text(kept.read_text()[:-20])  # as if the process had been killed while it wrote
     again, _ = run(model, data, tmp_path, *variants)
-    assert again["rows"]["2-bit"]["pairs_scored"] == 0
+    assert again["rows"]["8-bit"]["pairs_scored"] == 0
+    assert again["rows"]["2-bit"]["pairs_scored"] == len(DOCUMENTS)
     assert again["rows"]["2-bit"]["ndcg"] == two["ndcg"]
+
+    other = write_checkpoint(tmp_path / "other", tokenizer=tiny_tokenizer())
+    assert run(other, data, tmp_path, "--variants", "8-bit")[0]["rows"]["8-bit"]["pairs_scored"] > 36

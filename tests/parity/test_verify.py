@@ -14,9 +14,9 @@ from checkpoints import TINY, random_tensors, write_checkpoint
 from mlx_rerank import verify as module
 from mlx_rerank.config import Quantization
 from mlx_rerank.convert import convert
-from mlx_rerank.errors import InputError
+from mlx_rerank.errors import CheckpointError, InputError
 from mlx_rerank.samples import sample_pairs
-from mlx_rerank.verify import store, verify
+from mlx_rerank.verify import failed_verification, store, verify
 
 SHORT = [pair for pair in sample_pairs() if len(pair[1]) < 200]
 FEW = [("what is a panda", "the bear"), ("what is a panda", "er"), ("熊", "a bear is the panda"), ("the", "")]
@@ -87,9 +87,9 @@ def test_a_layer_of_nan_is_named(damaged: Callable[..., Path], mini_directory: P
     assert report.first_drift == "layers.2"
     assert report.fidelity is None
     assert report.error is not None
-    assert report.error.startswith("MLX: ")
-    assert report.peak.value == float("inf")
-    json.dumps(report.to_dict())
+    assert "have a logit of NaN" in report.error
+    assert (report.peak.value, report.peak.path) == (float("inf"), "layers.2.attention.out_proj")
+    assert json.loads(json.dumps(report.to_dict(), allow_nan=False))["peak"]["value"] is None
     alone = verify(target, pairs=FEW, device="cpu")  # the reference has the same weights
     assert not alone.passed
     assert alone.first_drift == "layers.2"
@@ -137,6 +137,57 @@ def test_published_logits_are_compared(tiny: Path, monkeypatch: pytest.MonkeyPat
     report = verify(str(tiny), pairs=FEW, dtype="float32")
     assert [one.expected for one in report.published] == [1000.0]
     assert any(problem.startswith("published 1000.0000, found") for problem in report.problems)
+    monkeypatch.setitem(module.PUBLISHED, str(tiny), {FEW[0]: report.published[0].found + 0.1})
+    assert not verify(str(tiny), pairs=FEW, dtype="float32").passed
+    assert verify(str(tiny), pairs=FEW, dtype="bfloat16").passed  # which may differ by more
+    assert verify(str(tiny), pairs=FEW, dtype="float32", max_length=8).published == ()  # it would be cut
+
+
+def test_equal_documents_have_no_order(tiny: Path) -> None:
+    report = verify(tiny, pairs=[("panda", "the bear")] * 20 + [("panda", " the  bear ")] * 3, dtype="float32")
+    assert report.passed
+    assert report.fidelity is not None
+    assert report.fidelity.pairs <= 2
+
+
+def test_the_report_says_what_was_not_read(tiny: Path) -> None:
+    report = verify(tiny, pairs=[*FEW, ("panda", "bear " * 100)], dtype="float32")
+    assert (report.max_length, report.truncated_pairs, report.followed) == (64, 1, 5)
+    assert dict(report.rows())["pairs"] == "5, of which 1 cut to 64 tokens"
+
+
+def test_models_of_different_shapes_are_not_compared(tiny: Path, tmp_path: Path) -> None:
+    other = write_checkpoint(tmp_path / "other", TINY | {"num_hidden_layers": 3})
+    with pytest.raises(InputError, match="the model has num_hidden_layers 2, the one to compare with 3"):
+        verify(tiny, against=other, pairs=FEW)
+
+
+@pytest.mark.parametrize("tolerance", [0, -1, float("nan"), float("inf")])
+def test_tolerances_that_are_none(tiny: Path, tolerance: float) -> None:
+    with pytest.raises(InputError, match="a tolerance is a number above 0, not"):
+        verify(tiny, pairs=FEW, tolerance=tolerance)
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json"])
+def test_damaged_directories(tiny: Path, tmp_path: Path, file: str) -> None:
+    target = convert(tiny, tmp_path / "target")
+    content = (target / file).read_bytes()
+    (target / file).write_bytes(content[: len(content) // 2])
+    with pytest.raises(CheckpointError):
+        verify(target, pairs=FEW)
+    with pytest.raises(CheckpointError, match="cannot be loaded by PyTorch"):
+        verify(tiny, against=target, pairs=FEW)
+
+
+@pytest.mark.parametrize("dtype", [None, "float64", "torch.float32"])
+def test_odd_dtypes_in_the_config(tiny: Path, tmp_path: Path, dtype: str | None) -> None:
+    target = tmp_path / "target"
+    shutil.copytree(tiny, target)
+    config = json.loads((target / "config.json").read_text())
+    (target / "config.json").write_text(json.dumps(config | {"torch_dtype": dtype}))
+    report = verify(target, against=tiny, pairs=FEW, dtype="float32")
+    assert report.tolerance.logit == (1e-4 if dtype == "torch.float32" else 0.25)
+    assert report.passed
 
 
 def test_the_report_is_kept_in_the_directory_and_its_card(tiny: Path, tmp_path: Path) -> None:
@@ -148,6 +199,9 @@ def test_the_report_is_kept_in_the_directory_and_its_card(tiny: Path, tmp_path: 
     store(report, target)
     assert (target / "README.md").read_text(encoding="utf-8") == once  # replaced, not repeated
     assert once.startswith(card.rstrip())
+    (target / "README.md").write_text(once + "\n## My notes\n\nkept\n", encoding="utf-8")
+    store(report, target)
+    assert (target / "README.md").read_text(encoding="utf-8") == once + "\n## My notes\n\nkept\n"
     assert "## Verified against PyTorch" in once
     assert str(tmp_path) not in once
     kept = json.loads((target / "verification.json").read_text(encoding="utf-8"))
@@ -156,6 +210,20 @@ def test_the_report_is_kept_in_the_directory_and_its_card(tiny: Path, tmp_path: 
     assert {path.name for path in target.iterdir()} == {
         "README.md", "config.json", "model.safetensors", "tokenizer.json", "verification.json"
     }  # fmt: skip
+
+
+def test_a_failed_report_is_kept_too(tiny: Path, tmp_path: Path) -> None:
+    target = convert(tiny, tmp_path / "target")
+    assert not failed_verification(target)
+    report = verify(target, against=tiny, pairs=FEW, tolerance=1e-9)
+    (target / "README.md").unlink()
+    store(report, target)
+    assert failed_verification(target)
+    (target / "README.md").write_text("# a card without a line break at its end", encoding="utf-8")
+    store(report, target)
+    card = (target / "README.md").read_text(encoding="utf-8")
+    assert "the largest \\|delta logit\\| is" in card
+    assert all(line.count("|") - line.count("\\|") == 3 for line in card.splitlines() if line.startswith("| "))
 
 
 def test_no_pairs(tiny: Path) -> None:
