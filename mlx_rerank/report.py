@@ -144,12 +144,12 @@ class Report:
             rows.append(("Kendall tau", f"{near.tau:.4f} mean, {near.lowest_tau:.4f} lowest (asked {allowed.tau})"))
         if near and near.top10_overlap is not None:
             rows.append(("top-10 overlap", f"{near.top10_overlap:.4f}"))
+        rows.append(("followed inside", f"{self.followed} of them, from the shortest to the longest"))
         if self.drifts:
             worst = max(self.drifts, key=lambda path: self.drifts[path])
             rows.append(("hidden states", f"drift {self.drifts[worst]:.1e} at most, at {worst}"))
         share = f"{self.peak.float16_share:.2%} of float16's range"
         rows.append(("largest activation", f"{self.peak.value:.1f} at {self.peak.path}, {share}"))
-        rows.append(("these two", f"of {self.followed} pairs, from the shortest to the longest"))
         if self.published:
             furthest = max(abs(one.found - one.expected) for one in self.published)
             rows.append(("published logits", f"{len(self.published)}, max |delta| {furthest:.1e}"))
