@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -71,9 +72,9 @@ class Settings:
 
 
 def measure(settings: Settings, variant: str) -> tuple[str, dict[str, Any]]:
-    """Convert, load and score one variant, and return it with its size, memory and seconds."""
+    """Convert, load and score one variant, and return it with its size, its memory and what it had yet to score."""
     facts, scorer = _scorer(settings, variant)
-    started, pairs = time.perf_counter(), 0
+    pairs = 0
     for task in settings.tasks():
         path = _logits_path(settings, variant, task)
         done = _read_logits(path)
@@ -87,7 +88,7 @@ def measure(settings: Settings, variant: str) -> tuple[str, dict[str, Any]]:
                     pairs += len(logits)
                     file.write(json.dumps({"query": query, "logits": logits}) + "\n")
                 file.flush()
-    return variant, {**facts, "pairs_scored": pairs, "seconds": round(time.perf_counter() - started, 1)}
+    return variant, {**facts, "pairs_scored": pairs}
 
 
 def _score(scorer: Any, task: Task, queries: list[str]) -> Iterator[tuple[str, dict[str, float]]]:
@@ -256,14 +257,20 @@ def main() -> None:
             print(f"{variant}: {found}", file=sys.stderr, flush=True)
     rows = results(settings, {variant: facts[variant] for variant in given.variants})
     about = {
-        "command": " ".join(["python", "benchmarks/quality.py", *sys.argv[1:]]),
+        "command": _command(sys.argv[1:], given),
+        "model": public_name(settings.model),
         "date": time.strftime("%Y-%m-%d"),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "versions": {n: version(n) for n in ("mlx-rerank", "mlx", "mlx-lm", "torch", "bm25s", "ir-measures")},
-        "settings": asdict(settings),
     }
     Path(given.out).write_text(json.dumps({**about, "rows": rows}, indent=2) + "\n", encoding="utf-8")
     print(table(rows, list(dict.fromkeys(task.group for task in settings.tasks()))))
+
+
+def _command(arguments: list[str], given: argparse.Namespace) -> str:
+    """Return the command as a reader may repeat it, without the paths of this machine."""
+    paths = {given.model: "MODEL", given.data: "DATA", given.work: "WORK", given.out: "OUT"}
+    return shlex.join(["python", "benchmarks/quality.py", *(paths.get(argument, argument) for argument in arguments)])
 
 
 if __name__ == "__main__":

@@ -64,6 +64,9 @@ def test_a_small_run(data: Path, tmp_path: Path) -> None:
     assert result["rows"]["BM25"]["ndcg"]["own"] > 0.9  # the words are those of the answers
     assert "cross cross-lingual" not in result["rows"]["BM25"]["ndcg"]
 
+    assert str(tmp_path) not in json.dumps(result)
+    assert "python benchmarks/quality.py MODEL DATA --sets own cross" in result["command"]
+
     single, two = result["rows"]["float32"], result["rows"]["2-bit"]
     assert single["fidelity"]["max_logit"] < 1e-4
     assert single["fidelity"]["tau"] == pytest.approx(1)
