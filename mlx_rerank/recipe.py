@@ -82,12 +82,17 @@ def measured_recipe(model: CrossEncoder, batches: Sequence[Batch], target: float
     least = sum(choices[-1].size for choices in options) / weights
     if target < least:
         raise InputError(f"a target of {target} bits a weight cannot be met: the least is {least:.2f}")
-    chosen = _within(target * weights, options)
+    chosen = within_budget(target * weights, options)
     return {path: choice.packing for part, choice in zip(parts, chosen, strict=True) for path in part}
 
 
-def _within(budget: float, options: Sequence[Sequence[Choice]]) -> list[Choice]:
-    """Choose for every part among its options, the largest of which comes first, so that all fit a budget of bits."""
+def within_budget(budget: float, options: Sequence[Sequence[Choice]]) -> list[Choice]:
+    """Choose an option for every part so that all fit a budget.
+
+    Args:
+        budget: bits in all, enough for the smallest options.
+        options: of each part, the largest first.
+    """
     chosen = [choices[0] for choices in options]
     while sum(choice.size for choice in chosen) > budget:
         steps = [

@@ -16,7 +16,7 @@ from mlx_rerank.convert import convert
 from mlx_rerank.errors import InputError, NonFiniteScoreError
 from mlx_rerank.models.xlm_roberta import CrossEncoder
 from mlx_rerank.quantize import WORDS, Recipe, layer_paths
-from mlx_rerank.recipe import choices_for, measured_recipe
+from mlx_rerank.recipe import Choice, choices_for, measured_recipe, within_budget
 
 CONFIG = TINY | {"num_hidden_layers": 3}
 BATCHES = [
@@ -75,9 +75,14 @@ def test_the_model_is_left_as_it_was(model: CrossEncoder) -> None:
     assert all(value is before[name] for name, value in tree_flatten(model.parameters()))
 
 
-def test_what_a_large_last_step_leaves_over_is_spent(model: CrossEncoder) -> None:
-    for target in (8.0, 6.0, 5.5, 5.0):
-        assert average_bits(model, measured_recipe(model, BATCHES, target, scale_bits=16)) > target - 0.6
+def test_what_a_large_last_step_leaves_over_is_spent() -> None:
+    def options(*sizes_and_errors: tuple[float, float]) -> list[Choice]:
+        return [Choice(Quantization(64, 8, "affine"), size, error) for size, error in sizes_and_errors]
+
+    steep, flat = options((100, 0), (90, 0.5)), options((100, 0), (50, 0.6), (10, 0.7))
+    assert [choice.size for choice in within_budget(150, [steep, flat])] == [100, 50]  # by way of 100 and 10
+    assert [choice.size for choice in within_budget(149, [steep, flat])] == [100, 10]
+    assert [choice.size for choice in within_budget(100, [steep, flat])] == [90, 10]
 
 
 @pytest.mark.parametrize("target", [0, -1, float("nan"), float("inf")])
