@@ -88,7 +88,7 @@ def measure(settings: Settings, variant: str) -> tuple[str, dict[str, Any]]:
                     pairs += len(logits)
                     file.write(json.dumps({"query": query, "logits": logits}) + "\n")
                 file.flush()
-    return variant, {**facts, "pairs_scored": pairs}
+    return variant, {**facts, "scored_in_this_run": pairs}
 
 
 def _score(scorer: Any, task: Task, queries: list[str]) -> Iterator[tuple[str, dict[str, float]]]:
@@ -259,12 +259,23 @@ def main() -> None:
     about = {
         "command": _command(sys.argv[1:], given),
         "model": public_name(settings.model),
+        "sets": _counts(settings.tasks()),
         "date": time.strftime("%Y-%m-%d"),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "versions": {n: version(n) for n in ("mlx-rerank", "mlx", "mlx-lm", "torch", "bm25s", "ir-measures")},
     }
     Path(given.out).write_text(json.dumps({**about, "rows": rows}, indent=2) + "\n", encoding="utf-8")
     print(table(rows, list(dict.fromkeys(task.group for task in settings.tasks()))))
+
+
+def _counts(tasks: list[Task]) -> dict[str, dict[str, int]]:
+    """Return how many queries and pairs each set has."""
+    counts: dict[str, dict[str, int]] = {}
+    for task in tasks:
+        of_group = counts.setdefault(task.group, {"queries": 0, "pairs": 0})
+        of_group["queries"] += len(task.queries)
+        of_group["pairs"] += sum(map(len, task.first_stage.values()))
+    return counts
 
 
 def _command(arguments: list[str], given: argparse.Namespace) -> str:

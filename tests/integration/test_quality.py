@@ -67,6 +67,8 @@ def test_a_small_run(data: Path, tmp_path: Path) -> None:
     assert str(tmp_path) not in json.dumps(result)
     assert "python benchmarks/quality.py MODEL DATA --sets own cross" in result["command"]
 
+    assert result["sets"]["cross cross-lingual"] == {"queries": 6, "pairs": 36}
+
     single, two = result["rows"]["float32"], result["rows"]["2-bit"]
     assert single["fidelity"]["max_logit"] < 1e-4
     assert single["fidelity"]["tau"] == pytest.approx(1)
@@ -74,7 +76,7 @@ def test_a_small_run(data: Path, tmp_path: Path) -> None:
     assert two["fidelity"]["max_logit"] > 0.1
     assert two["bytes"] < result["rows"]["8-bit"]["bytes"] < single["bytes"]
     assert abs(two["resident_bytes"] - two["bytes"]) < 8192  # but for the file's header
-    assert two["pairs_scored"] == single["pairs_scored"] > 36  # two languages of 18, and what BM25 finds
+    assert two["scored_in_this_run"] == single["scored_in_this_run"] > 36  # two languages of 18, and what BM25 finds
 
     kept = next((tmp_path / "work" / "model" / "logits" / "2-bit").glob("cross-de-en*"))
     lines = kept.read_text().splitlines()
@@ -86,9 +88,9 @@ def test_a_small_run(data: Path, tmp_path: Path) -> None:
 
     kept.write_text(kept.read_text()[:-20])  # as if the process had been killed while it wrote
     again, _ = run(model, data, tmp_path, *variants)
-    assert again["rows"]["8-bit"]["pairs_scored"] == 0
-    assert again["rows"]["2-bit"]["pairs_scored"] == len(DOCUMENTS)
+    assert again["rows"]["8-bit"]["scored_in_this_run"] == 0
+    assert again["rows"]["2-bit"]["scored_in_this_run"] == len(DOCUMENTS)
     assert again["rows"]["2-bit"]["ndcg"] == two["ndcg"]
 
     other = write_checkpoint(tmp_path / "other", tokenizer=tiny_tokenizer())
-    assert run(other, data, tmp_path, "--variants", "8-bit")[0]["rows"]["8-bit"]["pairs_scored"] > 36
+    assert run(other, data, tmp_path, "--variants", "8-bit")[0]["rows"]["8-bit"]["scored_in_this_run"] > 36
