@@ -1,5 +1,6 @@
 """Fixtures that several test modules share."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,12 @@ from tokenizers import Tokenizer
 
 from mlx_rerank import Reranker
 from mlx_rerank.hub import EMBEDDED
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """Take SIGINT, which processes started in a shell's background ignore, and their children after them."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -138,7 +138,10 @@ def test_interrupting_leaves_quietly() -> None:
     process.stdin = None
     time.sleep(3)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    try:
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()  # had it not left, it would compute for hours
     assert (process.returncode, out, err) == (130, b"", b"")
 
 
