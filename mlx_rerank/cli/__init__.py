@@ -52,16 +52,22 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         typer.echo(f"mlx-rerank: {error}", err=True)
         code = 1
     except BrokenPipeError:  # the reader, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         code = 0
     except OSError as error:
         typer.echo(f"mlx-rerank: {error}", err=True)
+        _drop_output()
         code = 1
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     except Exception as error:
         code = _usage_error(error)
     sys.exit(code)
+
+
+def _drop_output() -> None:
+    """Let what is left to print go nowhere: Python would try again at its end, and change the exit code."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _usage_error(error: Exception) -> int:
