@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from mlx_rerank.results import sigmoid
+
 TOP = 10  # documents whose overlap is counted
 
 
@@ -44,7 +46,7 @@ def compare(found: np.ndarray, expected: np.ndarray, queries: Sequence[Hashable]
         queries: of each pair, N hashable values; pairs of the same query make up one ranking.
     """
     logits = np.abs(found.astype(np.float64) - expected)
-    scores = np.abs(_sigmoid(found) - _sigmoid(expected))
+    scores = np.abs(sigmoid(found.astype(np.float64)) - sigmoid(expected.astype(np.float64)))
     taus, overlaps = [], []
     for places in _rankings(queries):
         a, b = found[places], expected[places]
@@ -86,8 +88,3 @@ def _rankings(queries: Sequence[Hashable]) -> list[np.ndarray]:
 def _best(logits: np.ndarray) -> set[int]:
     """Return the places of the highest logits."""
     return set(np.argsort(-logits, kind="stable")[:TOP].tolist())
-
-
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Map logits to 0..1 in float64."""
-    return 1 / (1 + np.exp(-logits.astype(np.float64)))

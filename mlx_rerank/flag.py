@@ -9,7 +9,8 @@ import numpy as np
 
 from mlx_rerank.errors import InputError
 from mlx_rerank.pairs import check_pairs, require_sequence
-from mlx_rerank.reranker import Reranker, log_truncation, sigmoid
+from mlx_rerank.reranker import Reranker, log_truncation
+from mlx_rerank.results import sigmoid
 
 logger = logging.getLogger("mlx_rerank")
 

@@ -14,9 +14,9 @@ import numpy as np
 
 from mlx_rerank import restore
 from mlx_rerank.config import SPECIAL_TOKENS_PER_PAIR, ModelConfig, is_converted, read_config
-from mlx_rerank.errors import CheckpointError, InputError, MissingDependencyError, NonFiniteScoreError
+from mlx_rerank.errors import CheckpointError, InputError, MissingDependencyError
 from mlx_rerank.pairs import require_unicode
-from mlx_rerank.results import Document, PairLogits, RankedDocument
+from mlx_rerank.results import Document, PairLogits, RankedDocument, require_finite
 
 REMEDY = "pip install 'mlx-rerank[reference]'"
 
@@ -80,13 +80,7 @@ class ReferenceReranker:
         for start in range(0, len(rows), batch_size):
             batch = order[start : start + batch_size]
             logits[batch] = self._forward([rows[i] for i in batch])
-        bad = np.flatnonzero(~np.isfinite(logits))
-        if len(bad):
-            query, document = pairs[bad[0]]
-            raise NonFiniteScoreError(
-                f"{len(bad)} of {len(pairs)} pairs have a logit of NaN or infinity; the first is pair {bad[0]} "
-                f"({query[:60]!r}, {document[:60]!r}): the weights are damaged, or {self.model.dtype} is too narrow"
-            )
+        require_finite(logits, pairs, f"The weights are damaged, or {self.model.dtype} is too narrow")
         return PairLogits(logits, np.array([cut for _, cut in encoded], dtype=np.int64))
 
     def score(self, pairs: Sequence[tuple[str, str]], *, raw_scores: bool = False) -> np.ndarray:

@@ -14,9 +14,9 @@ from mlx_rerank.checkpoint import Checkpoint
 from mlx_rerank.device import parse_device
 from mlx_rerank.dtypes import default_dtype, dtype_name, parse_dtype
 from mlx_rerank.engine import Engine
-from mlx_rerank.errors import InputError, NonFiniteScoreError, require_whole_number
+from mlx_rerank.errors import InputError, require_whole_number
 from mlx_rerank.pairs import Limits, PairEncoder, check_pairs, document_text, require_sequence
-from mlx_rerank.results import Document, PairLogits, RankedDocument
+from mlx_rerank.results import Document, PairLogits, RankedDocument, require_finite, sigmoid
 
 DEFAULT_MAX_LENGTH = 512
 DEFAULT_TOKEN_BUDGET = 4096
@@ -198,7 +198,8 @@ class Reranker:
                 distinct[batch] = logits
                 bar.update(len(batch))
         result = distinct[encoded.inverse]
-        self._require_finite(result, checked)
+        hint = f"In {self.dtype} an activation may have overflowed, or the weights are damaged: try dtype='float32'"
+        require_finite(result, checked, hint)
         return PairLogits(result, encoded.truncated_tokens)
 
     def _checked_length(self, max_length: int) -> int:
@@ -209,22 +210,6 @@ class Reranker:
                 "use a smaller value, or a model with more positions"
             )
         return Limits(max_length).max_length
-
-    def _require_finite(self, logits: np.ndarray, pairs: list[tuple[str, str]]) -> None:
-        """Raise an error that names the first pair whose logit is NaN or infinite."""
-        bad = np.flatnonzero(~np.isfinite(logits))
-        if len(bad):
-            query, document = pairs[bad[0]]
-            raise NonFiniteScoreError(
-                f"{len(bad)} of {len(pairs)} pairs have a logit of NaN or infinity; the first is pair {bad[0]} "
-                f"({query[:60]!r}, {document[:60]!r}), logit {logits[bad[0]]}. In {self.dtype} an activation may have "
-                "overflowed, or the weights are damaged: try dtype='float32'"
-            )
-
-
-def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Map logits to 0..1 in their own dtype, without overflow and without losing small values."""
-    return np.exp(-np.logaddexp(0, -logits))
 
 
 def log_truncation(truncated_tokens: np.ndarray, max_length: int) -> None:

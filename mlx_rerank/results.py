@@ -1,10 +1,12 @@
-"""What comes back: frozen dataclasses that every path and every shell shares."""
+"""What comes back: frozen dataclasses that every path and every shell shares, and what a logit is made into."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from mlx_rerank.errors import NonFiniteScoreError
 
 Document = str | Mapping[str, Any]  # a mapping holds its text under "text"
 
@@ -37,3 +39,28 @@ class PairLogits:
 
     logits: np.ndarray
     truncated_tokens: np.ndarray
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Map logits to 0..1 in their own dtype, without overflow and without losing small values."""
+    return np.exp(-np.logaddexp(0, -logits))
+
+
+def require_finite(logits: np.ndarray, pairs: Sequence[tuple[str, str]], hint: str) -> None:
+    """Check that no NaN or infinity reaches a caller.
+
+    Args:
+        logits: float [N].
+        pairs: that they are of.
+        hint: what may be wrong and what to do about it, as a sentence without its full stop.
+
+    Raises:
+        NonFiniteScoreError: a logit is not finite; it names the first such pair.
+    """
+    bad = np.flatnonzero(~np.isfinite(logits))
+    if len(bad):
+        query, document = pairs[bad[0]]
+        raise NonFiniteScoreError(
+            f"{len(bad)} of {len(pairs)} pairs have a logit of NaN or infinity; the first is pair {bad[0]} "
+            f"({query[:60]!r}, {document[:60]!r}), logit {logits[bad[0]]}. {hint}"
+        )

@@ -11,10 +11,10 @@ import mlx_rerank
 
 ROOT = Path(mlx_rerank.__file__).parent
 LEVELS = (
-    ("errors", "blas", "results", "samples", "fidelity", "published", "patching"),
-    ("config", "dtypes", "report", "activations"),
-    ("models", "weights", "pairs", "batching", "hub", "restore", "device", "card"),
-    ("reference", "quantize"),
+    ("errors", "blas", "samples", "published", "patching"),
+    ("config", "dtypes", "results", "activations"),
+    ("models", "weights", "pairs", "batching", "hub", "restore", "device", "card", "fidelity"),
+    ("reference", "quantize", "report"),
     ("checkpoint", "recipe"),
     ("engine", "convert", "upload", "info", "audit"),
     ("reranker",),

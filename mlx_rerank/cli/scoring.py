@@ -54,7 +54,7 @@ def score(
 ) -> None:
     """Score (query, document) pairs; one JSON line each, in the order given."""
     from mlx_rerank.display import print_json
-    from mlx_rerank.reranker import sigmoid
+    from mlx_rerank.results import sigmoid
 
     pairs = read_pairs(file)
     if not pairs:
