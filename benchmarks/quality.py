@@ -153,16 +153,15 @@ def _resident(directory: Path) -> int:
     return size
 
 
-def results(settings: Settings, facts: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def results(settings: Settings, tasks: list[Task], facts: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return each variant's facts, its distance from the reference, and nDCG@10 by task and by set."""
-    tasks = settings.tasks()
     rows: dict[str, dict[str, Any]] = {"BM25": {"ndcg": _ndcg(tasks, {t.name: _bm25(t) for t in tasks})}}
+    expected = {task.name: _run(settings, REFERENCE, task) for task in tasks} if REFERENCE in facts else {}
+    keys = [(name, q, d) for name, run in expected.items() for q, found in run.items() for d in found]
     for variant, known in facts.items():
         runs = {task.name: _run(settings, variant, task) for task in tasks}
         rows[variant] = {**known, "ndcg": _ndcg(tasks, runs)}
-        if variant != REFERENCE and REFERENCE in facts:
-            expected = {task.name: _run(settings, REFERENCE, task) for task in tasks}
-            keys = [(task.name, q, d) for task in tasks for q, found in expected[task.name].items() for d in found]
+        if variant != REFERENCE and expected:
             near, far = (np.array([source[task][q][d] for task, q, d in keys]) for source in (runs, expected))
             rows[variant]["fidelity"] = asdict(compare(near, far, [(task, q) for task, q, _ in keys]))
     return rows
@@ -170,7 +169,7 @@ def results(settings: Settings, facts: dict[str, dict[str, Any]]) -> dict[str, d
 
 def _bm25(task: Task) -> Run:
     """Return BM25's own ranking of the task, which there is none of across languages."""
-    return bm25(task.queries, task.documents, task.name[-2:]) if task.first_stage_ranks else {}
+    return bm25(task.queries, task.documents, task.language) if task.language else {}
 
 
 def _ndcg(tasks: list[Task], runs: dict[str, Run]) -> dict[str, float]:
@@ -255,17 +254,18 @@ def main() -> None:
         for variant, found in pool.imap_unordered(partial(measure, settings), given.variants):
             facts[variant] = found
             print(f"{variant}: {found}", file=sys.stderr, flush=True)
-    rows = results(settings, {variant: facts[variant] for variant in given.variants})
+    tasks = settings.tasks()
+    rows = results(settings, tasks, {variant: facts[variant] for variant in given.variants})
     about = {
         "command": _command(sys.argv[1:], given),
         "model": public_name(settings.model),
-        "sets": _counts(settings.tasks()),
+        "sets": _counts(tasks),
         "date": time.strftime("%Y-%m-%d"),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "versions": {n: version(n) for n in ("mlx-rerank", "mlx", "mlx-lm", "torch", "bm25s", "ir-measures")},
     }
     Path(given.out).write_text(json.dumps({**about, "rows": rows}, indent=2) + "\n", encoding="utf-8")
-    print(table(rows, list(dict.fromkeys(task.group for task in settings.tasks()))))
+    print(table(rows, list(dict.fromkeys(task.group for task in tasks))))
 
 
 def _counts(tasks: list[Task]) -> dict[str, dict[str, int]]:

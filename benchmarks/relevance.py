@@ -27,7 +27,7 @@ class Task:
         documents: texts by id, at least all candidates.
         first_stage: the candidates of each query, with the score that found them.
         qrels: judged relevance of documents, by query.
-        first_stage_ranks: whether those scores are a ranking to compare with.
+        language: of queries and documents alike; None across languages, where BM25 has nothing to say.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Task:
     documents: dict[str, str]
     first_stage: dict[str, dict[str, float]]
     qrels: dict[str, dict[str, int]]
-    first_stage_ranks: bool = True
+    language: str | None
 
 
 def read_task(directory: Path, name: str, group: str, queries: int, depth: int) -> Task:
@@ -57,7 +57,8 @@ def read_task(directory: Path, name: str, group: str, queries: int, depth: int) 
     language = rows[0].get("lang", "en")
     found = _read_run(run) if run.is_file() else bm25({q: texts[q] for q in chosen}, documents, language)
     first_stage = {query: dict(list(found[query].items())[:depth]) for query in chosen if found.get(query)}
-    return Task(name, group, {q: texts[q] for q in chosen}, documents, first_stage, {q: qrels[q] for q in chosen})
+    judged = {query: qrels[query] for query in chosen}
+    return Task(name, group, {query: texts[query] for query in chosen}, documents, first_stage, judged, language)
 
 
 def read_cross_lingual(directory: Path, asked: str, told: str, queries: int) -> Task:
@@ -76,7 +77,7 @@ def read_cross_lingual(directory: Path, asked: str, told: str, queries: int) -> 
         documents=_texts(directory / told / "corpus.jsonl"),
         first_stage={query: candidates[query] for query in chosen},
         qrels={query: qrels[query] for query in chosen},
-        first_stage_ranks=False,
+        language=None,
     )
 
 

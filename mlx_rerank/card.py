@@ -30,14 +30,13 @@ for result in reranker.rank("what is a panda?", ["hi", "The giant panda is a bea
 """
 
 
-def model_card(config: Mapping[str, Any], source_card: Path, *, name: str, packing: str = "") -> str:
+def model_card(config: Mapping[str, Any], source_card: Path, *, name: str) -> str:
     """Return the text of a model card.
 
     Args:
         config: the converted directory's config.json.
         source_card: the README.md of the source, whose licence and languages are taken over; it need not exist.
         name: what the model is called.
-        packing: how weights are packed, in words.
     """
     from huggingface_hub import ModelCard, ModelCardData  # here, because scoring does without it
 
@@ -60,7 +59,7 @@ def model_card(config: Mapping[str, Any], source_card: Path, *, name: str, packi
         revision=f" at {done['revision']}" if done["revision"] else "",
         version=done["version"],
         dtype=config["dtype"],
-        packing=packing and f"; {packing}",
+        packing=f"; {done['packing']}" if "packing" in done else "",
         max_length=ModelConfig.from_dict(config).max_length,
     )
     return f"---\n{data.to_yaml()}\n---\n{body}"

@@ -87,14 +87,13 @@ def convert(
     weights.load_into(model, dict(weights.port(open_tensors(checkpoint.directory), checkpoint.config, mlx_dtype)))
     config = _record(checkpoint, str(hf_path), dtype)
     if recipe:
+        config[CONVERSION_KEY]["packing"] = describe_recipe(recipe)
         config = quantize(model, config, recipe)
     with _appearing(target) as directory, _without_cache():
         weights.save(directory / weights.WEIGHTS_FILE, model)
         (directory / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         _copy_texts(checkpoint.directory, directory)
-        card = model_card(
-            config, checkpoint.directory / "README.md", name=name or target.name, packing=describe_recipe(recipe)
-        )
+        card = model_card(config, checkpoint.directory / "README.md", name=name or target.name)
         (directory / "README.md").write_text(card, encoding="utf-8")
     return target
 

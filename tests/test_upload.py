@@ -14,6 +14,7 @@ from fake_hub import TOKEN, FakeHub, Repository
 
 from mlx_rerank import Reranker, cli
 from mlx_rerank.card import renamed
+from mlx_rerank.config import Quantization
 from mlx_rerank.convert import convert
 from mlx_rerank.errors import CheckpointError, InputError, UploadError
 from mlx_rerank.upload import contents, require_login, upload
@@ -257,3 +258,11 @@ def test_a_card_keeps_what_was_written_into_it(converted: Path) -> None:
 def test_a_card_is_renamed_where_its_headline_is() -> None:
     assert renamed("# Old\n\ntext\n\n---\n\n# Next\n", "you/new") == "# you/new\n\ntext\n\n---\n\n# Next\n"
     assert renamed("---\n# comment\n---\nno headline\n```\n# code\n```\n", "you/new").count("you/new") == 0
+
+
+def test_a_card_made_anew_says_how_weights_are_packed(tiny: Path, tmp_path: Path) -> None:
+    directory = convert(tiny, tmp_path / "packed", embeddings=Quantization(32, 4, "mxfp4"))
+    (directory / "README.md").unlink()
+    card = contents(directory, "user/tiny")["README.md"]
+    assert isinstance(card, bytes)
+    assert "| float16; word embeddings packed to 4 bits in groups of 32 (mxfp4) |" in card.decode()
