@@ -13,7 +13,10 @@ from pathlib import Path
 REMEDY = "install one with `apt install libopenblas0` (or your distribution's OpenBLAS), or `pip install mkl`"
 _CANDIDATES = ("libopenblas.so.0", "libopenblas.so", "libmkl_rt.so.3", "libmkl_rt.so.2")
 
+_THREADS = ("openblas_set_num_threads", "MKL_Set_Num_Threads")
+
 _loaded: str | None = None
+_library: ctypes.CDLL | None = None
 _problem: str | None = None
 
 
@@ -23,7 +26,7 @@ def preload() -> None:
     Runs once, when the package is imported, because it works only before MLX is imported. It stays silent: a process
     that never computes on the CPU has no need to know.
     """
-    global _loaded, _problem
+    global _loaded, _library, _problem
     if not sys.platform.startswith("linux") or _loaded:
         return
     if "mlx.core" in sys.modules:
@@ -33,7 +36,7 @@ def preload() -> None:
     for name in _CANDIDATES:
         for path in (name, str(environment / name)):
             try:
-                ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
+                _library = ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
             except OSError:
                 continue
             _loaded = path
@@ -44,6 +47,14 @@ def preload() -> None:
 def loaded() -> str | None:
     """Return the name of the BLAS that was loaded, or None."""
     return _loaded
+
+
+def set_threads(number: int) -> None:
+    """Let a product use so many cores, from now on and in all of the process; without an optimised BLAS it uses one."""
+    for name in _THREADS:
+        function = getattr(_library, name, None)
+        if function:
+            function(number)
 
 
 def warn_if_missing() -> None:

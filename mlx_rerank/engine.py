@@ -8,7 +8,7 @@ from typing import TypeVar
 import mlx.core as mx
 import numpy as np
 
-from mlx_rerank import blas
+from mlx_rerank import blas, cpu
 from mlx_rerank.checkpoint import Checkpoint, load_model
 from mlx_rerank.device import device_thread
 from mlx_rerank.models.xlm_roberta import CrossEncoder, check_input_ids
@@ -31,8 +31,11 @@ class Engine:
         on_cpu = device == mx.cpu
         if on_cpu:
             blas.warn_if_missing()
+            cpu.keep_freed_memory()
         self._config = checkpoint.config
         self._device = device
+        self._lanes = cpu.lanes() if on_cpu else 1
+        self._streams: list[mx.Stream] = []
         self._thread = device_thread()
         # The CPU backend has no fast product with packed weights: there they are unpacked once.
         self._model = self._thread.submit(self._load, checkpoint, dtype, not on_cpu).result()
@@ -80,5 +83,23 @@ class Engine:
     def _forward(self, input_ids: np.ndarray, attention_mask: np.ndarray | None) -> np.ndarray:
         """Return the logits of one batch; in the device thread."""
         with mx.stream(self._device):
-            mask = None if attention_mask is None else mx.array(attention_mask)
-            return np.array(self._model(mx.array(input_ids), mask))
+            if self._lanes == 1:
+                return np.array(self._logits(input_ids, attention_mask))
+            return self._side_by_side(input_ids, attention_mask)
+
+    def _side_by_side(self, input_ids: np.ndarray, attention_mask: np.ndarray | None) -> np.ndarray:
+        """Return the logits of one batch, whose rows are shared among the lanes; in the device thread."""
+        while len(self._streams) < self._lanes:
+            self._streams.append(mx.new_stream(self._device))
+        parts = np.array_split(np.arange(len(input_ids)), min(len(input_ids), self._lanes))
+        cpu.share_cores(len(parts))
+        logits = []
+        for stream, rows in zip(self._streams, parts, strict=False):
+            with mx.stream(stream):
+                logits.append(self._logits(input_ids[rows], None if attention_mask is None else attention_mask[rows]))
+        mx.eval(logits)  # together, or one would wait for the other
+        return np.concatenate([np.array(part) for part in logits])
+
+    def _logits(self, input_ids: np.ndarray, attention_mask: np.ndarray | None) -> mx.array:
+        """Return the logits of some rows, not evaluated."""
+        return self._model(mx.array(input_ids), None if attention_mask is None else mx.array(attention_mask))

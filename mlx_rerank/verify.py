@@ -185,6 +185,7 @@ def _follow(reranker: Reranker, reference: ReferenceReranker, rows: list[list[in
         states, seen = reranker.engine.apply(lambda model, ids=row: _states(model, ids))
         peaks += seen
         for (path, state), other in zip(states.items(), reference.hidden_states(row), strict=True):
+            other = other[: len(state)]  # MLX computes the first token alone in the last layer
             error = float(np.sqrt(np.square(state - other).mean() / np.square(other).mean()))
             drifts[path] = max(drifts.get(path, 0.0), _or_infinity(error))
     return drifts, max(peaks, key=lambda peak: peak.value)  # the first, where several are infinite

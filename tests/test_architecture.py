@@ -11,8 +11,8 @@ import mlx_rerank
 
 ROOT = Path(mlx_rerank.__file__).parent
 LEVELS = (
-    ("errors", "blas", "samples", "published", "patching"),
-    ("config", "dtypes", "results", "activations"),
+    ("errors", "blas", "operations", "samples", "published", "patching"),
+    ("config", "cpu", "dtypes", "results", "activations"),
     ("models", "weights", "pairs", "batching", "hub", "restore", "device", "card", "fidelity"),
     ("reference", "quantize", "report"),
     ("checkpoint", "recipe"),

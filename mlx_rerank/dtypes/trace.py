@@ -10,6 +10,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
+from mlx_rerank import operations
 from mlx_rerank.errors import InputError, RerankError
 from mlx_rerank.patching import Patch, patched
 
@@ -73,7 +74,8 @@ def trace(model: nn.Module, whole: Iterable[str], arguments: Sequence[Any], keyw
 
     Args:
         model: whose parameters are taken as they are.
-        whole: functions of `mlx.core` or `mlx.core.fast` that count as one operation, however they are computed.
+        whole: functions of `mlx.core`, `mlx.core.fast` or `mlx_rerank.operations` that count as one operation, however
+            they are computed.
         arguments: of the model's call; the values of arrays do not matter.
         keywords: the same by name.
 
@@ -123,7 +125,8 @@ class _Calls:
 
     def patches(self, kinds: Iterable[type], whole: Iterable[str]) -> list[Patch]:
         """Return what records calls of modules of some classes, and of functions, which hide what they are made of."""
-        functions = [(mx.fast if hasattr(mx.fast, f) else mx, f, partial(self._of_function, f)) for f in whole]
+        owners = {f: next(owner for owner in (mx.fast, mx, operations) if hasattr(owner, f)) for f in whole}
+        functions = [(owner, f, partial(self._of_function, f)) for f, owner in owners.items()]
         return [*((kind, "__call__", self._of_module) for kind in kinds), *functions]
 
     def _of_module(self, original: Callable[..., Any]) -> Callable[..., Any]:

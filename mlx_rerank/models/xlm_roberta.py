@@ -1,26 +1,21 @@
 """XLM-RoBERTa with a single-label classification head, the cross-encoder behind the bge rerankers.
 
 Follows transformers' XLMRobertaForSequenceClassification (post-layer-norm encoder of "Unsupervised Cross-lingual
-Representation Learning at Scale", Conneau et al. 2020), with three changes that leave every result as it is: the one
-row of token type embeddings is part of the position table, query/key/value projections are one matrix, and dropout is
-gone. All arithmetic stays in the dtype of the weights; masks are bool; only the returned logits are float32.
+Representation Learning at Scale", Conneau et al. 2020), with four changes that leave every result as it is: the one
+row of token type embeddings is part of the position table, query/key/value projections are one matrix, the last layer
+computes the first token alone, which is all that the head reads, and dropout is gone. All arithmetic stays in the dtype
+of the weights; masks are bool; only the returned logits are float32.
 
 Shape letters: B pairs, L tokens of the longest pair, D hidden size, H heads.
 """
-
-import math
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from mlx_rerank import operations
 from mlx_rerank.config import ModelConfig
 from mlx_rerank.errors import InputError
-
-
-def gelu(x: mx.array) -> mx.array:
-    """Return x * Phi(x) with the exact error function, in the dtype of x."""
-    return 0.5 * x * (1 + mx.erf(x * math.sqrt(0.5)))
 
 
 def look_up(table: nn.Embedding | nn.QuantizedEmbedding, ids: mx.array, dtype: mx.Dtype) -> mx.array:
@@ -33,6 +28,17 @@ def look_up(table: nn.Embedding | nn.QuantizedEmbedding, ids: mx.array, dtype: m
     biases = table.biases[ids] if table.biases is not None else None
     packing = {"group_size": table.group_size, "bits": table.bits, "mode": table.mode}
     return mx.dequantize(table.weight[ids], table.scales[ids], biases, **packing, dtype=dtype)
+
+
+def some_outputs(linear: nn.Linear | nn.QuantizedLinear, x: mx.array, outputs: slice) -> mx.array:
+    """Return a range of what a linear module, packed or not, makes of x [..., D]; the rest is not computed."""
+    bias = linear.bias[outputs]
+    if isinstance(linear, nn.Linear):
+        return mx.addmm(bias, x, linear.weight[outputs].T)
+    biases = linear.biases[outputs] if linear.biases is not None else None
+    packing = {"group_size": linear.group_size, "bits": linear.bits, "mode": linear.mode}
+    weight, scales = linear.weight[outputs], linear.scales[outputs]
+    return mx.quantized_matmul(x, weight, scales, biases, transpose=True, **packing) + bias
 
 
 class Embeddings(nn.Module):
@@ -63,13 +69,20 @@ class SelfAttention(nn.Module):
         self.qkv_proj = nn.Linear(config.hidden_size, 3 * config.hidden_size)
         self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def __call__(self, x: mx.array, mask: mx.array | None) -> mx.array:
-        """Map [B, L, D] to [B, L, D]; mask is bool [B, 1, 1, L], or None where every token is real."""
-        B, L, D = x.shape
-        qkv = self.qkv_proj(x).reshape(B, L, 3, self.num_heads, D // self.num_heads)
-        q, k, v = (part.squeeze(2).swapaxes(1, 2) for part in mx.split(qkv, 3, axis=2))  # (B, H, L, D/H)
-        attended = mx.fast.scaled_dot_product_attention(q, k, v, scale=self.scale, mask=mask)
-        return self.out_proj(attended.swapaxes(1, 2).reshape(B, L, D))
+    def __call__(self, x: mx.array, mask: mx.array | None, *, first_token_only: bool = False) -> mx.array:
+        """Map [B, L, D] to [B, L, D], or to the first token's [B, 1, D].
+
+        The mask is bool [B, 1, 1, L], or None where every token is real.
+        """
+        B, _, D = x.shape
+        if first_token_only:
+            q = some_outputs(self.qkv_proj, x[:, :1], slice(0, D))
+            k, v = mx.split(some_outputs(self.qkv_proj, x, slice(D, 3 * D)), 2, axis=-1)
+        else:
+            q, k, v = mx.split(self.qkv_proj(x), 3, axis=-1)
+        q, k, v = (part.reshape(B, -1, self.num_heads, D // self.num_heads).swapaxes(1, 2) for part in (q, k, v))
+        attended = operations.attention(q, k, v, self.scale, mask)  # (B, H, L or 1, D/H)
+        return self.out_proj(attended.swapaxes(1, 2).reshape(B, -1, D))
 
 
 class Layer(nn.Module):
@@ -83,10 +96,11 @@ class Layer(nn.Module):
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size)
         self.output_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
-    def __call__(self, x: mx.array, mask: mx.array | None) -> mx.array:
-        """Map [B, L, D] to [B, L, D]."""
-        x = self.attention_norm(x + self.attention(x, mask))
-        return self.output_norm(x + self.down_proj(gelu(self.up_proj(x))))
+    def __call__(self, x: mx.array, mask: mx.array | None, *, first_token_only: bool = False) -> mx.array:
+        """Map [B, L, D] to [B, L, D], or to the first token's [B, 1, D]."""
+        attended = self.attention(x, mask, first_token_only=first_token_only)
+        x = self.attention_norm((x[:, :1] if first_token_only else x) + attended)
+        return self.output_norm(x + self.down_proj(operations.gelu(self.up_proj(x))))
 
 
 class Head(nn.Module):
@@ -136,8 +150,9 @@ class CrossEncoder(nn.Module):
             raise InputError(f"attention_mask must be bool, not {attention_mask.dtype}")
         mask = None if attention_mask is None else attention_mask[:, None, None, :]
         x = self.embeddings(input_ids)
-        for layer in self.layers:
+        for layer in self.layers[:-1]:
             x = layer(x, mask)
+        x = self.layers[-1](x, mask, first_token_only=True)
         return self.head(x).astype(mx.float32)
 
 

@@ -1,0 +1,121 @@
+"""The two operations of a transformer whose best form depends on the device: GELU and attention.
+
+MLX's CPU backend adds and multiplies some 3,000 million numbers a second, but takes exp and erf one at a time, some 50
+million a second (x86-64, MLX 0.32). There, in float32, both are made of sums and products; on a GPU they are MLX's own.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import mlx.core as mx
+
+# 1/2 erfc(a / sqrt(2)) = P(a) ** -16 within 3e-7 / a; the form is that of Abramowitz and Stegun, 7.1.28, fitted anew.
+_TAIL = (1.0442748411, 0.0520639779, 0.0221137169, 0.0033705105, 7.5322323e-05, 3.9649195e-05, 6.9880152e-06)
+# 2 ** f = (u + f) / (u - f) within 5e-7 of itself, with u = this + that * f * f, for f in -1/2..1/2
+_POWER = (2.88540812, 0.11523606)
+_TO_INTEGER = 12582912.0  # 1.5 * 2**23: the bits of a sum with it end with the other number, rounded
+_LEAST = -126.0  # exponent of the smallest normal float32
+_HIDDEN = -1e30  # added to the scores of masked tokens
+_BLOCK = 1 << 21  # attention scores computed at a time: 4 MB, which a cache can hold
+
+
+def gelu(x: mx.array) -> mx.array:
+    """Return x * Phi(x), with the exact normal distribution, in the dtype of x.
+
+    Args:
+        x: floating, any shape. Half precision is computed in float32 inside, in one kernel on a GPU: rounding each
+            step would more than double the largest error of a logit.
+
+    Returns:
+        As x; in float32 within 1e-6.
+
+    Source: torch.nn.functional.gelu(approximate="none"); tests/test_operations.py.
+    """
+    if not _on_cpu():
+        return _gelu_in_one_kernel(x)
+    if x.dtype != mx.float32:
+        return _exact_gelu(x)
+    # Phi(x) is 1 - t or t, for the tail t = P(|x|) ** -16 beyond |x|. So x * Phi(x) is x - |x| t, or - |x| t.
+    size = mx.abs(x)
+    base = _polynomial(_TAIL, size)
+    for _ in range(4):
+        base = base * base
+    return mx.maximum(x, 0.0) - size / base
+
+
+def attention(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.array | None) -> mx.array:
+    """Return softmax(scale * q k^T) v over the tokens that the mask shows.
+
+    Args:
+        q: floating [B, H, L, D/H], or fewer tokens than k and v have.
+        k: of the same dtype, [B, H, L, D/H].
+        v: as k.
+        scale: of the scores.
+        mask: bool [B, 1, 1, L], True on real tokens, at least one per row; None where all are real.
+
+    Returns:
+        As q. NaN where a score is not finite.
+
+    Source: mx.fast.scaled_dot_product_attention; tests/test_operations.py.
+    """
+    if not _on_cpu() or q.dtype != mx.float32:
+        return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
+    q = q * (scale * math.log2(math.e))  # so that 2 can be the base
+    hidden = None if mask is None else mx.where(mask, 0.0, _HIDDEN).swapaxes(-1, -2)
+    B, H, L, _ = q.shape
+    fit = max(1, _BLOCK // (L * k.shape[2]))  # heads, of one pair or of several
+    rows, heads = max(1, fit // H), min(fit, H)
+    attended = []
+    for b in range(0, B, rows):
+        pairs = slice(b, b + rows)
+        bias = None if hidden is None else hidden[pairs]
+        blocks = [_attend(*(part[pairs, h : h + heads] for part in (q, k, v)), bias) for h in range(0, H, heads)]
+        attended.append(mx.concatenate(blocks, axis=1))
+    return mx.concatenate(attended, axis=0)
+
+
+def _attend(q: mx.array, k: mx.array, v: mx.array, bias: mx.array | None) -> mx.array:
+    """Return attention by sums and products, with 2 as the base of softmax; float32.
+
+    The scores have a column for each query, because MLX adds and compares rows faster than what is within a row.
+    """
+    scores = k @ q.swapaxes(-1, -2)
+    if bias is not None:
+        scores = scores + bias
+    highest = scores.max(axis=-2, keepdims=True)
+    weights = _power_of_two(scores - highest)
+    total = mx.ones((1, k.shape[2])) @ weights + (highest - highest)  # NaN if a score is, of which _power_of_two may
+    return (weights.swapaxes(-1, -2) @ v) / total.swapaxes(-1, -2)  # make a number
+
+
+def _power_of_two(x: mx.array) -> mx.array:
+    """Return 2 ** x of float32 numbers that are not above 0."""
+    x = mx.maximum(x, _LEAST)
+    shifted = x + _TO_INTEGER
+    rest = x - (shifted - _TO_INTEGER)
+    middle = rest * rest * _POWER[1] + _POWER[0]
+    power = (middle + rest) / (middle - rest)
+    return ((shifted.view(mx.int32) << 23) + power.view(mx.int32)).view(mx.float32)  # adds the integer to the exponent
+
+
+def _polynomial(coefficients: Sequence[float], x: mx.array) -> mx.array:
+    """Return the polynomial with these coefficients, the constant first."""
+    value = x * coefficients[-1] + coefficients[-2]
+    for coefficient in coefficients[-3::-1]:
+        value = value * x + coefficient
+    return value
+
+
+def _exact_gelu(x: mx.array) -> mx.array:
+    """Return GELU by the error function, computed in float32."""
+    wide = x.astype(mx.float32)
+    return (0.5 * wide * (1 + mx.erf(wide * math.sqrt(0.5)))).astype(x.dtype)
+
+
+_gelu_in_one_kernel = partial(mx.compile, shapeless=True)(_exact_gelu)  # not on a CPU, where that starts a C++ compiler
+
+
+def _on_cpu() -> bool:
+    """Tell whether the arrays being made are for a CPU."""
+    return mx.default_device() == mx.cpu

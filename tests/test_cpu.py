@@ -1,0 +1,68 @@
+"""All cores of a CPU work side by side, on one batch, and give what one would."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from texts import PAIRS
+
+from mlx_rerank import Reranker, blas, cpu
+from mlx_rerank.errors import CheckpointError
+
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere nothing is done")
+
+
+@linux
+@pytest.mark.parametrize(("cores", "expected"), [(1, 1), (2, 2), (8, 8), (64, 8)])
+def test_lanes(cores: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "_cores", lambda: cores)
+    assert cpu.lanes() == expected
+
+
+def test_elsewhere_there_is_one_lane(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(cpu.ctypes, "CDLL", lambda *_: pytest.fail("looked for a C library"))
+    assert cpu.lanes() == 1
+    cpu.keep_freed_memory()
+
+
+@pytest.mark.parametrize(("parts", "threads"), [(1, 8), (2, 4), (3, 2), (8, 1), (9, 1)])
+def test_cores_are_shared(parts: int, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(cpu, "_cores", lambda: 8)
+    monkeypatch.setattr(blas, "set_threads", asked.append)
+    cpu.share_cores(parts)
+    assert asked == [threads]
+
+
+@linux
+def test_the_blas_does_as_it_is_told() -> None:
+    library = blas._library
+    if library is None or not hasattr(library, "openblas_get_num_threads"):
+        pytest.skip("OpenBLAS is not what was loaded")
+    before = library.openblas_get_num_threads()
+    for number in (1, 2):
+        blas.set_threads(number)
+        assert library.openblas_get_num_threads() == number
+    blas.set_threads(before)
+
+
+@linux
+@pytest.mark.parametrize("lanes", [1, 2, 3, 8])
+def test_a_logit_is_the_same_in_every_lane(tiny: Path, lanes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = Reranker(tiny, device="cpu", deterministic=True).logits(PAIRS).logits
+    monkeypatch.setattr(cpu, "lanes", lambda: lanes)
+    reranker = Reranker(tiny, device="cpu")
+    for rows in (1, 2, 7, len(PAIRS)):
+        np.testing.assert_allclose(reranker.logits(PAIRS[:rows]).logits, expected[:rows], atol=1e-5)
+
+
+@linux
+def test_an_error_in_a_lane_is_the_callers(tiny_reranker: Reranker, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise CheckpointError("planted")
+
+    monkeypatch.setattr(tiny_reranker.engine, "_model", fail)
+    with pytest.raises(CheckpointError, match="planted"):
+        tiny_reranker.logits(PAIRS)

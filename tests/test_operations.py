@@ -1,0 +1,104 @@
+"""GELU and attention made of sums and products are those of PyTorch, and never turn NaN into a number."""
+
+import math
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from mlx_rerank import operations
+from mlx_rerank.models.xlm_roberta import some_outputs
+
+torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.skipif(mx.default_device() != mx.cpu, reason="these are the CPU's forms")
+NANS = np.array([0x7FC00000, 0xFFC00000, 0x7FC001FF, 0x7F800001, 0xFFFFFFFF], dtype=np.uint32).view(np.float32)
+
+
+def test_gelu() -> None:
+    x = np.concatenate([np.linspace(-12, 12, 100_001), np.geomspace(1e-30, 1e30, 500), -np.geomspace(1e-30, 1e30, 500)])
+    x = x.astype(np.float32)
+    expected = torch.nn.functional.gelu(torch.from_numpy(x.astype(np.float64))).numpy()
+    np.testing.assert_allclose(np.array(operations.gelu(mx.array(x))), expected, rtol=2e-7, atol=5e-7)
+    assert np.isnan(np.array(operations.gelu(mx.array(NANS)))).all()
+
+
+@pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16])
+def test_gelu_in_half_precision_is_rounded_once(dtype: mx.Dtype) -> None:
+    x = mx.linspace(-8, 8, 4001).astype(dtype)
+    wide = np.array(operations.gelu(x.astype(mx.float32)))
+    found = operations.gelu(x)
+    assert found.dtype == dtype
+    step = {mx.float16: 2**-11, mx.bfloat16: 2**-8}[dtype]
+    np.testing.assert_allclose(np.array(found.astype(mx.float32)), wide, rtol=step * 1.01, atol=1e-6)
+
+
+def test_the_gpus_gelu_is_the_same_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = mx.linspace(-8, 8, 4001)
+    here = operations.gelu(x)
+    monkeypatch.setattr(operations, "_on_cpu", lambda: False)
+    monkeypatch.setattr(operations, "_gelu_in_one_kernel", operations._exact_gelu)  # which would start a compiler
+    np.testing.assert_allclose(np.array(operations.gelu(x)), np.array(here), atol=1e-6)
+
+
+shapes = st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 40), st.sampled_from([4, 8, 32]))
+
+
+@settings(deadline=None, max_examples=60)
+@given(shape=shapes, seed=st.integers(0, 99), spread=st.sampled_from([0.1, 1.0, 30.0]), data=st.data())
+def test_attention(shape: tuple[int, int, int, int], seed: int, spread: float, data: st.DataObject) -> None:
+    B, _, L, d = shape
+    rng = np.random.default_rng(seed)
+    q, k, v = (spread * rng.standard_normal(shape).astype(np.float32) for _ in range(3))
+    queries = data.draw(st.sampled_from([1, L]))
+    lengths = data.draw(st.none() | st.lists(st.integers(1, L), min_size=B, max_size=B))
+    mask = None if lengths is None else (np.arange(L) < np.array(lengths)[:, None])[:, None, None]
+    block, operations._BLOCK = operations._BLOCK, data.draw(st.sampled_from([1, 100, 1000, 1 << 21]))
+    try:
+        found = operations.attention(
+            mx.array(q)[:, :, :queries], mx.array(k), mx.array(v), d**-0.5,
+            None if mask is None else mx.array(mask.tolist()),
+        )  # fmt: skip
+    finally:
+        operations._BLOCK = block
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        *map(torch.from_numpy, (q[:, :, :queries], k, v)),
+        attn_mask=None if mask is None else torch.from_numpy(mask),
+    )
+    np.testing.assert_allclose(np.array(found), expected.numpy(), atol=2e-6 * spread * max(1, spread**2), rtol=1e-5)
+
+
+def test_scores_far_apart_neither_overflow_nor_vanish() -> None:
+    q, k = mx.array([[[[1.0]]]]), mx.array([[[[-1e30], [0.0], [500.0], [1e30]]]])
+    found = operations.attention(q, k, mx.array([[[[1.0], [2.0], [3.0], [4.0]]]]), 1.0, None)
+    assert np.array(found).tolist() == [[[[4.0]]]]
+
+
+@given(arrays(np.float32, (1, 2, 3, 4), elements=st.floats(-5, 5, width=32)), st.sampled_from(range(5)), st.booleans())
+def test_no_nan_becomes_a_number(values: np.ndarray, which: int, in_query: bool) -> None:
+    broken = values.copy()
+    broken[0, 1, 2, 3] = NANS[which]
+    q, k = (broken, values) if in_query else (values, broken)
+    found = np.array(operations.attention(mx.array(q), mx.array(k), mx.array(values), 0.5, None))
+    assert np.isnan(found[0, 1]).any(axis=-1)[2 if in_query else slice(None)].all()
+    assert np.isfinite(found[0, 0]).all()
+
+
+@pytest.mark.parametrize("infinity", [math.inf, -math.inf])
+def test_infinite_scores_give_nan(infinity: float) -> None:
+    found = operations.attention(mx.array([[[[infinity]]]]), mx.ones((1, 1, 2, 1)), mx.ones((1, 1, 2, 1)), 1.0, None)
+    assert np.isnan(np.array(found)).all()
+
+
+@pytest.mark.parametrize("mode", [None, "affine", "mxfp4", "mxfp8", "nvfp4"])
+def test_some_outputs_of_a_linear_are_those_of_the_whole(mode: str | None) -> None:
+    mx.random.seed(7)
+    linear = nn.Linear(64, 96)
+    x = mx.random.normal((2, 5, 64))
+    if mode is not None:
+        linear = nn.QuantizedLinear.from_linear(linear, mode=mode)
+    whole = np.array(linear(x))
+    np.testing.assert_allclose(np.array(some_outputs(linear, x, slice(32, 96))), whole[..., 32:], atol=1e-6)
