@@ -1,29 +1,87 @@
 """Let MLX's CPU backend on Linux use the machine: all cores, and memory that is not given back after each operation.
 
 MLX runs a stream's operations one after the other in one thread, and of these only matrix products are spread over
-cores, by the BLAS. So a batch is cut into parts, one for each core, that run side by side in streams of their own.
+cores, by the BLAS. So several batches, one for each core, run side by side in streams of their own.
 Elsewhere nothing here does anything: on macOS the CPU is Accelerate's, and a GPU needs no help.
 """
 
 import ctypes
 import os
 import sys
+from collections.abc import Callable, Sequence
+
+import mlx.core as mx
+import numpy as np
 
 from mlx_rerank import blas
 
+Batch = tuple[np.ndarray, np.ndarray | None]  # input_ids int32 [B, L], attention_mask bool [B, L]
+Forward = Callable[[np.ndarray, np.ndarray | None], mx.array]
 _MOST_LANES = 8  # MLX lets some ten operations wait or run at a time, whatever the number of streams
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # of malloc.h
 _MMAP_BYTES, _TRIM_BYTES = 64 << 20, 256 << 20
 
 
-def lanes() -> int:
-    """Return how many parts of a batch are computed side by side."""
-    return min(_cores(), _MOST_LANES) if sys.platform.startswith("linux") else 1
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def share_cores(parts: int) -> None:
-    """Give each of several parts that run side by side the same share of the cores for its matrix products."""
-    blas.set_threads(max(1, _cores() // parts))
+def lanes(device: mx.Device) -> int:
+    """Return how many batches a device computes side by side."""
+    return min(cores(), _MOST_LANES) if device == mx.cpu and sys.platform.startswith("linux") else 1
+
+
+class Lanes:
+    """Streams of one device, on which batches run side by side."""
+
+    def __init__(self, device: mx.Device) -> None:
+        """Take the device; streams are made in the thread that uses them."""
+        self.count = lanes(device)
+        self._device = device
+        self._streams: list[mx.Stream] = []
+
+    def each(self, function: Forward, batches: Sequence[Batch]) -> list[list[mx.array]]:
+        """Return what a function makes of each batch, in parts that follow on one another, yet to be evaluated.
+
+        Where there are more lanes than batches, batches are cut by rows, the largest first. Whoever wants the parts to
+        run side by side evaluates them together: MLX starts no evaluation while it has some ten operations to run.
+
+        Args:
+            function: of input_ids [B, L] and their mask.
+            batches: at most as many as there are lanes.
+        """
+        if self.count == 1:
+            return [[function(*batch)] for batch in batches]
+        while len(self._streams) < self.count:
+            self._streams.append(mx.new_stream(self._device))
+        cut = _cut(batches, self.count)
+        parts = sum(map(len, cut))
+        blas.set_threads(max(1, cores() // parts))  # for the products of each
+        streams = iter(self._streams)
+        results = []
+        for batch in cut:
+            results.append([])
+            for part in batch:
+                with mx.stream(next(streams)):
+                    results[-1].append(function(*part))
+        return results
+
+
+def _cut(batches: Sequence[Batch], count: int) -> list[list[Batch]]:
+    """Cut batches by rows into so many parts altogether, or into single rows."""
+    pieces = [1] * len(batches)  # of each batch
+    while sum(pieces) < count:
+        shares = [
+            input_ids.size / n if n < len(input_ids) else 0 for (input_ids, _), n in zip(batches, pieces, strict=True)
+        ]
+        if not max(shares):
+            break
+        pieces[shares.index(max(shares))] += 1
+    return [
+        list(zip(np.array_split(input_ids, n), [None] * n if mask is None else np.array_split(mask, n), strict=True))
+        for (input_ids, mask), n in zip(batches, pieces, strict=True)
+    ]
 
 
 def keep_freed_memory() -> None:
@@ -38,8 +96,3 @@ def keep_freed_memory() -> None:
             mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES)
             mallopt(_M_TRIM_THRESHOLD, _TRIM_BYTES)
             mallopt(_M_TOP_PAD, _MMAP_BYTES)
-
-
-def _cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -21,8 +21,10 @@ import mlx.core as mx
 from mlx_rerank.errors import DeviceError
 
 P = ParamSpec("P")
+S = TypeVar("S")
 T = TypeVar("T")
-Job = tuple[Future[Any], Callable[[], Any]]
+Job = tuple[Future[Any], Callable[[], Any], Callable[[Any], Any] | None]  # the last finishes what the call has started
+Started = tuple[Future[Any], Callable[[], Any]]
 
 
 def parse_device(name: str | None) -> mx.Device:
@@ -57,19 +59,50 @@ class DeviceThread:
         Raises:
             DeviceError: this is a fork of the process that the thread runs in.
         """
+        return self._put(lambda: function(*args, **kwargs), None)
+
+    def submit_split(
+        self, start: Callable[P, S], finish: Callable[[S], T], *args: P.args, **kwargs: P.kwargs
+    ) -> Future[T]:
+        """Queue a call of two parts: one that sets the device to work, and one that waits for what it computes.
+
+        The next such call is started before this one is waited for, so that the device always has something to do.
+
+        Raises:
+            DeviceError: this is a fork of the process that the thread runs in.
+        """
+        return self._put(lambda: start(*args, **kwargs), finish)
+
+    def _put(self, call: Callable[[], Any], finish: Callable[[Any], Any] | None) -> Future[Any]:
+        """Queue a job and return its future."""
         if os.getpid() != self.pid:
             raise DeviceError(
                 "this process was forked from one that had used MLX, which does not survive a fork: start processes "
                 "with multiprocessing's 'spawn', or fork before the first model is loaded"
             )
-        future: Future[T] = Future()
-        self._jobs.put((future, lambda: function(*args, **kwargs)))
+        future: Future[Any] = Future()
+        self._jobs.put((future, call, finish))
         return future
 
     def _work(self) -> None:
         """Run jobs for ever."""
+        started: Started | None = None
         while True:
-            _run(*self._jobs.get())  # in a call of its own, so that nothing of a finished job is kept while waiting
+            started = self._turn(started)  # a call of its own, so that nothing of a finished job is kept while waiting
+
+    def _turn(self, started: Started | None) -> Started | None:
+        """Run the next job, then finish the one that was started before it; return what is left to finish."""
+        if started and self._jobs.empty():
+            return _settle(*started)
+        future, call, finish = self._jobs.get()
+        if started and finish is None:
+            started = _settle(*started)
+        following = None
+        if future.set_running_or_notify_cancel():
+            following = _begin(future, call, finish) if finish else _settle(future, call)
+        if started:
+            _settle(*started)
+        return following
 
     def _park(self) -> None:
         """Let the running job finish and the thread wait for ever, before the interpreter shuts down."""
@@ -98,10 +131,18 @@ def device_thread() -> DeviceThread:
         return _thread
 
 
-def _run(future: Future[Any], call: Callable[[], Any]) -> None:
-    """Run one job and hand over its result or its error."""
-    if not future.set_running_or_notify_cancel():
-        return
+def _begin(future: Future[Any], start: Callable[[], S], finish: Callable[[S], Any]) -> Started | None:
+    """Run the first part of a job and return the second, or hand over the error."""
+    try:
+        result = start()
+    except BaseException as error:
+        future.set_exception(error)
+        return None
+    return future, lambda: finish(result)
+
+
+def _settle(future: Future[Any], call: Callable[[], Any]) -> None:
+    """Run the last part of a job, which may be all of it, and hand over its result or its error."""
     try:
         future.set_result(call())
     except BaseException as error:

@@ -1,21 +1,23 @@
 """Runs batches of token ids through a model, in the device thread, and hands back plain floats."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from itertools import islice
 from typing import TypeVar
 
 import mlx.core as mx
 import numpy as np
 
-from mlx_rerank import blas, cpu
+from mlx_rerank import blas
 from mlx_rerank.checkpoint import Checkpoint, load_model
+from mlx_rerank.cpu import Batch, Lanes, keep_freed_memory
 from mlx_rerank.device import device_thread
 from mlx_rerank.models.xlm_roberta import CrossEncoder, check_input_ids
+from mlx_rerank.stopping import Stop
 
 T = TypeVar("T")
-Batch = tuple[np.ndarray, np.ndarray | None]  # input_ids int32 [B, L], attention_mask bool [B, L]
-_AHEAD = 2  # batches handed over at a time: one runs while the caller pads the next
+_AHEAD = 3  # jobs of a caller handed over at a time: one that runs, one that the device runs next, one to start then
 
 
 class Engine:
@@ -31,33 +33,43 @@ class Engine:
         on_cpu = device == mx.cpu
         if on_cpu:
             blas.warn_if_missing()
-            cpu.keep_freed_memory()
+            keep_freed_memory()
         self._config = checkpoint.config
         self._device = device
-        self._lanes = cpu.lanes() if on_cpu else 1
-        self._streams: list[mx.Stream] = []
+        self._lanes = Lanes(device)
+        self._overlap = not on_cpu  # starting a batch there takes as long as computing it
         self._thread = device_thread()
         # The CPU backend has no fast product with packed weights: there they are unpacked once.
         self._model = self._thread.submit(self._load, checkpoint, dtype, not on_cpu).result()
 
-    def run(self, batches: Iterable[Batch]) -> Iterator[np.ndarray]:
+    def run(
+        self, batches: Iterable[Batch], stop: Stop | None = None, *, alone: bool = False
+    ) -> Generator[np.ndarray, None, None]:
         """Yield the float32 logits [B] of each batch, in the order given.
 
         Batches of several callers take turns. A caller that stops iterating stops its work at the next batch.
 
+        Args:
+            batches: input_ids int32 [B, L] and attention_mask bool [B, L] or None; taken a few ahead of the device.
+            stop: when to stop before the end, at the next batch, even while others use the device; never if None.
+            alone: compute nothing beside a batch, also where a CPU's cores would be left idle.
+
         Raises:
+            Stopped: the end came first.
             InputError: token ids outside the vocabulary, or more tokens than the model has positions.
             DeviceError: this is a fork of the process that loaded the model.
         """
-        pending: deque[Future[np.ndarray]] = deque()
+        stop = stop or Stop()
+        together = 1 if alone else self._lanes.count
+        pending: deque[Future[list[np.ndarray]]] = deque()
         try:
-            for input_ids, attention_mask in batches:
-                check_input_ids(input_ids, self._config)
-                pending.append(self._thread.submit(self._forward, input_ids, attention_mask))
-                if len(pending) == _AHEAD:
-                    yield pending.popleft().result()
+            for group in _groups(self._checked(batches), together):
+                stop.check()
+                pending.append(self._submit(group))
+                while pending and (len(pending) == _AHEAD or pending[0].done()):
+                    yield from _first(pending, stop)
             while pending:
-                yield pending.popleft().result()
+                yield from _first(pending, stop)
         finally:
             for future in pending:
                 future.cancel()
@@ -80,26 +92,43 @@ class Engine:
         with mx.stream(self._device):
             return load_model(checkpoint, dtype, keep_quantized=keep_quantized)
 
-    def _forward(self, input_ids: np.ndarray, attention_mask: np.ndarray | None) -> np.ndarray:
-        """Return the logits of one batch; in the device thread."""
+    def _checked(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Yield batches, each when it has been found fit for the model."""
+        for input_ids, attention_mask in batches:
+            check_input_ids(input_ids, self._config)
+            yield input_ids, attention_mask
+
+    def _submit(self, group: Sequence[Batch]) -> Future[list[np.ndarray]]:
+        """Queue batches that run side by side; on a GPU, to be started before what is ahead of them is waited for."""
+        if self._overlap:
+            return self._thread.submit_split(self._start, self._finish, group)
+        return self._thread.submit(lambda: self._finish(self._start(group)))
+
+    def _start(self, group: Sequence[Batch]) -> list[list[mx.array]]:
+        """Set the device to work on batches, without waiting for it; in the device thread, where the arrays stay."""
         with mx.stream(self._device):
-            if self._lanes == 1:
-                return np.array(self._logits(input_ids, attention_mask))
-            return self._side_by_side(input_ids, attention_mask)
+            logits = self._lanes.each(self._forward, group)
+            mx.async_eval(logits)
+            return logits
 
-    def _side_by_side(self, input_ids: np.ndarray, attention_mask: np.ndarray | None) -> np.ndarray:
-        """Return the logits of one batch, whose rows are shared among the lanes; in the device thread."""
-        while len(self._streams) < self._lanes:
-            self._streams.append(mx.new_stream(self._device))
-        parts = np.array_split(np.arange(len(input_ids)), min(len(input_ids), self._lanes))
-        cpu.share_cores(len(parts))
-        logits = []
-        for stream, rows in zip(self._streams, parts, strict=False):
-            with mx.stream(stream):
-                logits.append(self._logits(input_ids[rows], None if attention_mask is None else attention_mask[rows]))
-        mx.eval(logits)  # together, or one would wait for the other
-        return np.concatenate([np.array(part) for part in logits])
+    def _finish(self, logits: list[list[mx.array]]) -> list[np.ndarray]:
+        """Wait for batches and return their logits; in the device thread."""
+        return [np.concatenate([np.array(part) for part in parts]) for parts in logits]
 
-    def _logits(self, input_ids: np.ndarray, attention_mask: np.ndarray | None) -> mx.array:
-        """Return the logits of some rows, not evaluated."""
-        return self._model(mx.array(input_ids), None if attention_mask is None else mx.array(attention_mask))
+    def _forward(self, input_ids: np.ndarray, attention_mask: np.ndarray | None) -> mx.array:
+        """Return the logits of some rows, yet to be computed; in the device thread, on a stream of the device."""
+        mask = None if attention_mask is None else mx.array(attention_mask)
+        return self._model(mx.array(input_ids), mask)
+
+
+def _groups(batches: Iterator[Batch], size: int) -> Iterator[Sequence[Batch]]:
+    """Yield batches by so many."""
+    while group := tuple(islice(batches, size)):
+        yield group
+
+
+def _first(pending: "deque[Future[list[np.ndarray]]]", stop: Stop) -> list[np.ndarray]:
+    """Wait for the first of the pending jobs, and only then take it out: until then it may have to be cancelled."""
+    logits = stop.wait(pending[0])
+    pending.popleft()
+    return logits

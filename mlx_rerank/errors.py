@@ -11,13 +11,19 @@ RerankError                  catch this one to catch them all
 ├── UploadError              a model cannot be sent to the Hugging Face hub (also an OSError)
 ├── NonFiniteScoreError      the model produced NaN or infinity for a pair (also an ArithmeticError)
 ├── DeviceError              the device asked for is not there (also a RuntimeError)
+├── StoppedError             a call ended before its work did; it holds what was scored
+│   ├── DeadlineError            its timeout passed (also a TimeoutError)
+│   └── CancelledError           its event was set
 └── MissingDependencyError   an optional package is not installed (also an ImportError)
 
 A message names the value, the limit it broke and what to do about it.
 """
 
 import operator
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class RerankError(Exception):
@@ -62,6 +68,37 @@ class NonFiniteScoreError(RerankError, ArithmeticError):
 
 class DeviceError(RerankError, RuntimeError):
     """A device that is not there."""
+
+
+class StoppedError(RerankError):
+    """A call that ended before all its pairs were scored.
+
+    Args:
+        message: why, and how far it came.
+        indices: int64 [n], places in the caller's list of the pairs that were scored, in the order of completion.
+        logits: float32 [n], theirs.
+        truncated_tokens: int64 [n], tokens of each that the model did not see.
+    """
+
+    def __init__(
+        self, message: str, indices: "np.ndarray", logits: "np.ndarray", truncated_tokens: "np.ndarray"
+    ) -> None:
+        super().__init__(message)
+        self.indices = indices
+        self.logits = logits
+        self.truncated_tokens = truncated_tokens
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let it travel between processes with all that it holds."""
+        return type(self), (str(self), self.indices, self.logits, self.truncated_tokens)
+
+
+class DeadlineError(StoppedError, TimeoutError):
+    """The time that a call was given has passed."""
+
+
+class CancelledError(StoppedError):
+    """The event that a call was given is set."""
 
 
 class MissingDependencyError(RerankError, ImportError):

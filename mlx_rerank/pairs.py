@@ -1,6 +1,6 @@
 """From texts to token ids: each text tokenised once, pairs joined by id, truncated once, counted honestly."""
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,7 @@ class PairEncoder:
             raise CheckpointError(
                 f"tokenizer.json has {tokenizer.get_vocab_size()} tokens; the model's table has {config.vocab_size}"
             )
+        self.pad_token_id = config.pad_token_id
         self._tokenizer = tokenizer
         self._start = [config.bos_token_id]
         self._middle = [config.eos_token_id, config.eos_token_id]
@@ -109,19 +110,27 @@ class PairEncoder:
             raise CheckpointError(f"{path} cannot be read: {error}") from error
         return cls(tokenizer, config)
 
-    def encode(self, pairs: Sequence[tuple[str, str]], limits: Limits) -> EncodedPairs:
+    def encode(
+        self, pairs: Sequence[tuple[str, str]], limits: Limits, known: dict[str, list[int]] | None = None
+    ) -> EncodedPairs:
         """Tokenise, truncate and join pairs as ``<s> query </s></s> document </s>``.
 
         Args:
             pairs: (query, document) texts.
             limits: lengths to cut to.
+            known: token ids of texts that need not be tokenised again. Afterwards it holds those of these pairs.
 
         Raises:
             InputError: a text is not valid Unicode.
 
         Source: FlagEmbedding 1.4.2 BaseReranker.compute_score_single_gpu; tests/parity/test_flagembedding.py.
         """
-        ids = self._tokenise(list(dict.fromkeys(text for pair in pairs for text in pair)))
+        known = {} if known is None else known
+        texts = dict.fromkeys(text for pair in pairs for text in pair)
+        ids = {text: known[text] for text in texts if text in known}
+        ids |= self._tokenise([text for text in texts if text not in ids])
+        known.clear()
+        known.update(ids)
         places: dict[bytes, int] = {}
         sequences: list[np.ndarray] = []
         inverse = np.empty(len(pairs), dtype=np.int64)
@@ -184,7 +193,15 @@ def check_pairs(pairs: Iterable[Sequence[str]]) -> list[tuple[str, str]]:
         InputError: something is not a list of pairs of texts; it names the pair.
     """
     require_sequence("pairs", pairs)
-    checked = []
+    return list(checked_pairs(pairs))
+
+
+def checked_pairs(pairs: Iterable[Sequence[str]]) -> Iterator[tuple[str, str]]:
+    """Yield pairs as two-text tuples, each checked when it is asked for.
+
+    Raises:
+        InputError: something is not a pair of valid texts; it names the pair.
+    """
     for i, pair in enumerate(pairs):
         if isinstance(pair, (str, bytes, Mapping, Set)) or not isinstance(pair, Iterable):
             raise InputError(
@@ -196,17 +213,19 @@ def check_pairs(pairs: Iterable[Sequence[str]]) -> list[tuple[str, str]]:
                 f"pairs[{i}] must be two texts; got {len(texts)} values of type "
                 f"{', '.join(type(text).__name__ for text in texts[:4])}"
             )
-        checked.append(texts)
-    return checked
+        for text in texts:
+            if not text.isascii():
+                require_unicode(text, f"pairs[{i}]: ")
+        yield texts
 
 
-def require_unicode(text: str) -> None:
+def require_unicode(text: str, where: str = "") -> None:
     """Refuse lone surrogates, which have no UTF-8 form and which the tokenizer library rejects without saying where."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         code = f"U+{ord(text[error.start]):04X}"
         raise InputError(
-            f"character {error.start} of the text starting {text[:40]!r} is a lone surrogate ({code}): the text "
+            f"{where}character {error.start} of the text starting {text[:40]!r} is a lone surrogate ({code}): the text "
             "was decoded wrongly; replace it, for example with text.encode('utf-8', 'replace').decode()"
         ) from None

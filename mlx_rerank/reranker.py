@@ -1,26 +1,28 @@
 """Reranker: texts in, comparable scores out."""
 
 import logging
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Generator, Iterable, Sequence, Sized
+from contextlib import closing
 from pathlib import Path
 from typing import overload
 
 import numpy as np
-from tqdm import tqdm
 
 from mlx_rerank import hub
-from mlx_rerank.batching import pad, plan_batches
+from mlx_rerank.batching import plan_batches
+from mlx_rerank.budget import default_token_budget
 from mlx_rerank.checkpoint import Checkpoint
 from mlx_rerank.device import parse_device
 from mlx_rerank.dtypes import default_dtype, dtype_name, parse_dtype
 from mlx_rerank.engine import Engine
 from mlx_rerank.errors import InputError, require_whole_number
-from mlx_rerank.pairs import Limits, PairEncoder, check_pairs, document_text, require_sequence
-from mlx_rerank.results import Document, PairLogits, RankedDocument, require_finite, sigmoid
+from mlx_rerank.pairs import Limits, PairEncoder, check_pairs, checked_pairs, document_text, require_sequence
+from mlx_rerank.pipeline import Pipeline
+from mlx_rerank.results import Document, PairLogits, RankedDocument, ScoredPair, sigmoid
+from mlx_rerank.stopping import Stop
 
 DEFAULT_MAX_LENGTH = 512
-DEFAULT_TOKEN_BUDGET = 4096
-_PROGRESS_DELAY = 1.0  # seconds before a progress bar nobody asked for appears
 
 logger = logging.getLogger("mlx_rerank")
 
@@ -52,7 +54,8 @@ class Reranker:
             device: "gpu" or "cpu"; MLX's default one if None.
             max_length: most tokens of a pair, special tokens included; 512, or the model's limit where that is less,
                 if None.
-            token_budget: most padded tokens computed at once; 4096 if None. More needs more memory.
+            token_budget: most padded tokens computed at once; by the model's shape, the device and its memory if None
+                (budget.py). More needs more memory, and stops later when a call is to end.
             deterministic: compute every pair in a batch of its own, unpadded, so that its logit depends on nothing but
                 the pair, bit for bit. Otherwise the pairs beside it decide the shapes that are multiplied, and with
                 them the order of sums: in float32 a logit moves by 1e-5 at most (tests/test_invariance.py).
@@ -75,7 +78,8 @@ class Reranker:
         self.device = "gpu" if mlx_device.type == mlx_device.type.gpu else "cpu"
         default_length = min(DEFAULT_MAX_LENGTH, self.config.max_length)
         self.max_length = self._checked_length(default_length if max_length is None else max_length)
-        self.token_budget = DEFAULT_TOKEN_BUDGET if token_budget is None else token_budget
+        usual = default_token_budget(self.config, mlx_device, mlx_dtype, self.max_length)
+        self.token_budget = usual if token_budget is None else token_budget
         if not isinstance(deterministic, bool):
             raise InputError(f"deterministic must be True or False, not {deterministic!r}")
         self.deterministic = deterministic
@@ -85,11 +89,26 @@ class Reranker:
 
     @overload
     def score(
-        self, pairs: str, document: str, /, *, raw_scores: bool = ..., show_progress: bool | None = ...
+        self,
+        pairs: str,
+        document: str,
+        /,
+        *,
+        raw_scores: bool = ...,
+        show_progress: bool | None = ...,
+        timeout: float | None = ...,
+        cancel: threading.Event | None = ...,
     ) -> float: ...
     @overload
     def score(
-        self, pairs: Iterable[Sequence[str]], /, *, raw_scores: bool = ..., show_progress: bool | None = ...
+        self,
+        pairs: Iterable[Sequence[str]],
+        /,
+        *,
+        raw_scores: bool = ...,
+        show_progress: bool | None = ...,
+        timeout: float | None = ...,
+        cancel: threading.Event | None = ...,
     ) -> np.ndarray: ...
     def score(
         self,
@@ -99,6 +118,8 @@ class Reranker:
         *,
         raw_scores: bool = False,
         show_progress: bool | None = None,
+        timeout: float | None = None,
+        cancel: threading.Event | None = None,
     ) -> float | np.ndarray:
         """Score pairs: `score([(query, document), ...])`, or one: `score(query, document)`.
 
@@ -107,6 +128,8 @@ class Reranker:
             document: the document of a single query.
             raw_scores: return logits instead of their sigmoid.
             show_progress: a progress bar on stderr; on a terminal and after a second if None.
+            timeout: seconds after which to stop; never if None.
+            cancel: an event to stop at, which another thread may set.
 
         Returns:
             float32 [N], higher is more relevant, in 0..1 unless raw; a float for a single pair.
@@ -114,14 +137,51 @@ class Reranker:
         Raises:
             InputError: something is not a pair of texts.
             NonFiniteScoreError: the model produced NaN or infinity.
+            DeadlineError, CancelledError: it was time to stop; the error holds what was scored.
         """
-        if isinstance(pairs, str) and document is not None:
-            return float(self.score([(pairs, document)], raw_scores=raw_scores, show_progress=show_progress)[0])
-        if isinstance(pairs, str) or document is not None:
+        single = isinstance(pairs, str) and document is not None
+        if not single and (isinstance(pairs, str) or document is not None):
             raise InputError("score takes a list of (query, document) pairs, or a query and a document")
-        scored = self.logits(pairs, show_progress=show_progress)
+        given = [(pairs, document)] if single else pairs
+        scored = self.logits(given, show_progress=show_progress, timeout=timeout, cancel=cancel)  # pyright: ignore[reportArgumentType]
         log_truncation(scored.truncated_tokens, self.max_length)
-        return scored.logits if raw_scores else sigmoid(scored.logits)
+        scores = scored.logits if raw_scores else sigmoid(scored.logits)
+        return float(scores[0]) if single else scores
+
+    def score_stream(
+        self,
+        pairs: Iterable[Sequence[str]],
+        *,
+        raw_scores: bool = False,
+        timeout: float | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Generator[ScoredPair, None, None]:
+        """Score pairs as they come and yield each as soon as it is scored, in the order of completion.
+
+        Closing the iterator stops the work at the next batch. Where reading the pairs fails, those before the failure
+        are yielded first.
+
+        Args:
+            pairs: (query, document) pairs, however many: they are read a thousand at a time, and not kept.
+            raw_scores: give logits instead of their sigmoid.
+            timeout: seconds from now after which to stop; never if None.
+            cancel: an event to stop at, which another thread may set.
+
+        Raises:
+            InputError: something is not a pair of texts.
+            NonFiniteScoreError: the model produced NaN or infinity.
+            DeadlineError, CancelledError: it was time to stop; the error holds what was scored.
+        """
+        pipeline = self._pipeline(pairs, Limits(self.max_length), None, Stop(timeout, cancel))
+
+        def stream() -> Generator[ScoredPair, None, None]:
+            with closing(pipeline.run()) as parts:
+                for part in parts:
+                    scores = part.logits if raw_scores else sigmoid(part.logits)
+                    columns = (part.indices.tolist(), scores.tolist(), part.truncated_tokens.tolist())
+                    yield from map(ScoredPair, *columns)
+
+        return stream()
 
     def rank(
         self,
@@ -131,6 +191,8 @@ class Reranker:
         top_n: int | None = None,
         raw_scores: bool = False,
         show_progress: bool | None = None,
+        timeout: float | None = None,
+        cancel: threading.Event | None = None,
     ) -> list[RankedDocument]:
         """Rank documents by their relevance to a query.
 
@@ -140,6 +202,8 @@ class Reranker:
             top_n: how many to return; all if None.
             raw_scores: give logits instead of their sigmoid.
             show_progress: a progress bar on stderr; on a terminal and after a second if None.
+            timeout: seconds after which to stop; never if None.
+            cancel: an event to stop at, which another thread may set.
 
         Returns:
             The best first; equal scores in the order given.
@@ -147,6 +211,7 @@ class Reranker:
         Raises:
             InputError: a document is neither, or top_n is below one.
             NonFiniteScoreError: the model produced NaN or infinity.
+            DeadlineError, CancelledError: it was time to stop; the error holds what was scored.
         """
         if top_n is not None:
             require_whole_number("top_n", top_n)
@@ -154,9 +219,8 @@ class Reranker:
             raise InputError(f"query must be a text, not {type(query).__name__} {str(query)[:60]!r}")
         require_sequence("documents", documents)
         kept = list(documents)
-        scored = self.logits(
-            [(query, document_text(document, i)) for i, document in enumerate(kept)], show_progress=show_progress
-        )
+        pairs = [(query, document_text(document, i)) for i, document in enumerate(kept)]
+        scored = self.logits(pairs, show_progress=show_progress, timeout=timeout, cancel=cancel)
         scores = scored.logits if raw_scores else sigmoid(scored.logits)
         order = np.argsort(-scored.logits, kind="stable")[:top_n]
         return [RankedDocument(int(i), float(scores[i]), kept[i], int(scored.truncated_tokens[i])) for i in order]
@@ -169,6 +233,8 @@ class Reranker:
         query_max_length: int | None = None,
         batch_size: int | None = None,
         show_progress: bool | None = None,
+        timeout: float | None = None,
+        cancel: threading.Event | None = None,
     ) -> PairLogits:
         """Run the model on pairs: what `score` and `rank` are made of.
 
@@ -178,29 +244,35 @@ class Reranker:
             query_max_length: most tokens of a query; three quarters of max_length if None.
             batch_size: most pairs computed at once, beside the token budget.
             show_progress: a progress bar on stderr; on a terminal and after a second if None.
+            timeout: seconds after which to stop; never if None.
+            cancel: an event to stop at, which another thread may set.
 
         Raises:
             InputError: something is not a pair of texts, or a limit is out of range.
             NonFiniteScoreError: the model produced NaN or infinity.
+            DeadlineError, CancelledError: it was time to stop; the error holds what was scored.
         """
+        stop = Stop(timeout, cancel)
         limits = Limits(self._checked_length(self.max_length if max_length is None else max_length), query_max_length)
         if batch_size is not None:
             require_whole_number("batch_size", batch_size)
-        checked = check_pairs(pairs)
-        encoded = self.encoder.encode(checked, limits)
-        batches = plan_batches(encoded.lengths, self.token_budget, 1 if self.deterministic else batch_size)
-        padded = (pad([encoded.sequences[i] for i in batch], self.config.pad_token_id) for batch in batches)
-        distinct = np.empty(len(encoded.sequences), dtype=np.float32)
-        quiet = None if show_progress is None else not show_progress
-        delay = _PROGRESS_DELAY if show_progress is None else 0.0
-        with tqdm(total=len(distinct), desc="Scoring", unit="pair", disable=quiet, delay=delay, leave=False) as bar:
-            for batch, logits in zip(batches, self.engine.run(padded), strict=True):
-                distinct[batch] = logits
-                bar.update(len(batch))
-        result = distinct[encoded.inverse]
-        hint = f"In {self.dtype} an activation may have overflowed, or the weights are damaged: try dtype='float32'"
-        require_finite(result, checked, hint)
-        return PairLogits(result, encoded.truncated_tokens)
+        return self._pipeline(pairs, limits, batch_size, stop).gather(show_progress)
+
+    def _pipeline(self, pairs: Iterable[Sequence[str]], limits: Limits, batch_size: int | None, stop: Stop) -> Pipeline:
+        """Return the work on pairs: a list is checked now, anything else as it is read."""
+        require_sequence("pairs", pairs)
+        return Pipeline(
+            self.encoder,
+            self.engine,
+            iter(check_pairs(pairs)) if isinstance(pairs, (list, tuple)) else checked_pairs(pairs),
+            limits=limits,
+            token_budget=self.token_budget,
+            max_rows=batch_size,
+            deterministic=self.deterministic,
+            stop=stop,
+            total=len(pairs) if isinstance(pairs, Sized) else None,
+            hint=f"In {self.dtype} an activation may have overflowed, or the weights are damaged: try dtype='float32'",
+        )
 
     def _checked_length(self, max_length: int) -> int:
         """Return max_length, or raise InputError where the model has no positions for it."""

@@ -29,6 +29,21 @@ class RankedDocument:
 
 
 @dataclass(frozen=True)
+class ScoredPair:
+    """One pair of a stream.
+
+    Args:
+        index: its place in what the caller gave.
+        score: higher is more relevant; in 0..1 unless raw scores were asked for.
+        truncated_tokens: its tokens that the model did not see.
+    """
+
+    index: int
+    score: float
+    truncated_tokens: int
+
+
+@dataclass(frozen=True)
 class PairLogits:
     """What the model says of each pair, in the caller's order.
 
@@ -46,13 +61,16 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
     return np.exp(-np.logaddexp(0, -logits))
 
 
-def require_finite(logits: np.ndarray, pairs: Sequence[tuple[str, str]], hint: str) -> None:
+def require_finite(
+    logits: np.ndarray, pairs: Sequence[tuple[str, str]], hint: str, indices: Sequence[int] | None = None
+) -> None:
     """Check that no NaN or infinity reaches a caller.
 
     Args:
         logits: float [N].
         pairs: that they are of.
         hint: what may be wrong and what to do about it, as a sentence without its full stop.
+        indices: places of the pairs in the caller's list, where they are only some of it.
 
     Raises:
         NonFiniteScoreError: a logit is not finite; it names the first such pair.
@@ -60,7 +78,8 @@ def require_finite(logits: np.ndarray, pairs: Sequence[tuple[str, str]], hint: s
     bad = np.flatnonzero(~np.isfinite(logits))
     if len(bad):
         query, document = pairs[bad[0]]
+        index, together = (bad[0], "") if indices is None else (indices[bad[0]], " computed together")
         raise NonFiniteScoreError(
-            f"{len(bad)} of {len(pairs)} pairs have a logit of NaN or infinity; the first is pair {bad[0]} "
+            f"{len(bad)} of {len(pairs)} pairs{together} have a logit of NaN or infinity; the first is pair {index} "
             f"({query[:60]!r}, {document[:60]!r}), logit {logits[bad[0]]}. {hint}"
         )

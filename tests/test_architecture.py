@@ -12,11 +12,12 @@ import mlx_rerank
 ROOT = Path(mlx_rerank.__file__).parent
 LEVELS = (
     ("errors", "blas", "operations", "samples", "published", "patching"),
-    ("config", "cpu", "dtypes", "results", "activations"),
-    ("models", "weights", "pairs", "batching", "hub", "restore", "device", "card", "fidelity"),
+    ("config", "cpu", "dtypes", "results", "activations", "stopping"),
+    ("models", "weights", "pairs", "batching", "budget", "hub", "restore", "device", "card", "fidelity"),
     ("reference", "quantize", "report"),
     ("checkpoint", "recipe"),
     ("engine", "convert", "upload", "info", "audit"),
+    ("pipeline",),
     ("reranker",),
     ("flag", "verify"),
     ("inputs", "display"),

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import mlx.core as mx
 import numpy as np
 import pytest
 from texts import PAIRS
@@ -16,23 +17,43 @@ linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhe
 @linux
 @pytest.mark.parametrize(("cores", "expected"), [(1, 1), (2, 2), (8, 8), (64, 8)])
 def test_lanes(cores: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu, "_cores", lambda: cores)
-    assert cpu.lanes() == expected
+    monkeypatch.setattr(cpu, "cores", lambda: cores)
+    assert cpu.lanes(mx.Device(mx.cpu)) == expected
+    assert cpu.lanes(mx.Device(mx.gpu)) == 1
 
 
 def test_elsewhere_there_is_one_lane(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(cpu.ctypes, "CDLL", lambda *_: pytest.fail("looked for a C library"))
-    assert cpu.lanes() == 1
+    assert cpu.lanes(mx.Device(mx.cpu)) == 1
     cpu.keep_freed_memory()
 
 
-@pytest.mark.parametrize(("parts", "threads"), [(1, 8), (2, 4), (3, 2), (8, 1), (9, 1)])
-def test_cores_are_shared(parts: int, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def shapes(*rows: int) -> list[cpu.Batch]:
+    return [(np.zeros((n, 10), np.int32), None if n % 2 else np.ones((n, 10), bool)) for n in rows]
+
+
+@linux
+@pytest.mark.parametrize(
+    ("rows", "expected", "threads"),
+    [
+        ((1,), [[1]], 8),
+        ((5,), [[2, 1, 1, 1]], 2),
+        ((3,), [[1, 1, 1]], 2),
+        ((4, 9), [[4], [3, 3, 3]], 2),
+        ((1, 1, 7), [[1], [1], [4, 3]], 2),
+        ((2, 2, 2, 2), [[2], [2], [2], [2]], 2),
+    ],
+)
+def test_idle_lanes_take_rows_of_the_largest_batch(
+    rows: tuple[int, ...], expected: list[list[int]], threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(cpu, "_cores", lambda: 8)
+    monkeypatch.setattr(cpu, "cores", lambda: 8)
+    monkeypatch.setattr(cpu, "_MOST_LANES", 4)
     monkeypatch.setattr(blas, "set_threads", asked.append)
-    cpu.share_cores(parts)
+    seen = cpu.Lanes(mx.Device(mx.cpu)).each(lambda ids, _: mx.zeros(ids.shape), shapes(*rows))
+    assert [[part.shape[0] for part in parts] for parts in seen] == expected
     assert asked == [threads]
 
 
@@ -52,7 +73,7 @@ def test_the_blas_does_as_it_is_told() -> None:
 @pytest.mark.parametrize("lanes", [1, 2, 3, 8])
 def test_a_logit_is_the_same_in_every_lane(tiny: Path, lanes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = Reranker(tiny, device="cpu", deterministic=True).logits(PAIRS).logits
-    monkeypatch.setattr(cpu, "lanes", lambda: lanes)
+    monkeypatch.setattr(cpu, "lanes", lambda _: lanes)
     reranker = Reranker(tiny, device="cpu")
     for rows in (1, 2, 7, len(PAIRS)):
         np.testing.assert_allclose(reranker.logits(PAIRS[:rows]).logits, expected[:rows], atol=1e-5)

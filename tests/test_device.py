@@ -39,6 +39,45 @@ def test_a_cancelled_job_is_not_run() -> None:
     assert ran == []
 
 
+def test_a_split_job_is_finished_after_the_next_is_started() -> None:
+    thread, gate, events = device_thread(), threading.Event(), []
+
+    def start(name: str) -> str:
+        events.append(f"start {name}")
+        return name
+
+    def finish(name: str) -> str:
+        events.append(f"finish {name}")
+        return name * 2
+
+    hold = thread.submit(gate.wait)  # until all are queued
+    first, cancelled, second = (thread.submit_split(start, finish, name) for name in "abc")
+    plain = thread.submit(events.append, "plain")
+    assert cancelled.cancel()
+    gate.set()
+    assert hold.result()
+    assert (first.result(), second.result(), plain.result()) == ("aa", "cc", None)
+    assert events == ["start a", "finish a", "start c", "finish c", "plain"]  # none was there to start in b's turn
+    events.clear()
+    gate.clear()
+    thread.submit(gate.wait)
+    last = [thread.submit_split(start, finish, name) for name in "abc"]
+    gate.set()
+    assert [future.result() for future in last] == ["aa", "bb", "cc"]
+    assert events == ["start a", "start b", "finish a", "start c", "finish b", "finish c"]
+
+
+@pytest.mark.parametrize("broken", ["start", "finish"])
+def test_errors_of_split_jobs_are_their_own(broken: str) -> None:
+    thread, fine = device_thread(), lambda *_: "fine"
+    fail = lambda *_: 1 / 0  # noqa: E731
+    bad = thread.submit_split(*((fail, fine) if broken == "start" else (fine, fail)))
+    good = thread.submit_split(fine, fine)
+    with pytest.raises(ZeroDivisionError):
+        bad.result()
+    assert good.result() == "fine"
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_forked_process_is_told_so_instead_of_hanging() -> None:
     code = (

@@ -13,5 +13,6 @@ AsJson = Annotated[bool, Option("--json", help="JSON lines even on a terminal.")
 Raw = Annotated[bool, Option("--raw", help="Logits instead of scores in 0..1.")]
 Reference = Annotated[bool, Option("--reference", help="Score with PyTorch instead of MLX (extra: reference).")]
 Deterministic = Annotated[bool, Option("--deterministic", help="Same bits whatever is scored beside; slower.")]
+Timeout = Annotated[float | None, Option(metavar="SECONDS", help="Give up when scoring takes longer than this.")]
 Private = Annotated[bool, Option("--private", help="Create a repository that only you can see.")]
 DryRun = Annotated[bool, Option("--dry-run", help="Show what would be uploaded, and send nothing.")]

@@ -1,10 +1,21 @@
 """The commands that score: rank and score."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
-from mlx_rerank.cli.options import AsJson, Deterministic, Device, Dtype, MaxLength, Model, Raw, Reference, Revision
+from mlx_rerank.cli.options import (
+    AsJson,
+    Deterministic,
+    Device,
+    Dtype,
+    MaxLength,
+    Model,
+    Raw,
+    Reference,
+    Revision,
+    Timeout,
+)
 from mlx_rerank.errors import InputError
 from mlx_rerank.inputs import InputFormat, read_documents, read_pairs
 
@@ -29,6 +40,7 @@ def rank(
     raw: Raw = False,
     as_json: AsJson = False,
     reference: Reference = False,
+    timeout: Timeout = None,
 ) -> None:
     """Rank documents by how well they answer a query."""
     from mlx_rerank import display
@@ -36,8 +48,9 @@ def rank(
     documents = read_documents(files or [], form)
     if not documents:
         raise InputError("there are no documents: give a file, or write one document a line to standard input")
+    limits = _limits(timeout, reference)
     reranker = _reranker(reference, model, dtype, device, max_length, revision, deterministic)
-    ranking = reranker.rank(query, documents, top_n=top_n, raw_scores=raw)
+    ranking = reranker.rank(query, documents, top_n=top_n, raw_scores=raw, **limits)
     display.print_ranking(ranking, as_json=as_json, raw_scores=raw)
 
 
@@ -51,6 +64,7 @@ def score(
     deterministic: Deterministic = False,
     raw: Raw = False,
     reference: Reference = False,
+    timeout: Timeout = None,
 ) -> None:
     """Score (query, document) pairs; one JSON line each, in the order given."""
     from mlx_rerank.display import print_json
@@ -59,10 +73,20 @@ def score(
     pairs = read_pairs(file)
     if not pairs:
         raise InputError(f"{file} holds no pairs")
-    scored = _reranker(reference, model, dtype, device, max_length, revision, deterministic).logits(pairs)
+    limits = _limits(timeout, reference)
+    scored = _reranker(reference, model, dtype, device, max_length, revision, deterministic).logits(pairs, **limits)
     scores = scored.logits if raw else sigmoid(scored.logits)
     for value, cut in zip(scores.tolist(), scored.truncated_tokens.tolist(), strict=True):
         print_json({"score": value, "truncated_tokens": cut})
+
+
+def _limits(timeout: float | None, reference: bool) -> dict[str, Any]:
+    """Return the argument that a timeout is, where there is one."""
+    if timeout is None:
+        return {}
+    if reference:
+        raise InputError("--timeout is about MLX: leave it or --reference out")
+    return {"timeout": timeout}
 
 
 def _reranker(

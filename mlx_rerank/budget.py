@@ -1,0 +1,61 @@
+"""How many padded tokens are computed at once, where the caller does not say."""
+
+import os
+
+import mlx.core as mx
+
+from mlx_rerank.config import ModelConfig
+
+# An evaluation cannot be interrupted: until it ends no other caller gets its turn and a cancelled one is not rid of its
+# work, and an operating system may kill one that keeps the screen's GPU for seconds. This is a second's work for a
+# device of 4 TFLOP/s, and enough to keep one busy.
+_OPERATIONS = 4e12
+_MEMORY_SHARE = 1 / 8  # of the machine's memory, for what a model needs beside its weights
+_IN_FLIGHT = 2  # batches whose temporaries may exist at once: see DeviceThread.submit_split
+_SMALLEST, _LARGEST = 512, 16384  # below, too little to fill a device; above, nothing is gained any more
+_ON_CPU = 512  # of which one batch runs on each core: temporaries that outgrow the caches cost more than is gained
+_FUSED_HEADS = (64, 80, 128)  # sizes for which the GPU's attention never holds its scores in memory
+
+
+def default_token_budget(config: ModelConfig, device: mx.Device, dtype: mx.Dtype, max_length: int) -> int:
+    """Return a budget that keeps one evaluation short, and its temporaries a small part of the memory.
+
+    Args:
+        config: the model's shape.
+        device: that it runs on.
+        dtype: that it computes in.
+        max_length: tokens of the longest pair.
+
+    Returns:
+        Padded tokens of a batch, between 512 and 16,384.
+    """
+    if device == mx.cpu:
+        return _ON_CPU
+    fitting = _MEMORY_SHARE * _memory() / (_IN_FLIGHT * _bytes_per_token(config, dtype, max_length))
+    return _power_of_two(min(fitting, _OPERATIONS / _operations_per_token(config, max_length)))
+
+
+def _operations_per_token(config: ModelConfig, max_length: int) -> int:
+    """Return the operations of all layers on a token of the longest pair: an addition for each multiplication."""
+    D = config.hidden_size
+    products = 4 * D * D + 2 * D * config.intermediate_size  # the projections of attention, then the feed-forward
+    attention = 2 * D * max_length  # with every key, and with every value
+    return 2 * config.num_hidden_layers * (products + attention)
+
+
+def _bytes_per_token(config: ModelConfig, dtype: mx.Dtype, max_length: int) -> int:
+    """Return the most that a layer holds at once for a token: its feed-forward, or its attention's scores."""
+    D, H = config.hidden_size, config.num_attention_heads
+    feed_forward = 3 * config.intermediate_size + 2 * D  # before, in and after the activation; input and residual
+    scores = 0 if D // H in _FUSED_HEADS else 2 * H * max_length + 5 * D  # before and after the softmax
+    return dtype.size * max(feed_forward, scores)
+
+
+def _power_of_two(tokens: float) -> int:
+    """Round down to a power of two, within the limits."""
+    return min(max(1 << int(tokens).bit_length() >> 1, _SMALLEST), _LARGEST)
+
+
+def _memory() -> int:
+    """Return the bytes of the machine's memory, which on Apple Silicon is the GPU's too."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,0 +1,230 @@
+"""One call's pairs on their way: read and tokenised a window ahead of the device, and handed on as they are scored."""
+
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import islice
+
+import numpy as np
+from tqdm import tqdm
+
+from mlx_rerank.batching import pad, plan_batches
+from mlx_rerank.cpu import Batch
+from mlx_rerank.engine import Engine
+from mlx_rerank.errors import StoppedError
+from mlx_rerank.pairs import EncodedPairs, Limits, PairEncoder
+from mlx_rerank.results import PairLogits, require_finite
+from mlx_rerank.stopping import Stop, Stopped
+
+FIRST_WINDOW = 256  # pairs; few, since the device has nothing to do until they are tokenised
+WINDOW = 1024  # pairs; enough for batches of like lengths: tests/test_pipeline.py bounds the padding
+_PROGRESS_DELAY = 1.0  # seconds before a progress bar nobody asked for appears
+
+Pair = tuple[str, str]
+Row = tuple[int, int, Pair]  # index, truncated tokens, texts
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Pairs that are done.
+
+    Args:
+        indices: int64 [n], their places in what the caller gave.
+        logits: float32 [n].
+        truncated_tokens: int64 [n], tokens of each that the model did not see.
+    """
+
+    indices: np.ndarray
+    logits: np.ndarray
+    truncated_tokens: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Window:
+    """Consecutive pairs as token ids; `start` is the index of the first."""
+
+    start: int
+    pairs: Sequence[Pair]
+    encoded: EncodedPairs
+
+
+class Pipeline:
+    """The work of one call.
+
+    Of a pair that is done 16 bytes of a digest and its logit are kept, so that an equal one is not computed again.
+    """
+
+    def __init__(
+        self,
+        encoder: PairEncoder,
+        engine: Engine,
+        pairs: Iterator[Pair],
+        *,
+        limits: Limits,
+        token_budget: int,
+        max_rows: int | None,
+        deterministic: bool,
+        stop: Stop,
+        total: int | None,
+        hint: str,
+    ) -> None:
+        """Take what is to be done; `run` does it.
+
+        Args:
+            encoder: the tokeniser.
+            engine: the model.
+            pairs: two texts each, read a window at a time.
+            limits: lengths to cut to.
+            token_budget: most padded tokens of a batch.
+            max_rows: most rows of a batch; no limit if None.
+            deterministic: compute every pair alone.
+            stop: when to end before the work is done.
+            total: how many pairs there are, where that is known.
+            hint: what to do about a logit that is not finite.
+        """
+        self._encoder, self._engine, self._pairs = encoder, engine, pairs
+        self._limits, self._token_budget, self._alone = limits, token_budget, deterministic
+        self._max_rows = 1 if deterministic else max_rows
+        self._stop, self._total, self._hint = stop, total, hint
+        self._read = 0  # pairs
+        self._failure: Exception | None = None  # of the caller's iterable
+        self._text_ids: dict[str, list[int]] = {}  # of the last window's texts
+        self._known: dict[bytes, float] = {}  # logits of the sequences that are done, by their digests
+        self._waiting: dict[bytes, list[Row]] = {}  # pairs of the sequences that are not
+        self._ready: list[tuple[Row, float]] = []  # pairs whose sequence was done when they were read
+        self._handed_over: deque[list[bytes]] = deque()  # what each batch that the engine has is of
+        self._done = [Scored(np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.int64))]
+        self._exhausted = False
+
+    @property
+    def scored(self) -> Scored:
+        """All that is done so far, in the order of completion."""
+        columns = ("indices", "logits", "truncated_tokens")
+        return Scored(*(np.concatenate([getattr(part, column) for part in self._done]) for column in columns))
+
+    def gather(self, show_progress: bool | None) -> PairLogits:
+        """Do all the work, and return what came of it in the caller's order.
+
+        Args:
+            show_progress: a progress bar on stderr; on a terminal and after a second if None.
+
+        Raises:
+            RerankError: as `run`.
+        """
+        quiet = None if show_progress is None else not show_progress
+        delay = _PROGRESS_DELAY if show_progress is None else 0.0
+        with (
+            closing(self.run()) as parts,
+            tqdm(total=self._total, desc="Scoring", unit="pair", disable=quiet, delay=delay, leave=False) as bar,
+        ):
+            for part in parts:
+                bar.update(len(part.indices))
+        scored = self.scored
+        order = np.argsort(scored.indices)
+        return PairLogits(scored.logits[order], scored.truncated_tokens[order])
+
+    def run(self) -> Generator[Scored, None, None]:
+        """Yield pairs as they are done. Where reading one fails, those before it come first.
+
+        Raises:
+            InputError: something is not a pair of texts; or what the caller's iterable raises.
+            NonFiniteScoreError: the model produced NaN or infinity.
+            StoppedError: it was time to end.
+        """
+        tokeniser = ThreadPoolExecutor(1, "mlx-rerank-tokeniser")
+        try:
+            windows = self._windows(tokeniser)
+            while not self._exhausted:
+                with closing(self._engine.run(self._batches(windows), self._stop, alone=self._alone)) as results:
+                    for logits in results:
+                        yield self._complete(self._handed_over.popleft(), logits)
+                if self._ready:
+                    yield self._complete([], np.empty(0, np.float32))
+        except Stopped as stopped:
+            raise self._error(stopped) from None
+        finally:
+            tokeniser.shutdown(wait=False, cancel_futures=True)
+        if self._failure:
+            raise self._failure
+
+    def _windows(self, tokeniser: Executor) -> Iterator[_Window]:
+        """Yield windows, the next being tokenised while the one before is worked on."""
+        pairs = self._next_pairs(FIRST_WINDOW)
+        if self._stop.possible:  # then not here, as some texts take long
+            window = self._stop.wait(tokeniser.submit(self._encode, 0, pairs))
+        else:
+            window = self._encode(0, pairs)
+        while window and window.pairs:
+            start, pairs = self._read, self._next_pairs(WINDOW)
+            upcoming = tokeniser.submit(self._encode, start, pairs) if pairs else None
+            yield window
+            window = self._stop.wait(upcoming) if upcoming else None
+
+    def _next_pairs(self, count: int) -> list[Pair]:
+        """Read up to so many pairs; where that fails, those before, and the failure is kept for the end."""
+        self._stop.check()
+        pairs: list[Pair] = []
+        try:
+            pairs.extend(islice(self._pairs, count))
+        except Exception as error:  # whatever the caller's iterable raises
+            self._failure, self._pairs = error, iter(())
+        self._read += len(pairs)
+        return pairs
+
+    def _encode(self, start: int, pairs: Sequence[Pair]) -> _Window:
+        """Tokenise a window, except for texts of the one before."""
+        return _Window(start, pairs, self._encoder.encode(pairs, self._limits, self._text_ids))
+
+    def _batches(self, windows: Iterator[_Window]) -> Iterator[Batch]:
+        """Yield padded batches, until a window holds nothing new: then what is ready is to be handed on first."""
+        for window in windows:
+            keys, new = self._admit(window)
+            if not new:
+                return
+            sequences = [window.encoded.sequences[place] for place in new]
+            lengths = np.array([len(sequence) for sequence in sequences])
+            for batch in plan_batches(lengths, self._token_budget, self._max_rows):
+                self._handed_over.append([keys[new[i]] for i in batch])
+                yield pad([sequences[i] for i in batch], self._encoder.pad_token_id)
+        self._exhausted = True
+
+    def _admit(self, window: _Window) -> tuple[list[bytes], list[int]]:
+        """Note who waits for what; return the digests of the window's sequences, and the places of those to compute."""
+        encoded = window.encoded
+        keys = [blake2b(sequence.tobytes(), digest_size=16).digest() for sequence in encoded.sequences]
+        new = [place for place, key in enumerate(keys) if key not in self._known and key not in self._waiting]
+        columns = (encoded.inverse.tolist(), encoded.truncated_tokens.tolist(), window.pairs)
+        for index, (place, cut, pair) in enumerate(zip(*columns, strict=True), window.start):
+            row, key = (index, cut, pair), keys[place]
+            if key in self._known:
+                self._ready.append((row, self._known[key]))
+            else:
+                self._waiting.setdefault(key, []).append(row)
+        return keys, new
+
+    def _complete(self, keys: Sequence[bytes], logits: np.ndarray) -> Scored:
+        """Return the pairs of a batch that is done, and those that were ready."""
+        done, self._ready = self._ready, []
+        for key, logit in zip(keys, logits.tolist(), strict=True):
+            self._known[key] = logit
+            done += [(row, logit) for row in self._waiting.pop(key)]
+        done.sort()  # by index, as nothing else tells which of them was first
+        indices = [row[0] for row, _ in done]
+        scored = Scored(
+            np.array(indices, dtype=np.int64),
+            np.array([logit for _, logit in done], dtype=np.float32),
+            np.array([row[1] for row, _ in done], dtype=np.int64),
+        )
+        require_finite(scored.logits, [row[2] for row, _ in done], self._hint, indices)
+        self._done.append(scored)
+        return scored
+
+    def _error(self, stopped: Stopped) -> StoppedError:
+        """Return the error that says what was scored."""
+        scored = self.scored
+        count = f"{len(scored.indices)}" if self._total is None else f"{len(scored.indices)} of {self._total}"
+        message = f"{count} pairs were scored {stopped.circumstances}"
+        return stopped.kind(message, scored.indices, scored.logits, scored.truncated_tokens)

@@ -1,0 +1,240 @@
+"""Windows, streams, and what of a call overlaps: order, completeness, laziness and padding."""
+
+import dataclasses
+import threading
+import time
+from collections.abc import Iterator
+from itertools import count, islice, repeat
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from checkpoints import TINY, tiny_tokenizer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlx_rerank import Reranker, ScoredPair, cpu, pipeline
+from mlx_rerank.config import ModelConfig
+from mlx_rerank.errors import InputError, NonFiniteScoreError
+from mlx_rerank.pairs import Limits, PairEncoder
+from mlx_rerank.pipeline import FIRST_WINDOW, WINDOW, Pipeline
+from mlx_rerank.results import sigmoid
+from mlx_rerank.stopping import Stop
+
+PAIRS = [("panda", "the bear " * (i % 7) + str(i)) for i in range(40)]
+SOME = st.lists(
+    st.tuples(st.sampled_from(["panda", "the bear", ""]), st.sampled_from(["", "a", "the bear " * 9, "bb"]))
+)
+
+
+@pytest.fixture
+def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "FIRST_WINDOW", 3)
+    monkeypatch.setattr(pipeline, "WINDOW", 5)
+
+
+class Shapes:
+    """Stands in for an engine: it notes what it is given, and every logit is 0."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[int, int, int]] = []  # rows, tokens of the longest, real tokens
+
+    def run(self, batches: Iterator, stop: Stop, *, alone: bool) -> Iterator[np.ndarray]:
+        for ids, mask in batches:
+            self.batches.append((*ids.shape, ids.size if mask is None else int(mask.sum())))
+            yield np.zeros(len(ids), dtype=np.float32)
+
+
+def shapes_of(pairs: list[tuple[str, str]], token_budget: int = 4096) -> list[tuple[int, int, int]]:
+    engine, encoder = Shapes(), PairEncoder(tiny_tokenizer(), ModelConfig.from_dict(TINY))
+    limits = {"limits": Limits(512), "token_budget": token_budget, "max_rows": None}
+    rest = {"stop": Stop(), "total": len(pairs), "hint": ""}
+    found = Pipeline(encoder, engine, iter(pairs), **limits, **rest).gather(False)  # pyright: ignore[reportArgumentType]
+    assert len(found.logits) == len(pairs)
+    return engine.batches
+
+
+@pytest.mark.parametrize("number", [FIRST_WINDOW + 50, 5000])
+def test_windows_cost_hardly_any_padding(number: int) -> None:
+    random = np.random.default_rng(0)
+    lengths = np.clip(random.lognormal(5.5, 0.4, number), 10, 500).astype(int)  # as those of scientific abstracts
+    batches = shapes_of([("panda", f"{i} " + "a" * n) for i, n in enumerate(lengths)])
+    padded, real = sum(rows * longest for rows, longest, _ in batches), sum(tokens for *_, tokens in batches)
+    assert padded / real <= 1.03
+    assert len(batches) <= 1.15 * real / 4096 + 16  # and the batches are not small ones instead
+
+
+@pytest.mark.usefixtures("small_windows")
+@settings(max_examples=40, deadline=None)
+@given(pairs=SOME)
+def test_a_stream_is_complete_whatever_repeats(tiny_reranker: Reranker, pairs: list[tuple[str, str]]) -> None:
+    found = list(tiny_reranker.score_stream(pairs, raw_scores=True))
+    expected = tiny_reranker.logits(pairs)
+    assert sorted(pair.index for pair in found) == list(range(len(pairs)))
+    for pair in found:
+        assert pair.score == expected.logits[pair.index]
+        assert pair.truncated_tokens == expected.truncated_tokens[pair.index]
+
+
+def test_windows_change_no_logit(tiny_reranker: Reranker, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = tiny_reranker.logits(PAIRS)
+    monkeypatch.setattr(pipeline, "FIRST_WINDOW", 3)
+    monkeypatch.setattr(pipeline, "WINDOW", 5)
+    found = tiny_reranker.logits(PAIRS)
+    np.testing.assert_allclose(found.logits, expected.logits, atol=1e-5)
+    np.testing.assert_array_equal(found.truncated_tokens, expected.truncated_tokens)
+
+
+def test_a_stream_gives_scores(tiny_reranker: Reranker) -> None:
+    (pair,) = tiny_reranker.score_stream([("panda", "the bear")])
+    assert isinstance(pair, ScoredPair)
+    assert type(pair.index) is int
+    assert type(pair.score) is float
+    assert pair.score == tiny_reranker.score("panda", "the bear")
+    (raw,) = tiny_reranker.score_stream([("panda", "the bear")], raw_scores=True)
+    assert sigmoid(np.array(raw.score)) == pytest.approx(pair.score)
+    assert list(tiny_reranker.score_stream([])) == []
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        pair.score = 1.0  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.usefixtures("small_windows")
+def test_a_sequence_is_computed_once_and_a_query_tokenised_once(
+    tiny_reranker: Reranker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, texts = [], []
+    run, tokenise = tiny_reranker.engine.run, tiny_reranker.encoder._tokenise
+    counted = lambda batches, *a, **k: run((rows.append(len(b[0])) or b for b in batches), *a, **k)  # noqa: E731
+    monkeypatch.setattr(tiny_reranker.engine, "run", counted)
+    monkeypatch.setattr(tiny_reranker.encoder, "_tokenise", lambda new: texts.extend(new) or tokenise(new))
+    scores = tiny_reranker.score([("panda", f"bear {i % 9}") for i in range(60)])
+    assert sum(rows) == len(np.unique(scores)) == 9
+    assert texts.count("panda") == 1
+
+
+def test_pairs_are_read_as_they_are_needed(tiny_reranker: Reranker) -> None:
+    read = []
+    endless = (read.append(i) or ("panda", f"bear {i}") for i in count())
+    stream = tiny_reranker.score_stream(endless)
+    assert read == []
+    first = next(stream)
+    assert len(read) <= FIRST_WINDOW + 2 * WINDOW
+    assert len({pair.index for pair in islice(stream, FIRST_WINDOW)} | {first.index}) == FIRST_WINDOW + 1
+    stream.close()
+    assert len(read) <= FIRST_WINDOW + 3 * WINDOW
+
+
+def test_an_endless_stream_of_one_pair_flows(tiny_reranker: Reranker) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "WINDOW", 10)
+        found = list(islice(tiny_reranker.score_stream(repeat(("panda", "bear"))), 1000))
+    assert [pair.index for pair in found] == list(range(1000))
+    assert len({pair.score for pair in found}) == 1
+
+
+@pytest.mark.usefixtures("small_windows")
+@pytest.mark.parametrize("bad", [("panda", None), "panda", ("panda", "half \ud83d")])
+def test_an_error_in_the_middle_comes_after_the_pairs_before_it(tiny_reranker: Reranker, bad: object) -> None:
+    found = []
+    pairs = iter([*PAIRS[:17], bad, *PAIRS])
+    with pytest.raises(InputError, match=r"pairs\[17\]"):
+        found.extend(tiny_reranker.score_stream(pairs))  # pyright: ignore[reportArgumentType]
+    assert sorted(pair.index for pair in found) == list(range(17))
+
+
+@pytest.mark.usefixtures("small_windows")
+def test_an_error_of_the_iterable_itself(tiny_reranker: Reranker) -> None:
+    def broken() -> Iterator[tuple[str, str]]:
+        yield from PAIRS[:3]  # the whole first window
+        raise OSError("the disk is gone")
+
+    found = []
+    with pytest.raises(OSError, match="the disk is gone"):
+        found.extend(tiny_reranker.score_stream(broken()))
+    assert len(found) == 3
+    with pytest.raises(OSError, match="the disk is gone"):
+        tiny_reranker.score(broken())
+
+
+def test_a_list_is_checked_before_the_device_is_used(tiny_reranker: Reranker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiny_reranker.engine, "_forward", lambda *_: pytest.fail("the device was used"))
+    with pytest.raises(InputError, match=r"pairs\[40\]"):
+        tiny_reranker.score([*PAIRS, ("panda", 5)])  # pyright: ignore[reportArgumentType, reportCallIssue]
+    with pytest.raises(InputError, match="pairs must be a list"):
+        tiny_reranker.score_stream("panda")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.usefixtures("small_windows")
+def test_a_logit_that_is_not_finite_names_its_index(tiny_reranker: Reranker, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tiny_reranker.engine.run
+    damaged = float(tiny_reranker.logits(PAIRS).logits[31])
+    spoilt = lambda *a, **k: (np.where(np.isclose(x, damaged), np.nan, x) for x in run(*a, **k))  # noqa: E731
+    monkeypatch.setattr(tiny_reranker.engine, "run", spoilt)
+    with pytest.raises(NonFiniteScoreError, match=r"1 of \d pairs computed together .* pair 31 \('panda'"):
+        tiny_reranker.score(PAIRS)
+
+
+@pytest.mark.usefixtures("small_windows")
+def test_the_next_window_is_tokenised_while_the_device_works(
+    tiny_reranker: Reranker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward, tokenise = tiny_reranker.engine._forward, tiny_reranker.encoder._tokenise
+    tokenised = threading.Event()  # the second window
+    threads, waited = [], []
+
+    def computing(*batch: np.ndarray):
+        if not waited:  # the first batch is not done before the second window is tokenised
+            waited.append(tokenised.wait(10))
+        return forward(*batch)
+
+    def tokenising(texts: list[str]):
+        threads.append(threading.current_thread().name)
+        ids = tokenise(texts)
+        if len(threads) == 2:
+            tokenised.set()
+        return ids
+
+    monkeypatch.setattr(tiny_reranker.engine, "_forward", computing)
+    monkeypatch.setattr(tiny_reranker.encoder, "_tokenise", tokenising)
+    tiny_reranker.score(PAIRS)
+    assert waited == [True]
+    assert threads[0] == "MainThread"
+    assert all(name.startswith("mlx-rerank-tokeniser") for name in threads[1:])
+
+
+@pytest.mark.usefixtures("small_windows")
+def test_closing_a_stream_stops_the_device(tiny_reranker: Reranker, monkeypatch: pytest.MonkeyPatch) -> None:
+    forward, computed = tiny_reranker.engine._forward, []
+    monkeypatch.setattr(
+        tiny_reranker.engine, "_forward", lambda *b: (time.sleep(0.01), computed.append(1), forward(*b))[2]
+    )
+    monkeypatch.setattr(tiny_reranker, "token_budget", 1)
+    stream = tiny_reranker.score_stream(PAIRS)
+    next(stream)
+    stream.close()
+    tiny_reranker.engine.apply(lambda _: None)  # all that was handed over is done, or was cancelled
+    assert len(computed) <= 2 * cpu.lanes(mx.default_device())
+    assert next(stream, None) is None
+
+
+def test_a_batch_is_started_before_the_one_ahead_is_waited_for(
+    tiny_reranker: Reranker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, events = tiny_reranker.engine, []
+    expected = tiny_reranker.score(PAIRS)
+    start, finish = engine._start, engine._finish
+    monkeypatch.setattr(engine, "_overlap", True)  # as on a GPU
+    monkeypatch.setattr(engine, "_start", lambda *b: events.append("start") or start(*b))
+    monkeypatch.setattr(engine, "_finish", lambda x: events.append("finish") or time.sleep(0.01) or finish(x))
+    np.testing.assert_array_equal(tiny_reranker.score(PAIRS), expected)
+    monkeypatch.setattr(tiny_reranker, "token_budget", 64)
+    events.clear()
+    tiny_reranker.score(PAIRS)
+    assert events == ["start", *["start", "finish"] * (len(events) // 2 - 1), "finish"]
+
+
+def test_progress_over_what_has_no_length(tiny_reranker: Reranker, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny_reranker.score(iter(PAIRS), show_progress=True)
+    assert "Scoring: 0pair" in capsys.readouterr().err  # and no percentage
+    tiny_reranker.score(PAIRS, show_progress=True)
+    assert "0/40" in capsys.readouterr().err
