@@ -47,6 +47,9 @@ def test_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budget, "_memory", lambda: GB)
     for device in (GPU, CPU):
         assert default_token_budget(LARGE, device, mx.float32, 512) == 512 * (1 + (device == GPU))
+    monkeypatch.setattr(budget, "_memory", lambda: GB // 32)
+    assert default_token_budget(LARGE, GPU, mx.float32, 512) == 512  # or the device would have nothing to do
+    monkeypatch.setattr(budget, "_memory", lambda: GB)
     odd = shape(768, 12, 24, 3072)  # heads of 32, which no fused attention takes: its scores count
     assert default_token_budget(odd, GPU, mx.float16, 512) < default_token_budget(BASE, GPU, mx.float16, 512)
 
