@@ -45,6 +45,9 @@ def test_an_evaluation_is_short(config: ModelConfig) -> None:
 def test_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budget, "_memory", lambda: GB)
     assert default_token_budget(LARGE, GPU, mx.float32, 512) == 1024
+    monkeypatch.setattr(budget, "_memory", lambda: GB // 32)
+    assert default_token_budget(LARGE, GPU, mx.float32, 512) == 512  # or the device would have nothing to do
+    monkeypatch.setattr(budget, "_memory", lambda: GB)
     odd = shape(768, 12, 24, 3072)  # heads of 32, which no fused attention takes: its scores count
     assert default_token_budget(odd, GPU, mx.float16, 512) < default_token_budget(BASE, GPU, mx.float16, 512)
 

@@ -124,6 +124,20 @@ def test_pairs_are_read_as_they_are_needed(tiny_reranker: Reranker) -> None:
     assert len(read) <= FIRST_WINDOW + 3 * WINDOW
 
 
+@pytest.mark.usefixtures("small_windows")
+def test_what_is_done_does_not_wait_for_more_to_be_read(tiny_reranker: Reranker) -> None:
+    read = []
+
+    def slowly() -> Iterator[tuple[str, str]]:
+        for pair in PAIRS:
+            tiny_reranker.engine.apply(lambda _: None)  # until all that was handed over is done
+            read.append(pair)
+            yield pair
+
+    next(tiny_reranker.score_stream(slowly()))
+    assert len(read) == 3 + 5 + 5
+
+
 def test_an_endless_stream_of_one_pair_flows(tiny_reranker: Reranker) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "WINDOW", 10)
@@ -174,10 +188,12 @@ def test_a_logit_that_is_not_finite_names_its_index(tiny_reranker: Reranker, mon
         tiny_reranker.score(PAIRS)
 
 
-@pytest.mark.usefixtures("small_windows")
 def test_the_next_window_is_tokenised_while_the_device_works(
     tiny_reranker: Reranker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(pipeline, "FIRST_WINDOW", 10)
+    monkeypatch.setattr(pipeline, "WINDOW", 10)
+    monkeypatch.setattr(tiny_reranker, "deterministic", True)  # so that a window is more batches than are handed over
     forward, tokenise = tiny_reranker.engine._forward, tiny_reranker.encoder._tokenise
     tokenised = threading.Event()  # the second window
     threads, waited = [], []

@@ -114,6 +114,21 @@ def test_no_batch_of_a_stopped_call_reaches_the_device(
     assert computed == []
 
 
+def test_nothing_is_handed_over_after_the_event(tiny_reranker: Reranker, monkeypatch: pytest.MonkeyPatch) -> None:
+    submit, submitted = tiny_reranker.engine._submit, []
+    monkeypatch.setattr(tiny_reranker.engine, "_submit", lambda *batch: submitted.append(1) or submit(*batch))
+    monkeypatch.setattr(tiny_reranker, "deterministic", True)
+    cancel = threading.Event()
+    stream = tiny_reranker.score_stream(PAIRS, cancel=cancel)
+    next(stream)
+    tiny_reranker.engine.apply(lambda _: None)  # what was handed over is done, so that nothing is waited for
+    before = len(submitted)
+    cancel.set()
+    with pytest.raises(CancelledError):
+        list(stream)
+    assert len(submitted) == before < len(PAIRS)
+
+
 def test_an_event_that_is_set_already(tiny_reranker: Reranker) -> None:
     cancel = threading.Event()
     cancel.set()
