@@ -169,8 +169,9 @@ def test_pytorch_files_run_no_code(tmp_path: Path) -> None:
     assert not (tmp_path / "sprung").exists()
 
 
-def test_values_beyond_float16_are_refused_not_made_infinite(tmp_path: Path) -> None:
-    tensors = TENSORS | {"classifier.dense.bias": np.full(64, 1e5, np.float32)}
+@pytest.mark.parametrize("value", [1e5, -1e5])
+def test_values_beyond_float16_are_refused_not_made_infinite(tmp_path: Path, value: float) -> None:
+    tensors = TENSORS | {"classifier.dense.bias": np.where(np.arange(64) == 9, value, -0.0).astype(np.float32)}
     checkpoint = Checkpoint.open(write_checkpoint(tmp_path, tensors=tensors))
     with pytest.raises(WeightsError, match=r"head\.dense\.bias has values beyond float16's range"):
         load_model(checkpoint, mx.float16, keep_quantized=False)
