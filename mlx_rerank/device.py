@@ -18,11 +18,13 @@ from typing import Any, ParamSpec, TypeVar
 
 import mlx.core as mx
 
+from mlx_rerank import memory
 from mlx_rerank.errors import DeviceError
 
 P = ParamSpec("P")
 T = TypeVar("T")
 Job = tuple[Future[Any], Callable[[], Any]]
+_IDLE = 5.0  # seconds without a job after which memory that is only kept for later ones is given back
 
 
 def parse_device(name: str | None) -> mx.Device:
@@ -69,7 +71,15 @@ class DeviceThread:
     def _work(self) -> None:
         """Run jobs for ever."""
         while True:
-            _run(*self._jobs.get())  # in a call of its own, so that nothing of a finished job is kept while waiting
+            _run(*self._next())  # in a call of its own, so that nothing of a finished job is kept while waiting
+
+    def _next(self) -> Job:
+        """Wait for the next job; where none comes for a while, give memory back, once."""
+        try:
+            return self._jobs.get(timeout=_IDLE)
+        except queue.Empty:
+            memory.give_back()
+            return self._jobs.get()
 
     def _park(self) -> None:
         """Let the running job finish and the thread wait for ever, before the interpreter shuts down."""

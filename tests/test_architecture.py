@@ -12,13 +12,14 @@ import mlx_rerank
 ROOT = Path(mlx_rerank.__file__).parent
 LEVELS = (
     ("errors", "blas", "samples", "published", "patching"),
-    ("config", "dtypes", "results", "activations"),
+    ("config", "dtypes", "results", "activations", "memory"),
     ("models", "weights", "pairs", "batching", "hub", "restore", "device", "card", "fidelity"),
     ("reference", "quantize", "report"),
     ("checkpoint", "recipe"),
-    ("engine", "convert", "upload", "info", "audit"),
+    ("mapped",),
+    ("engine", "convert", "upload", "audit"),
     ("reranker",),
-    ("flag", "verify"),
+    ("flag", "verify", "info"),
     ("inputs", "display"),
     ("cli",),
     ("__main__",),
