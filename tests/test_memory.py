@@ -1,6 +1,9 @@
 """Memory: what is reported, what is given back and when, and weights that are unloaded and come back."""
 
+import ctypes
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -160,3 +163,17 @@ def test_info_measures(tiny: Path) -> None:
     found = info.measure(str(tiny))
     assert found.keys() == {"mlx_active", "mlx_peak", "process_resident", "process_peak"}
     assert found["mlx_peak"] >= found["mlx_active"] >= info.describe(str(tiny))["weights_bytes"]["resident"]
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="this C library gives memory back by itself")
+def test_giving_back_trims_the_c_librarys_heap() -> None:
+    code = (
+        "from mlx_rerank import memory\n"
+        "blocks = [bytes(1000) for _ in range(60_000)]\n"
+        "last, full = blocks.pop(), memory.usage().process_resident\n"
+        "del blocks\n"
+        "memory.give_back()\n"
+        "print(full - memory.usage().process_resident)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(result.stdout) > 50e6
