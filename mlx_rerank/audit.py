@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
+import numpy as np
 
 from mlx_rerank.checkpoint import Checkpoint, load_model
 from mlx_rerank.device import device_thread, parse_device
 from mlx_rerank.dtypes import NAMES, Report, parse_dtype, report
 from mlx_rerank.hub import resolve
+from mlx_rerank.mapped import MappedEmbeddings, can_map
 
 _TOKENS = 16  # of the batch that is traced; no operation's dtype depends on it
 
@@ -20,12 +22,14 @@ class Cell:
     Args:
         dtype: of the weights that are not packed.
         packed: whether packed weights stay packed, as on a GPU; False where there are none.
+        mapped: whether the word embeddings stay in their file.
         padded: whether the batch has padding, and so a mask.
         report: what was found.
     """
 
     dtype: str
     packed: bool
+    mapped: bool
     padded: bool
     report: Report
 
@@ -34,7 +38,8 @@ def audit_checkpoint(model: str, *, dtype: str | None = None, revision: str | No
     """Audit a checkpoint in a dtype, with and without padding, and both packed and unpacked where it is quantized.
 
     The models come from the same function as those that score, and only their weights are left unread. A checkpoint
-    that is a pytorch_model.bin is read.
+    that is a pytorch_model.bin is read. Of embeddings that can be mapped, which a padded batch is audited with as
+    well, one row is.
 
     Args:
         model: an embedded model's name, a hub id, or a directory.
@@ -66,5 +71,9 @@ def _audit(checkpoint: Checkpoint, dtypes: Sequence[str]) -> list[Cell]:
                 model = load_model(checkpoint, dtype, keep_quantized=packed, evaluate=False)
                 for padded in (True, False):
                     found = report(model, dtype, input_ids, mask if padded else None)
-                    cells.append(Cell(name, packed, padded, found))
+                    cells.append(Cell(name, packed, False, padded, found))
+                if can_map(checkpoint):
+                    model = load_model(checkpoint, dtype, keep_quantized=packed, evaluate=False, words=False)
+                    words = MappedEmbeddings.open(checkpoint, dtype)(np.zeros((2, tokens), dtype=np.int32))
+                    cells.append(Cell(name, packed, True, True, report(model, dtype, input_ids, mask, words)))
     return cells

@@ -14,6 +14,8 @@ from mlx_rerank.errors import CheckpointError
 from mlx_rerank.models import REGISTRY
 from mlx_rerank.models.xlm_roberta import CrossEncoder
 
+TABLE_NAMES = frozenset(f"{weights.WORDS}.{kind}" for kind in ("weight", "scales", "biases"))  # the last two if packed
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -48,7 +50,9 @@ class Checkpoint:
         return "quantization" in self.raw
 
 
-def load_model(checkpoint: Checkpoint, dtype: mx.Dtype, *, keep_quantized: bool, evaluate: bool = True) -> CrossEncoder:
+def load_model(
+    checkpoint: Checkpoint, dtype: mx.Dtype, *, keep_quantized: bool, evaluate: bool = True, words: bool = True
+) -> CrossEncoder:
     """Read a checkpoint's weights into a model, one tensor at a time, every one in the same dtype.
 
     Args:
@@ -58,6 +62,8 @@ def load_model(checkpoint: Checkpoint, dtype: mx.Dtype, *, keep_quantized: bool,
             dequantized here, once.
         evaluate: read and check the weights now. Otherwise each is read when it is first used, and never by an audit,
             except from a pytorch_model.bin.
+        words: load the word embeddings too. Otherwise they are not read, and the model is to be given the words of
+            each batch (mapped.py).
 
     Raises:
         CheckpointError: the weights cannot be read.
@@ -66,6 +72,9 @@ def load_model(checkpoint: Checkpoint, dtype: mx.Dtype, *, keep_quantized: bool,
     """
     model = REGISTRY[checkpoint.raw["model_type"]](checkpoint.config)
     tensors = open_tensors(checkpoint.directory)
+    absent = frozenset() if words else TABLE_NAMES
+    if not words:
+        del model.embeddings.word_embeddings
     if not checkpoint.converted:
         parameters = weights.port(tensors, checkpoint.config, dtype)
     elif checkpoint.quantized and keep_quantized:
@@ -73,6 +82,7 @@ def load_model(checkpoint: Checkpoint, dtype: mx.Dtype, *, keep_quantized: bool,
         parameters = weights.cast(tensors, dtype)
     else:
         parameters = weights.unpack(tensors, checkpoint.raw, dtype)
+    parameters = ((name, value) for name, value in parameters if name not in absent)
     weights.load_into(model, dict(weights.evaluate(parameters) if evaluate else parameters))
     return model
 
@@ -84,9 +94,9 @@ def open_tensors(directory: Path) -> MutableMapping[str, Any]:
         CheckpointError: there are none, or they are damaged.
         MissingDependencyError: there is only a pytorch_model.bin, and torch is not installed.
     """
-    tensors = weights.read_safetensors(directory)
-    if tensors is not None:
-        return tensors
+    files = weights.safetensors_files(directory)
+    if files:
+        return {name: tensor for path in files for name, tensor in weights.read_safetensors(path).items()}
     if (directory / "pytorch_model.bin").is_file():
         return reference.read_torch_weights(directory / "pytorch_model.bin")
     raise CheckpointError(f"{directory} holds no {weights.WEIGHTS_FILE}, no index of shards and no pytorch_model.bin")

@@ -18,6 +18,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import mlx.core as mx
 
+from mlx_rerank import memory
 from mlx_rerank.errors import DeviceError
 
 P = ParamSpec("P")
@@ -25,6 +26,7 @@ S = TypeVar("S")
 T = TypeVar("T")
 Job = tuple[Future[Any], Callable[[], Any], Callable[[Any], Any] | None]  # the last finishes what the call has started
 Started = tuple[Future[Any], Callable[[], Any]]
+_IDLE = 5.0  # seconds without a job after which memory that is only kept for later ones is given back
 
 
 def parse_device(name: str | None) -> mx.Device:
@@ -94,7 +96,7 @@ class DeviceThread:
         """Run the next job, then finish the one that was started before it; return what is left to finish."""
         if started and self._jobs.empty():
             return _settle(*started)
-        future, call, finish = self._jobs.get()
+        future, call, finish = self._next()
         if started and finish is None:
             started = _settle(*started)
         following = None
@@ -103,6 +105,14 @@ class DeviceThread:
         if started:
             _settle(*started)
         return following
+
+    def _next(self) -> Job:
+        """Wait for the next job; where none comes for a while, give memory back, once."""
+        try:
+            return self._jobs.get(timeout=_IDLE)
+        except queue.Empty:
+            memory.give_back()
+            return self._jobs.get()
 
     def _park(self) -> None:
         """Let the running job finish and the thread wait for ever, before the interpreter shuts down."""

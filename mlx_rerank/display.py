@@ -11,6 +11,7 @@ from mlx_rerank.results import RankedDocument
 
 if TYPE_CHECKING:
     from mlx_rerank.audit import Cell
+    from mlx_rerank.memory import Usage
 
 _BAR = 12  # characters
 
@@ -62,11 +63,12 @@ def print_audit(cells: "Sequence[Cell]", *, as_json: bool) -> None:
     for cell in cells:
         found, form = cell.report, "packed" if cell.packed else "unpacked"
         if as_json:
-            print_json({"dtype": cell.dtype, "packed": cell.packed, "padded": cell.padded, **asdict(found)})
+            way = {"dtype": cell.dtype, "packed": cell.packed, "mapped": cell.mapped, "padded": cell.padded}
+            print_json({**way, **asdict(found)})
             continue
         batch = "padded" if cell.padded else "equal lengths"
         counts = f"{found.operations:>5} operations, {len(found.violations)} violations"
-        print(f"{cell.dtype:<10}{form:<10}{batch:<14}{counts}")
+        print(f"{cell.dtype:<10}{form:<10}{batch:<14}{'mapped' if cell.mapped else 'resident':<9}{counts}")
         for violation in found.violations:
             print(f"  {violation}")
     if not as_json:
@@ -83,6 +85,20 @@ def print_report(report: ParityReport, *, as_json: bool) -> None:
         return
     for name, value in report.rows():
         print(f"{name:<20}{value}")
+
+
+def print_usage(usage: "Usage", seconds: float, pairs: int, tokens: int | None) -> None:
+    """Print to standard error what was scored, how long that took, and what memory it needed."""
+    counted = f"{pairs} pairs" + ("" if tokens is None else f", {tokens} tokens")
+    held = {
+        "MLX": [(usage.mlx_active, "active"), (usage.mlx_peak, "peak")],
+        "process": [(usage.process_resident, "resident"), (usage.process_peak, "peak")],
+    }
+    parts = [
+        f"{owner} " + ", ".join(f"{size / 1e6:.1f} MB {what}" for size, what in sizes if size is not None)
+        for owner, sizes in held.items()
+    ]
+    print("; ".join([f"{counted} in {seconds:.2f} s", *parts]), file=sys.stderr)
 
 
 def print_json(row: Mapping[str, Any]) -> None:

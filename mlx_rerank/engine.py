@@ -1,32 +1,45 @@
 """Runs batches of token ids through a model, in the device thread, and hands back plain floats."""
 
+import gc
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from functools import partial
 from itertools import islice
 from typing import TypeVar
 
 import mlx.core as mx
 import numpy as np
 
-from mlx_rerank import blas
+from mlx_rerank import blas, memory
 from mlx_rerank.checkpoint import Checkpoint, load_model
 from mlx_rerank.cpu import Batch, Lanes, keep_freed_memory
 from mlx_rerank.device import device_thread
+from mlx_rerank.mapped import MappedEmbeddings, choose_embeddings
 from mlx_rerank.models.xlm_roberta import CrossEncoder, check_input_ids
 from mlx_rerank.stopping import Stop
 
 T = TypeVar("T")
 _AHEAD = 3  # jobs of a caller handed over at a time: one that runs, one that the device runs next, one to start then
+Weights = tuple[CrossEncoder, MappedEmbeddings | None]
 
 
 class Engine:
     """A model on a device, usable from any number of threads at once."""
 
-    def __init__(self, checkpoint: Checkpoint, dtype: mx.Dtype, device: mx.Device) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, dtype: mx.Dtype, device: mx.Device, embeddings: str | None = None
+    ) -> None:
         """Load a model and wait for it.
 
+        Args:
+            checkpoint: an opened directory.
+            dtype: of all weights that are not packed.
+            device: what it runs on.
+            embeddings: "resident" or "mapped"; by size if None, see `choose_embeddings`.
+
         Raises:
+            InputError: the embeddings cannot be mapped.
             CheckpointError: the checkpoint's weights cannot be used.
             MissingDependencyError: they need torch to be read, and it is not installed.
         """
@@ -40,7 +53,24 @@ class Engine:
         self._overlap = not on_cpu  # starting a batch there takes as long as computing it
         self._thread = device_thread()
         # The CPU backend has no fast product with packed weights: there they are unpacked once.
-        self._model = self._thread.submit(self._load, checkpoint, dtype, not on_cpu).result()
+        self.embeddings = choose_embeddings(checkpoint, dtype, keep_quantized=not on_cpu, wanted=embeddings)
+        self.tokens = 0  # computed so far, without padding; counted in the device thread
+        self._load = partial(_load, checkpoint, dtype, not on_cpu, self.embeddings == "mapped")
+        self._weights: Weights | None = None
+        self._thread.submit(self._on_device, self._loaded).result()
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the weights are in memory."""
+        return self._weights is not None
+
+    def unload(self) -> None:
+        """Free the weights, after the batches that were handed over before; the next batch loads them again.
+
+        Raises:
+            DeviceError: this is a fork of the process that loaded the model.
+        """
+        self._thread.submit(self._drop).result()
 
     def run(
         self, batches: Iterable[Batch], stop: Stop | None = None, *, alone: bool = False
@@ -58,6 +88,7 @@ class Engine:
             Stopped: the end came first.
             InputError: token ids outside the vocabulary, or more tokens than the model has positions.
             DeviceError: this is a fork of the process that loaded the model.
+            CheckpointError: the weights were unloaded, and cannot be loaded again.
         """
         stop = stop or Stop()
         together = 1 if alone else self._lanes.count
@@ -74,23 +105,45 @@ class Engine:
             for future in pending:
                 future.cancel()
 
-    def apply(self, function: Callable[[CrossEncoder], T]) -> T:
-        """Call a function with the model, in the device thread and on its device, and wait for what it returns.
+    def apply(self, function: Callable[[CrossEncoder, mx.array, mx.array | None], T], input_ids: np.ndarray) -> T:
+        """Call a function with what the model takes, in the device thread and on its device; wait for what it returns.
+
+        Args:
+            function: of the model, the ids, and their words [B, L, D] where the embeddings are mapped.
+            input_ids: int32 [B, L].
 
         Raises:
             DeviceError: this is a fork of the process that loaded the model.
         """
+        check_input_ids(input_ids, self._config)
 
         def call() -> T:
-            with mx.stream(self._device):
-                return function(self._model)
+            model, _ = self._loaded()
+            return function(model, mx.array(input_ids), self._words(input_ids))
 
-        return self._thread.submit(call).result()
+        return self._thread.submit(self._on_device, call).result()
 
-    def _load(self, checkpoint: Checkpoint, dtype: mx.Dtype, keep_quantized: bool) -> CrossEncoder:
-        """Load the model; in the device thread."""
+    def _on_device(self, function: Callable[[], T]) -> T:
+        """Call a function on the model's device; in the device thread, as all that follows."""
         with mx.stream(self._device):
-            return load_model(checkpoint, dtype, keep_quantized=keep_quantized)
+            return function()
+
+    def _loaded(self) -> Weights:
+        """Return the weights, loaded again if they are not there."""
+        if self._weights is None:
+            self._weights = self._load()
+        return self._weights
+
+    def _drop(self) -> None:
+        """Forget the weights."""
+        self._weights = None
+        gc.collect()  # what an error's traceback may still hold
+        memory.give_back()
+
+    def _words(self, input_ids: np.ndarray) -> mx.array | None:
+        """Return the words that the model is to be given, where the embeddings are mapped."""
+        _, table = self._loaded()
+        return None if table is None else table(input_ids)
 
     def _checked(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Yield batches, each when it has been found fit for the model."""
@@ -113,12 +166,24 @@ class Engine:
 
     def _finish(self, logits: list[list[mx.array]]) -> list[np.ndarray]:
         """Wait for batches and return their logits; in the device thread."""
-        return [np.concatenate([np.array(part) for part in parts]) for parts in logits]
+        finished = [np.concatenate([np.array(part) for part in parts]) for parts in logits]
+        memory.bound_cache()
+        return finished
 
     def _forward(self, input_ids: np.ndarray, attention_mask: np.ndarray | None) -> mx.array:
         """Return the logits of some rows, yet to be computed; in the device thread, on a stream of the device."""
+        model, _ = self._loaded()
         mask = None if attention_mask is None else mx.array(attention_mask)
-        return self._model(mx.array(input_ids), mask)
+        self.tokens += input_ids.size if attention_mask is None else int(attention_mask.sum())
+        return model(mx.array(input_ids), mask, self._words(input_ids))
+
+
+def _load(checkpoint: Checkpoint, dtype: mx.Dtype, keep_quantized: bool, mapped: bool) -> Weights:
+    """Load a model, and map its embeddings if they are not part of it."""
+    model = load_model(checkpoint, dtype, keep_quantized=keep_quantized, words=not mapped)
+    table = MappedEmbeddings.open(checkpoint, dtype) if mapped else None
+    memory.give_back()  # buffers of tensors before they were cast, which no batch has a use for
+    return model, table
 
 
 def _groups(batches: Iterator[Batch], size: int) -> Iterator[Sequence[Batch]]:

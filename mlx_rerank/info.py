@@ -2,15 +2,22 @@
 
 import math
 import platform
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
-from mlx_rerank import blas, weights
-from mlx_rerank.checkpoint import Checkpoint, open_tensors
+import mlx.core as mx
+from mlx.utils import tree_flatten
+
+from mlx_rerank import blas, memory, weights
+from mlx_rerank.checkpoint import Checkpoint, load_model, open_tensors
 from mlx_rerank.config import CONVERSION_KEY
 from mlx_rerank.device import parse_device
 from mlx_rerank.dtypes import default_dtype, dtype_name
 from mlx_rerank.hub import commit_of, resolve
+from mlx_rerank.mapped import can_map, choose_embeddings, table_bytes
+from mlx_rerank.reranker import Reranker
+from mlx_rerank.samples import sample_pairs
 
 
 def describe(model: str, revision: str | None = None) -> dict[str, Any]:
@@ -19,6 +26,7 @@ def describe(model: str, revision: str | None = None) -> dict[str, Any]:
     Raises:
         CheckpointNotFoundError: the model's name leads nowhere.
         CheckpointError: its files cannot be used.
+        MissingDependencyError: they need torch to be read, and it is not installed.
     """
     directory = resolve(model, revision=revision)
     checkpoint = Checkpoint.open(directory)
@@ -26,6 +34,7 @@ def describe(model: str, revision: str | None = None) -> dict[str, Any]:
     done = checkpoint.raw.get(CONVERSION_KEY, {})
     tensors = open_tensors(directory)
     device = parse_device(None)
+    dtype, on_cpu = default_dtype(device), device.type == device.type.cpu
     return {
         "model": model,
         "directory": str(directory),
@@ -41,9 +50,33 @@ def describe(model: str, revision: str | None = None) -> dict[str, Any]:
         "stored_dtype": checkpoint.raw.get("dtype") or checkpoint.raw.get("torch_dtype"),
         "quantization": checkpoint.raw.get("quantization"),
         "stored_bytes": sum(tensor.nbytes for tensor in tensors.values()),
-        "device": "cpu" if device.type == device.type.cpu else "gpu",
-        "default_dtype": dtype_name(default_dtype(device)),
+        "device": "cpu" if on_cpu else "gpu",
+        "default_dtype": dtype_name(dtype),
+        "embeddings": choose_embeddings(checkpoint, dtype, keep_quantized=not on_cpu, wanted=None),
+        "weights_bytes": _weights_bytes(checkpoint, dtype, not on_cpu),
         "blas": blas.loaded(),
         "machine": f"{platform.system()} {platform.machine()}",
         "versions": {name: version(name) for name in ("mlx-rerank", "mlx", "tokenizers", "numpy")},
     }
+
+
+def measure(model: str, revision: str | None = None) -> dict[str, Any]:
+    """Load a model, score one pair, and return what MLX and this process then hold, by name, in bytes.
+
+    Raises:
+        CheckpointNotFoundError: the model's name leads nowhere.
+        CheckpointError: its files cannot be used.
+        MissingDependencyError: they need torch to be read, and it is not installed.
+    """
+    reranker = Reranker(model, revision=revision)
+    reranker.logits(sample_pairs()[:1], show_progress=False)
+    return asdict(memory.usage())
+
+
+def _weights_bytes(checkpoint: Checkpoint, dtype: mx.Dtype, keep_quantized: bool) -> dict[str, int]:
+    """Return what the loaded weights take, from their shapes, with the embeddings in memory and in their file."""
+    model = load_model(checkpoint, dtype, keep_quantized=keep_quantized, evaluate=False)
+    parameters: Any = tree_flatten(model.parameters())
+    whole = sum(value.nbytes for _, value in parameters)
+    table = table_bytes(checkpoint, dtype, keep_quantized=keep_quantized)
+    return {"resident": whole} | ({"mapped": whole - table} if can_map(checkpoint) else {})

@@ -13,8 +13,8 @@ import mlx.nn as nn
 from mlx_rerank.config import ModelConfig, Quantization
 from mlx_rerank.errors import InputError
 from mlx_rerank.models.xlm_roberta import CrossEncoder
+from mlx_rerank.weights import WORDS
 
-WORDS = "embeddings.word_embeddings"
 _MATRICES = ("attention.qkv_proj", "attention.out_proj", "up_proj", "down_proj")  # of a layer
 _SEARCHED = 2**20  # entries searched at a time, which bounds the memory of the search
 

@@ -42,6 +42,7 @@ class Reranker:
         max_length: int | None = None,
         token_budget: int | None = None,
         deterministic: bool = False,
+        embeddings: str | None = None,
         revision: str | None = None,
         cache_dir: str | Path | None = None,
     ) -> None:
@@ -59,6 +60,9 @@ class Reranker:
             deterministic: compute every pair in a batch of its own, unpadded, so that its logit depends on nothing but
                 the pair, bit for bit. Otherwise the pairs beside it decide the shapes that are multiplied, and with
                 them the order of sums: in float32 a logit moves by 1e-5 at most (tests/test_invariance.py).
+            embeddings: "resident" holds the word embeddings in memory, as all else. "mapped" leaves them in their file,
+                of which only the rows that a batch asks for are read; the scores are the same bits. If None, tables
+                of more than 64 MB are mapped. The file may be deleted or renamed meanwhile, but not overwritten.
             revision: branch, tag or commit of a hub model.
             cache_dir: where hub downloads are kept.
 
@@ -67,7 +71,7 @@ class Reranker:
             CheckpointError: its files cannot be used.
             UnsupportedModelError: it is not a single-label XLM-RoBERTa cross-encoder.
             DeviceError: this machine has no such device.
-            InputError: the dtype is unknown, or a limit is out of range.
+            InputError: the dtype is unknown, a limit is out of range, or the embeddings cannot be mapped.
             MissingDependencyError: the checkpoint needs torch to be read.
         """
         mlx_device = parse_device(device)
@@ -85,7 +89,23 @@ class Reranker:
         self.deterministic = deterministic
         plan_batches(np.array([]), self.token_budget)  # refuses a bad budget now, not at the first score
         self.encoder = PairEncoder.from_directory(checkpoint.directory, self.config)
-        self.engine = Engine(checkpoint, mlx_dtype, mlx_device)
+        self.engine = Engine(checkpoint, mlx_dtype, mlx_device, embeddings)
+        self.embeddings = self.engine.embeddings
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the weights are in memory."""
+        return self.engine.loaded
+
+    def unload(self) -> None:
+        """Free the memory of the weights. The next pair that is scored loads them again, which may then fail as here.
+
+        Pairs that other threads are scoring are not lost: their next batch loads the weights again.
+
+        Raises:
+            DeviceError: this is a fork of the process that loaded the model.
+        """
+        self.engine.unload()
 
     @overload
     def score(

@@ -182,7 +182,7 @@ def _follow(reranker: Reranker, reference: ReferenceReranker, rows: list[list[in
     drifts: dict[str, float] = {}
     peaks = [Peak(0.0, "")]
     for row in rows:
-        states, seen = reranker.engine.apply(lambda model, ids=row: _states(model, ids))
+        states, seen = reranker.engine.apply(_states, np.array([row], dtype=np.int32))
         peaks += seen
         for (path, state), other in zip(states.items(), reference.hidden_states(row), strict=True):
             other = other[: len(state)]  # MLX computes the first token alone in the last layer
@@ -191,7 +191,9 @@ def _follow(reranker: Reranker, reference: ReferenceReranker, rows: list[list[in
     return drifts, max(peaks, key=lambda peak: peak.value)  # the first, where several are infinite
 
 
-def _states(model: CrossEncoder, ids: list[int]) -> tuple[dict[str, np.ndarray], list[Peak]]:
+def _states(
+    model: CrossEncoder, input_ids: mx.array, words: mx.array | None
+) -> tuple[dict[str, np.ndarray], list[Peak]]:
     """Return the hidden states [L, D] of one pair, and the largest value of every activation; in the device thread."""
     hidden = {"embeddings", *(f"layers.{n}" for n in range(len(model.layers)))}
     states: dict[str, mx.array] = {}
@@ -206,7 +208,7 @@ def _states(model: CrossEncoder, ids: list[int]) -> tuple[dict[str, np.ndarray],
             states[path] = value[0].astype(mx.float32)
 
     with watched(model, given=look, result=see):
-        logits = model(mx.array([ids]))
+        logits = model(input_ids, words=words)
     mx.eval(logits, states, peaks)
     found = [Peak(_or_infinity(value.item()), path) for path, value in peaks]
     return {path: np.array(state) for path, state in states.items()}, found

@@ -19,8 +19,9 @@ from mlx_rerank.config import ModelConfig, quantization_of
 from mlx_rerank.errors import CheckpointError, WeightsError
 
 WEIGHTS_FILE = "model.safetensors"
+WORDS = "embeddings.word_embeddings"
 DROPPED = frozenset({"roberta.embeddings.position_ids"})  # a buffer of 0, 1, 2 ..., saved by old transformers
-_FLOATS = (mx.float16, mx.bfloat16, mx.float32)
+FLOATS = (mx.float16, mx.bfloat16, mx.float32)
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,9 @@ _MODULES = {  # each has a weight and a bias
     "head.dense.": ("classifier.dense.",),
     "head.out_proj.": ("classifier.out_proj.",),
 }
+WORDS_SOURCE = _EMBEDDINGS + "word_embeddings.weight"
 _TABLES = (
-    Rule("embeddings.word_embeddings.weight", (_EMBEDDINGS + "word_embeddings.weight",)),
+    Rule(WORDS + ".weight", (WORDS_SOURCE,)),
     Rule(
         "embeddings.position_embeddings.weight",
         (_EMBEDDINGS + "position_embeddings.weight", _EMBEDDINGS + "token_type_embeddings.weight"),
@@ -114,7 +116,7 @@ def port(tensors: MutableMapping[str, Any], config: ModelConfig, dtype: mx.Dtype
         for name, part in zip(rule.sources, parts, strict=True):
             if part.shape != expected[name]:
                 raise WeightsError(f"{name} has shape {list(part.shape)}; config.json asks for {list(expected[name])}")
-            if part.dtype not in _FLOATS:
+            if part.dtype not in FLOATS:
                 raise WeightsError(f"{name} is {part.dtype}; only float16, bfloat16 and float32 weights can be read")
         yield rule.target, rule.combine(*parts).astype(dtype)
 
@@ -127,35 +129,47 @@ def evaluate(parameters: Iterable[tuple[str, mx.array]]) -> Iterator[tuple[str, 
     """
     for name, value in parameters:
         mx.eval(value)
-        if value.dtype == mx.float16 and mx.isinf(value).any():
+        if value.dtype == mx.float16 and _has_infinity(value):
             raise WeightsError(f"{name} has values beyond float16's range of 65504: use dtype bfloat16 or float32")
         yield name, value
 
 
-def read_safetensors(directory: Path) -> dict[str, mx.array] | None:
-    """Open the safetensors of a checkpoint directory, lazily: one file, or shards with an index.
-
-    Returns:
-        Lazy arrays by name; None where the directory has no safetensors.
+def safetensors_files(directory: Path) -> list[Path]:
+    """Return the safetensors of a checkpoint directory: one file, or the shards of its index, or none.
 
     Raises:
-        CheckpointError: the index or a file is damaged, or a shard is missing.
+        CheckpointError: the index is damaged.
     """
     index = directory / (WEIGHTS_FILE + ".index.json")
     if (directory / WEIGHTS_FILE).is_file():
-        return _read_file(directory / WEIGHTS_FILE)
+        return [directory / WEIGHTS_FILE]
     if not index.is_file():
-        return None
+        return []
     try:
         shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         if any(Path(shard).name != shard for shard in shards):
             raise ValueError("a shard is not a file name")  # a path could lead anywhere
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{index} is not an index of safetensors shards: {error!r}") from error
-    tensors: dict[str, mx.array] = {}
-    for shard in shards:
-        tensors.update(_read_file(directory / shard))
-    return tensors
+    return [directory / shard for shard in shards]
+
+
+def read_safetensors(path: Path) -> dict[str, mx.array]:
+    """Return the lazy arrays of a safetensors file, by name.
+
+    Raises:
+        CheckpointError: the file is damaged or cut short, or not there.
+    """
+    try:
+        with safe_open(path, framework="numpy"):  # MLX itself reads past the end of a cut file without an error
+            pass
+        loaded = mx.load(str(path))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is named by the index but is not there: download the checkpoint again") from None
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged or cut short ({error}): download the checkpoint again") from error
+    assert isinstance(loaded, dict)
+    return loaded
 
 
 def load_into(model: nn.Module, weights: Mapping[str, mx.array]) -> None:
@@ -178,12 +192,12 @@ def load_into(model: nn.Module, weights: Mapping[str, mx.array]) -> None:
 
 
 def unpack(
-    weights: Mapping[str, mx.array], config: Mapping[str, Any], dtype: mx.Dtype
+    weights: MutableMapping[str, mx.array], config: Mapping[str, Any], dtype: mx.Dtype
 ) -> Iterator[tuple[str, mx.array]]:
     """Yield the parameters of a converted checkpoint, lazily, packed ones dequantized.
 
     Args:
-        weights: lazy parameters as the converter wrote them.
+        weights: lazy parameters as the converter wrote them. Each is taken out when it is used; see `port`.
         config: the checkpoint's config.json.
         dtype: what every parameter is cast to.
 
@@ -191,16 +205,18 @@ def unpack(
         CheckpointError: config.json does not say how a parameter is packed.
         WeightsError: it says something else than the weights do.
     """
-    for name, value in weights.items():
+    names = set(weights)
+    for name in sorted(names):
         path, _, kind = name.rpartition(".")
-        if kind in ("scales", "biases") and path + ".weight" in weights:
+        if kind in ("scales", "biases") and path + ".weight" in names:
             continue
-        packed = kind == "weight" and path + ".scales" in weights
-        if value.dtype not in ((mx.uint32,) if packed else _FLOATS):
+        value = weights.pop(name)
+        packed = kind == "weight" and path + ".scales" in names
+        if value.dtype not in ((mx.uint32,) if packed else FLOATS):
             raise WeightsError(f"{name} is {value.dtype}, which is not what the converter writes: convert it again")
         if packed:
             packing = quantization_of(config, path)
-            scales, biases = weights[path + ".scales"], weights.get(path + ".biases")
+            scales, biases = weights.pop(path + ".scales"), weights.pop(path + ".biases", None)
             if biases is not None:  # in a wider dtype, scale * q + bias is rounded less
                 scales, biases = scales.astype(dtype), biases.astype(dtype)
             try:
@@ -212,9 +228,10 @@ def unpack(
         yield name, value.astype(dtype)
 
 
-def cast(weights: Mapping[str, mx.array], dtype: mx.Dtype) -> Iterator[tuple[str, mx.array]]:
-    """Yield parameters, lazily, floating ones (the scales of packed ones too) in the given dtype."""
-    for name, value in weights.items():
+def cast(weights: MutableMapping[str, mx.array], dtype: mx.Dtype) -> Iterator[tuple[str, mx.array]]:
+    """Yield parameters, taking each out, lazily; floating ones (the scales of packed ones too) in the given dtype."""
+    for name in sorted(weights):
+        value = weights.pop(name)
         yield name, value.astype(dtype) if mx.issubdtype(value.dtype, mx.floating) else value
 
 
@@ -224,18 +241,13 @@ def save(path: Path, model: nn.Module) -> None:
     mx.save_safetensors(str(path), parameters, metadata={"format": "mlx"})
 
 
-def _read_file(path: Path) -> dict[str, mx.array]:
-    """Return the lazy arrays of a safetensors file, whose header and length are checked first."""
-    try:
-        with safe_open(path, framework="numpy"):  # MLX itself reads past the end of a cut file without an error
-            pass
-        loaded = mx.load(str(path))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is named by the index but is not there: download the checkpoint again") from None
-    except (SafetensorError, RuntimeError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged or cut short ({error}): download the checkpoint again") from error
-    assert isinstance(loaded, dict)
-    return loaded
+def _has_infinity(value: mx.array) -> bool:
+    """Tell whether a float16 array has an infinity, and no NaN.
+
+    Infinities have the largest bit patterns of each sign, except for NaN. On a CPU `mx.isinf` takes some 25 times as
+    long, and arrays as large again.
+    """
+    return value.view(mx.int16).max().item() == 0x7C00 or value.view(mx.uint16).max().item() == 0xFC00
 
 
 def _require_names(found: set[str], expected: set[str]) -> None:

@@ -12,14 +12,15 @@ import mlx_rerank
 ROOT = Path(mlx_rerank.__file__).parent
 LEVELS = (
     ("errors", "blas", "operations", "samples", "published", "patching"),
-    ("config", "cpu", "dtypes", "results", "activations", "stopping"),
+    ("config", "cpu", "dtypes", "results", "activations", "memory", "stopping"),
     ("models", "weights", "pairs", "batching", "budget", "hub", "restore", "device", "card", "fidelity"),
     ("reference", "quantize", "report"),
     ("checkpoint", "recipe"),
-    ("engine", "convert", "upload", "info", "audit"),
+    ("mapped",),
+    ("engine", "convert", "upload", "audit"),
     ("pipeline",),
     ("reranker",),
-    ("flag", "verify"),
+    ("flag", "verify", "info"),
     ("inputs", "display"),
     ("cli",),
     ("__main__",),

@@ -16,6 +16,7 @@ from mlx_rerank.config import ModelConfig, Quantization
 from mlx_rerank.convert import convert
 from mlx_rerank.dtypes import NAMES
 from mlx_rerank.errors import CheckpointNotFoundError, InputError, WeightsError
+from mlx_rerank.mapped import MappedEmbeddings
 from mlx_rerank.models import xlm_roberta
 
 
@@ -29,12 +30,16 @@ def test_every_form_of_a_checkpoint_stays_in_every_dtype(source: str, request: p
     model = source if source == "mini" else str(request.getfixturevalue(source))
     cells = audit_checkpoint(model)
     forms = [False] if source == "tiny" else [True, False]
-    assert [(cell.dtype, cell.packed, cell.padded) for cell in cells] == [
-        (dtype, packed, padded) for dtype in NAMES for packed in forms for padded in (True, False)
+    assert [(cell.dtype, cell.packed, cell.mapped, cell.padded) for cell in cells] == [
+        (dtype, packed, *batch)
+        for dtype in NAMES
+        for packed in forms
+        for batch in ((False, True), (False, False), (True, True))
     ]
     assert all(cell.report.violations == () for cell in cells)
-    for padded, equal in zip(cells[::2], cells[1::2], strict=True):
+    for padded, equal, mapped in zip(cells[::3], cells[1::3], cells[2::3], strict=True):
         assert padded.report.operations > equal.report.operations > 60  # the mask's
+        assert padded.report.operations > mapped.report.operations > 60  # the look-up's
 
 
 def test_a_dtype_can_be_chosen(tiny: Path) -> None:
@@ -66,7 +71,7 @@ def test_no_weight_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     mx.clear_cache()
     mx.reset_peak_memory()
     before = mx.get_active_memory()
-    assert len(audit_checkpoint(str(source))) == 6
+    assert len(audit_checkpoint(str(source))) == 9
     assert mx.get_peak_memory() - before < 1e5
     monkeypatch.setattr(audit, "load_model", lambda *args, **options: load_model(*args, **options | {"evaluate": True}))
     audit_checkpoint(str(source))
@@ -86,6 +91,14 @@ def test_unread_weights_have_the_dtypes_and_shapes_of_read_ones(packed: Path, ke
     assert all(mx.array_equal(unread[name], value) for name, value in read.items())
 
 
+def test_mapped_words_of_another_dtype_are_named(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = MappedEmbeddings.__call__
+    monkeypatch.setattr(MappedEmbeddings, "__call__", lambda *args: original(*args).astype(mx.float32))
+    resident, equal, mapped = audit_checkpoint(str(tiny), dtype="float16")
+    assert resident.report.violations == equal.report.violations == ()
+    assert [violation.reason for violation in mapped.report.violations] == ["argument 2 is float32"]
+
+
 def test_names_and_shapes_are_checked_without_reading(tiny: Path, tmp_path: Path) -> None:
     source = sparse_checkpoint(tmp_path / "sparse", TINY)
     (source / "config.json").write_text(json.dumps(TINY | {"intermediate_size": 96}))
@@ -103,11 +116,13 @@ def test_the_command_reports_a_clean_model(capfdbinary: pytest.CaptureFixture[by
     code, shown = run(capfdbinary, "mini", "--dtype", "float16")
     lines = shown.splitlines()
     assert code == 0
-    assert [line.split()[1:3] for line in lines[:4]] == [
-        [form, batch] for form in ("packed", "unpacked") for batch in ("padded", "equal")
+    assert [(line.split()[1], line[20:43].strip()) for line in lines[:6]] == [
+        (form, batch)
+        for form in ("packed", "unpacked")
+        for batch in ("padded        resident", "equal lengths resident", "padded        mapped")
     ]
-    assert all(line.endswith("operations, 0 violations") for line in lines[:4])
-    assert [line.split(":")[0] for line in lines[5:]] == [
+    assert all(line.endswith("operations, 0 violations") for line in lines[:6])
+    assert [line.split(":")[0] for line in lines[7:]] == [
         "  attention (6 calls)",
         "  gelu (6 calls)",
         "  layer_norm (13 calls)",
@@ -124,11 +139,12 @@ def test_the_command_names_causes(
     code, shown = run(capfdbinary, str(tiny), "--dtype", "float16")
     assert code == 1
     cause = "\n  layers.0.attention: constant 3 is float32 in Multiply(float16 [2, 16, 64], float32 [] con"
-    assert shown.count(cause) == 2
+    assert shown.count(cause) == 3
     code, shown = run(capfdbinary, str(tiny), "--json")
     cells = [json.loads(line) for line in shown.splitlines()]
     assert code == 1
-    assert [len(cell["violations"]) for cell in cells] == [1, 1, 1, 1, 0, 0]
+    assert [len(cell["violations"]) for cell in cells] == [1, 1, 1, 1, 1, 1, 0, 0, 0]
+    assert [cell["mapped"] for cell in cells] == [False, False, True] * 3
     assert (cells[0]["dtype"], cells[0]["packed"], cells[0]["padded"]) == ("float16", False, True)
     assert cells[0]["violations"][0]["operands"][1] == {"dtype": "float32", "shape": [], "name": "constant 3"}
     assert cells[0]["float32_inside"]["layer_norm"] == 5

@@ -33,6 +33,11 @@ def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "WINDOW", 5)
 
 
+def idle(reranker: Reranker) -> None:
+    """Wait until all that was handed over to the device is done, or was cancelled."""
+    reranker.engine.apply(lambda *_: None, np.zeros((1, 1), np.int32))
+
+
 class Shapes:
     """Stands in for an engine: it notes what it is given, and every logit is 0."""
 
@@ -47,7 +52,7 @@ class Shapes:
 
 def shapes_of(pairs: list[tuple[str, str]], token_budget: int = 4096) -> list[tuple[int, int, int]]:
     engine, encoder = Shapes(), PairEncoder(tiny_tokenizer(), ModelConfig.from_dict(TINY))
-    limits = {"limits": Limits(512), "token_budget": token_budget, "max_rows": None}
+    limits = {"limits": Limits(512), "token_budget": token_budget, "max_rows": None, "deterministic": False}
     rest = {"stop": Stop(), "total": len(pairs), "hint": ""}
     found = Pipeline(encoder, engine, iter(pairs), **limits, **rest).gather(False)  # pyright: ignore[reportArgumentType]
     assert len(found.logits) == len(pairs)
@@ -130,7 +135,7 @@ def test_what_is_done_does_not_wait_for_more_to_be_read(tiny_reranker: Reranker)
 
     def slowly() -> Iterator[tuple[str, str]]:
         for pair in PAIRS:
-            tiny_reranker.engine.apply(lambda _: None)  # until all that was handed over is done
+            idle(tiny_reranker)
             read.append(pair)
             yield pair
 
@@ -228,7 +233,7 @@ def test_closing_a_stream_stops_the_device(tiny_reranker: Reranker, monkeypatch:
     stream = tiny_reranker.score_stream(PAIRS)
     next(stream)
     stream.close()
-    tiny_reranker.engine.apply(lambda _: None)  # all that was handed over is done, or was cancelled
+    idle(tiny_reranker)
     assert len(computed) <= 2 * cpu.lanes(mx.default_device())
     assert next(stream, None) is None
 

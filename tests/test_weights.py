@@ -12,11 +12,11 @@ from mlx.utils import tree_flatten
 from safetensors.numpy import save_file
 
 from mlx_rerank.checkpoint import Checkpoint, load_model, open_tensors
-from mlx_rerank.config import ModelConfig
+from mlx_rerank.config import ModelConfig, Quantization
 from mlx_rerank.convert import convert
 from mlx_rerank.errors import CheckpointError, WeightsError
 from mlx_rerank.models.xlm_roberta import CrossEncoder
-from mlx_rerank.weights import load_into, rename_rules, source_shapes
+from mlx_rerank.weights import cast, load_into, rename_rules, source_shapes, unpack
 
 CONFIG = ModelConfig.from_dict(TINY)
 TENSORS = random_tensors(TINY)
@@ -169,8 +169,9 @@ def test_pytorch_files_run_no_code(tmp_path: Path) -> None:
     assert not (tmp_path / "sprung").exists()
 
 
-def test_values_beyond_float16_are_refused_not_made_infinite(tmp_path: Path) -> None:
-    tensors = TENSORS | {"classifier.dense.bias": np.full(64, 1e5, np.float32)}
+@pytest.mark.parametrize("value", [1e5, -1e5])
+def test_values_beyond_float16_are_refused_not_made_infinite(tmp_path: Path, value: float) -> None:
+    tensors = TENSORS | {"classifier.dense.bias": np.where(np.arange(64) == 9, value, -0.0).astype(np.float32)}
     checkpoint = Checkpoint.open(write_checkpoint(tmp_path, tensors=tensors))
     with pytest.raises(WeightsError, match=r"head\.dense\.bias has values beyond float16's range"):
         load_model(checkpoint, mx.float16, keep_quantized=False)
@@ -210,3 +211,14 @@ def test_pytorch_files_of_the_old_format_and_of_parameters(tmp_path: Path) -> No
     state = {name: torch.nn.Parameter(torch.from_numpy(value)) for name, value in TENSORS.items()}
     torch.save(state, tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=False)
     assert mx.array_equal(load(tmp_path).head.dense.weight, mx.array(TENSORS["classifier.dense.weight"]))
+
+
+def test_tensors_are_let_go_of_as_they_are_used(tiny: Path, tmp_path: Path) -> None:
+    target = convert(tiny, tmp_path / "target", layers=Quantization(32, 4, "affine"))
+    raw = Checkpoint.open(target).raw
+    for parameters in (lambda tensors: cast(tensors, mx.float16), lambda tensors: unpack(tensors, raw, mx.float16)):
+        tensors = open_tensors(target)
+        held = len(tensors)
+        for n, _ in enumerate(parameters(tensors), 1):
+            assert len(tensors) <= held - n
+        assert not tensors

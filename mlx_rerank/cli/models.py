@@ -12,13 +12,16 @@ from mlx_rerank.inputs import read_pairs
 def info(
     model: Annotated[str, Argument(help="mini, a hub id, or a directory.")] = "mini",
     revision: Revision = None,
+    measured: Annotated[bool, Option("--measure", help="Also score a pair, and say what memory that took.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Describe a model and this machine."""
     from mlx_rerank.display import print_json
-    from mlx_rerank.info import describe
+    from mlx_rerank.info import describe, measure
 
     facts = describe(model, revision)
+    if measured:
+        facts["measured_bytes"] = measure(model, revision)
     if as_json:
         print_json(facts)
         return

@@ -1,6 +1,6 @@
 """Options that several commands share."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from typer import Option
 
@@ -14,5 +14,9 @@ Raw = Annotated[bool, Option("--raw", help="Logits instead of scores in 0..1.")]
 Reference = Annotated[bool, Option("--reference", help="Score with PyTorch instead of MLX (extra: reference).")]
 Deterministic = Annotated[bool, Option("--deterministic", help="Same bits whatever is scored beside; slower.")]
 Timeout = Annotated[float | None, Option(metavar="SECONDS", help="Give up when scoring takes longer than this.")]
+Embeddings = Annotated[
+    Literal["resident", "mapped"] | None, Option(help="Word embeddings in memory, or in their file; by size.")
+]
+Verbose = Annotated[bool, Option("--verbose", "-v", help="Then print time and memory to standard error.")]
 Private = Annotated[bool, Option("--private", help="Create a repository that only you can see.")]
 DryRun = Annotated[bool, Option("--dry-run", help="Show what would be uploaded, and send nothing.")]

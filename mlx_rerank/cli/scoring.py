@@ -1,5 +1,8 @@
 """The commands that score: rank and score."""
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
@@ -9,12 +12,14 @@ from mlx_rerank.cli.options import (
     Deterministic,
     Device,
     Dtype,
+    Embeddings,
     MaxLength,
     Model,
     Raw,
     Reference,
     Revision,
     Timeout,
+    Verbose,
 )
 from mlx_rerank.errors import InputError
 from mlx_rerank.inputs import InputFormat, read_documents, read_pairs
@@ -37,10 +42,12 @@ def rank(
     max_length: MaxLength = None,
     revision: Revision = None,
     deterministic: Deterministic = False,
+    embeddings: Embeddings = None,
     raw: Raw = False,
     as_json: AsJson = False,
     reference: Reference = False,
     timeout: Timeout = None,
+    verbose: Verbose = False,
 ) -> None:
     """Rank documents by how well they answer a query."""
     from mlx_rerank import display
@@ -49,8 +56,9 @@ def rank(
     if not documents:
         raise InputError("there are no documents: give a file, or write one document a line to standard input")
     limits = _limits(timeout, reference)
-    reranker = _reranker(reference, model, dtype, device, max_length, revision, deterministic)
-    ranking = reranker.rank(query, documents, top_n=top_n, raw_scores=raw, **limits)
+    reranker = _reranker(reference, model, dtype, device, max_length, revision, deterministic, embeddings)
+    with _measured(reranker, len(documents), verbose):
+        ranking = reranker.rank(query, documents, top_n=top_n, raw_scores=raw, **limits)
     display.print_ranking(ranking, as_json=as_json, raw_scores=raw)
 
 
@@ -62,9 +70,11 @@ def score(
     max_length: MaxLength = None,
     revision: Revision = None,
     deterministic: Deterministic = False,
+    embeddings: Embeddings = None,
     raw: Raw = False,
     reference: Reference = False,
     timeout: Timeout = None,
+    verbose: Verbose = False,
 ) -> None:
     """Score (query, document) pairs; one JSON line each, in the order given."""
     from mlx_rerank.display import print_json
@@ -74,7 +84,9 @@ def score(
     if not pairs:
         raise InputError(f"{file} holds no pairs")
     limits = _limits(timeout, reference)
-    scored = _reranker(reference, model, dtype, device, max_length, revision, deterministic).logits(pairs, **limits)
+    reranker = _reranker(reference, model, dtype, device, max_length, revision, deterministic, embeddings)
+    with _measured(reranker, len(pairs), verbose):
+        scored = reranker.logits(pairs, **limits)
     scores = scored.logits if raw else sigmoid(scored.logits)
     for value, cut in zip(scores.tolist(), scored.truncated_tokens.tolist(), strict=True):
         print_json({"score": value, "truncated_tokens": cut})
@@ -89,6 +101,19 @@ def _limits(timeout: float | None, reference: bool) -> dict[str, Any]:
     return {"timeout": timeout}
 
 
+@contextmanager
+def _measured(reranker: "Reranker | ReferenceReranker", pairs: int, verbose: bool) -> Iterator[None]:
+    """Afterwards, if verbose, print what was scored, how long that took, and what memory it needed."""
+    start = time.perf_counter()
+    yield
+    if verbose:
+        from mlx_rerank.display import print_usage
+        from mlx_rerank.memory import usage
+
+        engine = getattr(reranker, "engine", None)  # the reference has none
+        print_usage(usage(), time.perf_counter() - start, pairs, engine and engine.tokens)
+
+
 def _reranker(
     reference: bool,
     model: str,
@@ -97,6 +122,7 @@ def _reranker(
     max_length: int | None,
     revision: str | None,
     deterministic: bool,
+    embeddings: Embeddings,
 ) -> "Reranker | ReferenceReranker":
     """Return the reranker that a command asks for: MLX's, or PyTorch's."""
     if not reference:
@@ -109,12 +135,14 @@ def _reranker(
             max_length=max_length,
             revision=revision,
             deterministic=deterministic,
+            embeddings=embeddings,
         )
     from mlx_rerank.hub import resolve
     from mlx_rerank.reference import ReferenceReranker
 
-    if deterministic:
-        raise InputError("--deterministic is about MLX: leave it or --reference out")
+    for option, given in (("--deterministic", deterministic), ("--embeddings", embeddings is not None)):
+        if given:
+            raise InputError(f"{option} is about MLX: leave it or --reference out")
     if device is not None:
         raise InputError(f"--device {device} has no effect with --reference, which runs on the CPU")
     return ReferenceReranker(resolve(model, revision=revision), max_length=max_length, dtype=dtype or "float32")

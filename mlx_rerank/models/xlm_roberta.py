@@ -51,12 +51,14 @@ class Embeddings(nn.Module):
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
-    def __call__(self, input_ids: mx.array) -> mx.array:
+    def __call__(self, input_ids: mx.array, words: mx.array | None = None) -> mx.array:
         """Map int32 ids [B, L] to [B, L, D]. Real tokens count up from `pad_token_id + 1`, padding stays on its id."""
         real = (input_ids != self.pad_token_id).astype(mx.int32)
         positions = mx.cumsum(real, axis=1) * real + self.pad_token_id  # (B, L)
         places = self.position_embeddings(positions)
-        return self.norm(look_up(self.word_embeddings, input_ids, places.dtype) + places)
+        if words is None:
+            words = look_up(self.word_embeddings, input_ids, places.dtype)
+        return self.norm(words + places)
 
 
 class SelfAttention(nn.Module):
@@ -126,7 +128,9 @@ class CrossEncoder(nn.Module):
         self.layers = [Layer(config) for _ in range(config.num_hidden_layers)]
         self.head = Head(config)
 
-    def __call__(self, input_ids: mx.array, attention_mask: mx.array | None = None) -> mx.array:
+    def __call__(
+        self, input_ids: mx.array, attention_mask: mx.array | None = None, words: mx.array | None = None
+    ) -> mx.array:
         """Return one relevance logit per pair.
 
         Args:
@@ -134,6 +138,8 @@ class CrossEncoder(nn.Module):
                 MLX does not check them against the table: see `check_input_ids`.
             attention_mask: bool [B, L], True on real tokens, at least one per row. None where all are real, which
                 saves the masking.
+            words: [B, L, D], the ids' word embeddings in the weights' dtype; looked up in the model's own table if
+                None, which it need not have otherwise.
 
         Returns:
             float32 [B], unbounded, higher is more relevant. Layers run in the weights' dtype; only this is cast.
@@ -149,7 +155,7 @@ class CrossEncoder(nn.Module):
             # Attention would add an int mask to its logits, which is wrong without any error.
             raise InputError(f"attention_mask must be bool, not {attention_mask.dtype}")
         mask = None if attention_mask is None else attention_mask[:, None, None, :]
-        x = self.embeddings(input_ids)
+        x = self.embeddings(input_ids, words)
         for layer in self.layers[:-1]:
             x = layer(x, mask)
         x = self.layers[-1](x, mask, first_token_only=True)

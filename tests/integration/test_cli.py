@@ -75,6 +75,23 @@ def test_score(mini: Reranker) -> None:
     assert raw[0]["score"] == pytest.approx(float(mini.score([("panda", "A bear.")], raw_scores=True)[0]))
 
 
+def test_verbose_says_what_it_took() -> None:
+    said = "2 pairs, 18 tokens in # s; MLX # MB active, # MB peak; process (# MB resident, )?# MB peak\n"
+    said = said.replace("#", r"\d+\.\d+")
+    results = [run("score", "-", "-v", *options, stdin="panda\tA bear.\npanda\tRain.\n")
+               for options in (["--embeddings", "mapped"], ["--embeddings", "resident"])]  # fmt: skip
+    assert all(re.fullmatch(said, result.stderr) for result in results)
+    assert results[0].stdout == results[1].stdout
+    held = [float(re.findall(r"MLX (\S+) MB", result.stderr)[0]) for result in results]
+    assert held[1] - held[0] > 90  # the embedded model's table, in float32
+    assert re.match("2 pairs, 1", run("rank", "panda", "--verbose", stdin="A bear.\nRain.\n").stderr)
+    assert re.match("1 pairs in", run("rank", "panda", "-v", "--reference", stdin="A bear.\n").stderr)
+
+
+def test_info_measures() -> None:
+    assert json.loads(run("info", "--measure", "--json").stdout)["measured_bytes"]["process_peak"] > 40e6
+
+
 def test_convert_and_info(tiny: Path, tmp_path: Path) -> None:
     target = str(tmp_path / "target")
     options = ["-q", "--q-embedding-bits", "4", "--q-embedding-group-size", "32"]
@@ -120,6 +137,8 @@ def test_convert_py_is_the_same_command(tiny: Path, tmp_path: Path) -> None:
         (["convert"], "", 2, "--hf-path"),
         (["convert", "--hf-path", "x", "--q-bits", "4"], "", 1, "only along with --quantize"),
         (["rank", "q", "--reference", "--device", "gpu"], "a\n", 1, "has no effect with --reference"),
+        (["rank", "q", "--reference", "--embeddings", "mapped"], "a\n", 1, "--embeddings is about MLX"),
+        (["rank", "q", "--embeddings", "disk"], "a\n", 2, "--embeddings"),
     ],
 )
 def test_errors_are_one_line_and_have_their_code(arguments: list[str], stdin: str, code: int, message: str) -> None:

@@ -1,0 +1,180 @@
+"""Word embeddings that stay in their file, of which only the rows that a batch asks for are read.
+
+The table is nearly half of a multilingual model, and a batch needs a few hundred rows of it. MLX reads a tensor whole,
+so the file is mapped by numpy: what has been read is in the system's page cache, and can be dropped from there.
+"""
+
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+
+from mlx_rerank import weights
+from mlx_rerank.checkpoint import TABLE_NAMES, Checkpoint, open_tensors
+from mlx_rerank.config import Quantization, quantization_of
+from mlx_rerank.errors import CheckpointError, InputError, WeightsError
+
+EMBEDDINGS = ("resident", "mapped")
+# Mapping costs a batch one to three milliseconds. Below this size a table is no larger than the activations of a batch,
+# and to leave it out would save little; those of the multilingual models, with 250,002 rows, are several times larger.
+MAPPED_ABOVE = 64 * 2**20  # bytes
+Part = tuple[np.ndarray, mx.Dtype]  # rows as numpy sees them, and the dtype that they have
+_NUMPY = {
+    mx.float32: np.float32,
+    mx.float16: np.float16,
+    mx.bfloat16: np.uint16,  # numpy has none
+    mx.uint32: np.uint32,
+    mx.uint8: np.uint8,
+}
+
+
+def can_map(checkpoint: Checkpoint) -> bool:
+    """Tell whether a checkpoint has safetensors; a pytorch_model.bin cannot be mapped."""
+    return bool(weights.safetensors_files(checkpoint.directory))
+
+
+def table_bytes(checkpoint: Checkpoint, dtype: mx.Dtype, *, keep_quantized: bool) -> int:
+    """Return what the word embeddings take as part of a loaded model; arguments are those of `load_model`."""
+    if not (checkpoint.quantized and keep_quantized):
+        return checkpoint.config.vocab_size * checkpoint.config.hidden_size * dtype.size
+    tensors = open_tensors(checkpoint.directory)
+    parts = [tensors[name] for name in TABLE_NAMES & tensors.keys()]
+    return sum(p.size * (dtype.size if mx.issubdtype(p.dtype, mx.floating) else p.dtype.size) for p in parts)
+
+
+def choose_embeddings(checkpoint: Checkpoint, dtype: mx.Dtype, *, keep_quantized: bool, wanted: str | None) -> str:
+    """Return "resident" or "mapped": what is wanted or, if None, "mapped" for a table of more than `MAPPED_ABOVE`.
+
+    Raises:
+        InputError: what is wanted is neither, or cannot be.
+    """
+    if wanted not in (None, *EMBEDDINGS):
+        raise InputError(f"embeddings {wanted!r} is not one of {', '.join(EMBEDDINGS)}")
+    mappable = can_map(checkpoint)
+    if wanted == "mapped" and not mappable:
+        raise InputError(
+            f"{checkpoint.directory} has no safetensors, and a pytorch_model.bin cannot be mapped: write a directory "
+            "that can with `mlx-rerank convert`, or use embeddings='resident'"
+        )
+    large = mappable and table_bytes(checkpoint, dtype, keep_quantized=keep_quantized) > MAPPED_ABOVE
+    return wanted or ("mapped" if large else "resident")
+
+
+class MappedEmbeddings:
+    """A table of word embeddings in a file.
+
+    The mapping holds on to the file's data: the file may be deleted or replaced by another, but not overwritten.
+    """
+
+    def __init__(self, parts: Mapping[str, Part], packing: Quantization | None, dtype: mx.Dtype) -> None:
+        """Take over mapped parts.
+
+        Args:
+            parts: "weight" and, of a packed table, "scales" and perhaps "biases".
+            packing: how the table is packed, if it is.
+            dtype: of the words.
+        """
+        self._parts = dict(parts)
+        self._packing = packing
+        self._dtype = dtype
+
+    @classmethod
+    def open(cls, checkpoint: Checkpoint, dtype: mx.Dtype) -> "MappedEmbeddings":
+        """Map the table of a checkpoint; only the file's header is read.
+
+        Args:
+            checkpoint: a directory with safetensors, Hugging Face's or a converted one.
+            dtype: that the words are to have, that of the model.
+
+        Raises:
+            CheckpointError: a file is damaged, or cannot be mapped.
+            WeightsError: the table is missing, or not what config.json says.
+        """
+        names = sorted(TABLE_NAMES) if checkpoint.converted else [weights.WORDS_SOURCE]
+        found = _map(checkpoint.directory, names)
+        parts = {name.rpartition(".")[2]: part for name, part in found.items()}
+        packing = quantization_of(checkpoint.raw, weights.WORDS) if "scales" in parts else None
+        table = cls(parts, packing, dtype)
+        table._require_fit(checkpoint)
+        return table
+
+    def __call__(self, input_ids: np.ndarray) -> mx.array:
+        """Return the words of a batch, lazily, the same bits that a table in memory gives.
+
+        Each distinct row is read, uploaded and unpacked once. Reading every token's instead took as long or, of packed
+        and of cast tables, up to nine times as long.
+
+        Args:
+            input_ids: integers [B, L], within the vocabulary.
+
+        Returns:
+            [B, L, D] in the table's dtype.
+        """
+        distinct, places = np.unique(input_ids, return_inverse=True)
+        rows = self._unpacked({kind: self._rows(kind, distinct) for kind in self._parts})
+        return rows[mx.array(places.reshape(input_ids.shape).astype(np.int32))]
+
+    def _rows(self, kind: str, ids: np.ndarray) -> mx.array:
+        """Return rows of a part, floating ones in the table's dtype."""
+        part, stored = self._parts[kind]
+        rows = mx.array(part.take(ids, axis=0)).view(stored)
+        return rows.astype(self._dtype) if mx.issubdtype(stored, mx.floating) else rows
+
+    def _unpacked(self, rows: Mapping[str, mx.array]) -> mx.array:
+        """Return rows as they are in a table that is not packed."""
+        if self._packing is None:
+            return rows["weight"]
+        packing = vars(self._packing)
+        return mx.dequantize(rows["weight"], rows["scales"], rows.get("biases"), **packing, dtype=self._dtype)
+
+    def _require_fit(self, checkpoint: Checkpoint) -> None:
+        """Raise WeightsError unless the table has the model's rows, and words come out of it as they should."""
+        config, allowed = checkpoint.config, weights.FLOATS if self._packing is None else (mx.uint32,)
+        for kind, (part, stored) in self._parts.items():
+            if kind == "weight" and stored not in allowed:
+                raise WeightsError(f"the word embeddings are {stored}, not {' or '.join(map(str, allowed))}")
+            if part.ndim != 2 or len(part) != config.vocab_size:
+                raise WeightsError(
+                    f"the word embeddings' {kind} has shape {list(part.shape)}; config.json asks for "
+                    f"{config.vocab_size} rows"
+                )
+        try:
+            width = self(np.zeros((1, 1), dtype=np.int32)).shape[-1]
+        except (ValueError, RuntimeError) as error:
+            raise WeightsError(
+                f"the word embeddings are not packed as config.json says ({self._packing}): {error}"
+            ) from error
+        if width != config.hidden_size:
+            raise WeightsError(f"the word embeddings are {width} wide; config.json asks for {config.hidden_size}")
+
+
+def _map(directory: Path, names: list[str]) -> dict[str, Part]:
+    """Map those tensors of a directory that are there, of which the first weight must be."""
+    found = {}
+    for path in weights.safetensors_files(directory):
+        tensors = weights.read_safetensors(path)  # checks header and length, and knows every dtype
+        for name in (name for name in names if name in tensors):
+            stored = tensors[name].dtype
+            if stored not in _NUMPY:
+                raise WeightsError(f"{name} is {stored}; only float16, bfloat16 and float32 weights can be read")
+            try:
+                part = np.memmap(path, _NUMPY[stored], "r", _offset(path, name), tensors[name].shape)
+            except (OSError, ValueError) as error:  # ValueError: it has no bytes
+                raise CheckpointError(f"{path} cannot be mapped ({error}): use embeddings='resident'") from error
+            found[name] = np.asarray(part), stored
+    if not any(name.endswith(".weight") for name in found):
+        raise WeightsError(f"{directory} has no word embeddings")
+    return found
+
+
+def _offset(path: Path, name: str) -> int:
+    """Return where in a safetensors file, that has been checked, a tensor's bytes begin.
+
+    Source: the safetensors format: a length of 8 bytes, a JSON header of that length, then the data.
+    """
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        return 8 + length + json.loads(file.read(length))[name]["data_offsets"][0]

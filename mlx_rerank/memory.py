@@ -1,0 +1,65 @@
+"""What MLX and the process hold in memory, and giving back what is only kept for later."""
+
+import ctypes
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlx.core as mx
+
+_STATUS = Path("/proc/self/status")  # on Linux, where getrusage would count what the parent process once had
+
+# MLX keeps freed buffers for arrays of the same size, and by default nearly all that the machine has. Every batch of
+# another shape leaves some. The bound is looked at after a batch, instead of being set with `mx.set_cache_limit`: that
+# holds for the whole process, at all times, and would slow down whatever else runs on MLX in it. So another library
+# loses at most what it has in the cache at such a moment. The value is several times what one batch leaves: a batch of
+# 4,096 tokens of bge-reranker-v2-m3 has activations of 34 MB in float16. Not measured on Metal.
+CACHE_LIMIT = 512 * 2**20  # bytes
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Memory in bytes.
+
+    Args:
+        mlx_active: of MLX's arrays.
+        mlx_peak: the most that they had.
+        process_resident: of the process, mapped pages of files included; None where that cannot be asked for.
+        process_peak: the most that it had.
+    """
+
+    mlx_active: int
+    mlx_peak: int
+    process_resident: int | None
+    process_peak: int
+
+
+def usage() -> Usage:
+    """Return what this process holds."""
+    return Usage(mx.get_active_memory(), mx.get_peak_memory(), *_process())
+
+
+def bound_cache() -> None:
+    """Give back MLX's freed buffers where they are more than `CACHE_LIMIT`."""
+    if mx.get_cache_memory() > CACHE_LIMIT:
+        mx.clear_cache()
+
+
+def give_back() -> None:
+    """Give back MLX's freed buffers, and what the C library has kept of freed memory."""
+    mx.clear_cache()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+    if trim is not None:
+        trim(0)
+
+
+def _process() -> tuple[int | None, int]:
+    """Return current and peak resident memory of the process."""
+    if _STATUS.exists():
+        lines = dict(re.findall(r"(VmRSS|VmHWM):\s+(\d+) kB", _STATUS.read_text()))
+        return int(lines["VmRSS"]) * 1024, int(lines["VmHWM"]) * 1024
+    import resource  # which Windows lacks
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return None, peak if sys.platform == "darwin" else peak * 1024
