@@ -41,8 +41,8 @@ class Lanes:
         self._device = device
         self._streams: list[mx.Stream] = []
 
-    def each(self, function: Forward, batches: Sequence[Batch]) -> list[list[mx.array]]:
-        """Return what a function makes of each batch, in parts that follow on one another, yet to be evaluated.
+    def each(self, function: Forward, batches: Sequence[Batch]) -> list[mx.array]:
+        """Return what a function makes of batches, in parts that follow on one another, yet to be evaluated.
 
         Where there are more lanes than batches, batches are cut by rows, the largest first. Whoever wants the parts to
         run side by side evaluates them together: MLX starts no evaluation while it has some ten operations to run.
@@ -52,36 +52,31 @@ class Lanes:
             batches: at most as many as there are lanes.
         """
         if self.count == 1:
-            return [[function(*batch)] for batch in batches]
+            return [function(*batch) for batch in batches]
         while len(self._streams) < self.count:
             self._streams.append(mx.new_stream(self._device))
-        cut = _cut(batches, self.count)
-        parts = sum(map(len, cut))
-        blas.set_threads(max(1, cores() // parts))  # for the products of each
-        streams = iter(self._streams)
+        parts = _cut(batches, self.count)
+        blas.set_threads(max(1, cores() // len(parts)))  # for the products of each
         results = []
-        for batch in cut:
-            results.append([])
-            for part in batch:
-                with mx.stream(next(streams)):
-                    results[-1].append(function(*part))
+        for stream, part in zip(self._streams, parts, strict=False):
+            with mx.stream(stream):
+                results.append(function(*part))
         return results
 
 
-def _cut(batches: Sequence[Batch], count: int) -> list[list[Batch]]:
+def _cut(batches: Sequence[Batch], count: int) -> list[Batch]:
     """Cut batches by rows into so many parts altogether, or into single rows."""
     pieces = [1] * len(batches)  # of each batch
     while sum(pieces) < count:
-        shares = [
-            input_ids.size / n if n < len(input_ids) else 0 for (input_ids, _), n in zip(batches, pieces, strict=True)
-        ]
-        if not max(shares):
+        tokens, i = max((len(ids) > pieces[i] and ids.size / pieces[i], i) for i, (ids, _) in enumerate(batches))
+        if not tokens:
             break
-        pieces[shares.index(max(shares))] += 1
-    return [
-        list(zip(np.array_split(input_ids, n), [None] * n if mask is None else np.array_split(mask, n), strict=True))
-        for (input_ids, mask), n in zip(batches, pieces, strict=True)
-    ]
+        pieces[i] += 1
+    parts = []
+    for (input_ids, mask), n in zip(batches, pieces, strict=True):
+        masks = [None] * n if mask is None else np.array_split(mask, n)
+        parts += zip(np.array_split(input_ids, n), masks, strict=True)
+    return parts
 
 
 def keep_freed_memory() -> None:

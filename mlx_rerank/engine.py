@@ -2,10 +2,9 @@
 
 import gc
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future
 from functools import partial
-from itertools import islice
 from typing import TypeVar
 
 import mlx.core as mx
@@ -20,7 +19,7 @@ from mlx_rerank.models.xlm_roberta import CrossEncoder, check_input_ids
 from mlx_rerank.stopping import Stop
 
 T = TypeVar("T")
-_AHEAD = 3  # jobs of a caller handed over at a time: one that runs, one that the device runs next, one to start then
+_AHEAD = 3  # groups of a caller handed over at a time: one that runs, one that the device runs next, one to start then
 Weights = tuple[CrossEncoder, MappedEmbeddings | None]
 
 
@@ -72,17 +71,20 @@ class Engine:
         """
         self._thread.submit(self._drop).result()
 
-    def run(
-        self, batches: Iterable[Batch], stop: Stop | None = None, *, alone: bool = False
-    ) -> Generator[np.ndarray, None, None]:
-        """Yield the float32 logits [B] of each batch, in the order given.
+    @property
+    def side_by_side(self) -> int:
+        """How many batches the device computes at the same time."""
+        return self._lanes.count
 
-        Batches of several callers take turns. A caller that stops iterating stops its work at the next batch.
+    def run(self, groups: Iterable[Sequence[Batch]], stop: Stop | None = None) -> Generator[np.ndarray, None, None]:
+        """Yield the float32 logits of each group of batches, in the order given.
+
+        Groups of several callers take turns. A caller that stops iterating stops its work at the next group.
 
         Args:
-            batches: input_ids int32 [B, L] and attention_mask bool [B, L] or None; taken a few ahead of the device.
-            stop: when to stop before the end, at the next batch, even while others use the device; never if None.
-            alone: compute nothing beside a batch, also where a CPU's cores would be left idle.
+            groups: of batches that run side by side, at most `side_by_side` of them: input_ids int32 [B, L] and
+                attention_mask bool [B, L] or None. They are taken a few ahead of the device.
+            stop: when to stop before the end, at the next group, even while others use the device; never if None.
 
         Raises:
             Stopped: the end came first.
@@ -91,16 +93,17 @@ class Engine:
             CheckpointError: the weights were unloaded, and cannot be loaded again.
         """
         stop = stop or Stop()
-        together = 1 if alone else self._lanes.count
-        pending: deque[Future[list[np.ndarray]]] = deque()
+        pending: deque[Future[np.ndarray]] = deque()
         try:
-            for group in _groups(self._checked(batches), together):
+            for group in groups:
+                for input_ids, _ in group:
+                    check_input_ids(input_ids, self._config)
                 stop.check()
                 pending.append(self._submit(group))
                 while pending and (len(pending) == _AHEAD or pending[0].done()):
-                    yield from _first(pending, stop)
+                    yield _first(pending, stop)
             while pending:
-                yield from _first(pending, stop)
+                yield _first(pending, stop)
         finally:
             for future in pending:
                 future.cancel()
@@ -145,28 +148,22 @@ class Engine:
         _, table = self._loaded()
         return None if table is None else table(input_ids)
 
-    def _checked(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Yield batches, each when it has been found fit for the model."""
-        for input_ids, attention_mask in batches:
-            check_input_ids(input_ids, self._config)
-            yield input_ids, attention_mask
-
-    def _submit(self, group: Sequence[Batch]) -> Future[list[np.ndarray]]:
-        """Queue batches that run side by side; on a GPU, to be started before what is ahead of them is waited for."""
+    def _submit(self, group: Sequence[Batch]) -> Future[np.ndarray]:
+        """Queue a group; on a GPU, so that it is started before the one ahead of it is waited for."""
         if self._overlap:
             return self._thread.submit_split(self._start, self._finish, group)
         return self._thread.submit(lambda: self._finish(self._start(group)))
 
-    def _start(self, group: Sequence[Batch]) -> list[list[mx.array]]:
-        """Set the device to work on batches, without waiting for it; in the device thread, where the arrays stay."""
+    def _start(self, group: Sequence[Batch]) -> list[mx.array]:
+        """Set the device to work on a group, without waiting for it; in the device thread, where the arrays stay."""
         with mx.stream(self._device):
             logits = self._lanes.each(self._forward, group)
             mx.async_eval(logits)
             return logits
 
-    def _finish(self, logits: list[list[mx.array]]) -> list[np.ndarray]:
-        """Wait for batches and return their logits; in the device thread."""
-        finished = [np.concatenate([np.array(part) for part in parts]) for parts in logits]
+    def _finish(self, logits: list[mx.array]) -> np.ndarray:
+        """Wait for a group and return its logits; in the device thread."""
+        finished = np.concatenate([np.array(part) for part in logits])
         memory.bound_cache()
         return finished
 
@@ -186,14 +183,8 @@ def _load(checkpoint: Checkpoint, dtype: mx.Dtype, keep_quantized: bool, mapped:
     return model, table
 
 
-def _groups(batches: Iterator[Batch], size: int) -> Iterator[Sequence[Batch]]:
-    """Yield batches by so many."""
-    while group := tuple(islice(batches, size)):
-        yield group
-
-
-def _first(pending: "deque[Future[list[np.ndarray]]]", stop: Stop) -> list[np.ndarray]:
-    """Wait for the first of the pending jobs, and only then take it out: until then it may have to be cancelled."""
+def _first(pending: "deque[Future[np.ndarray]]", stop: Stop) -> np.ndarray:
+    """Wait for the first of the pending groups, and only then take it out: until then it may have to be cancelled."""
     logits = stop.wait(pending[0])
     pending.popleft()
     return logits

@@ -86,8 +86,8 @@ class Pipeline:
             hint: what to do about a logit that is not finite.
         """
         self._encoder, self._engine, self._pairs = encoder, engine, pairs
-        self._limits, self._token_budget, self._alone = limits, token_budget, deterministic
-        self._max_rows = 1 if deterministic else max_rows
+        self._limits, self._token_budget = limits, token_budget
+        self._max_rows, self._side_by_side = (1, 1) if deterministic else (max_rows, engine.side_by_side)
         self._stop, self._total, self._hint = stop, total, hint
         self._read = 0  # pairs
         self._failure: Exception | None = None  # of the caller's iterable
@@ -95,7 +95,7 @@ class Pipeline:
         self._known: dict[bytes, float] = {}  # logits of the sequences that are done, by their digests
         self._waiting: dict[bytes, list[Row]] = {}  # pairs of the sequences that are not
         self._ready: list[tuple[Row, float]] = []  # pairs whose sequence was done when they were read
-        self._handed_over: deque[list[bytes]] = deque()  # what each batch that the engine has is of
+        self._handed_over: deque[list[bytes]] = deque()  # what each group that the engine has is of
         self._done = [Scored(np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.int64))]
         self._exhausted = False
 
@@ -138,7 +138,7 @@ class Pipeline:
         try:
             windows = self._windows(tokeniser)
             while not self._exhausted:
-                with closing(self._engine.run(self._batches(windows), self._stop, alone=self._alone)) as results:
+                with closing(self._engine.run(self._groups(windows), self._stop)) as results:
                     for logits in results:
                         yield self._complete(self._handed_over.popleft(), logits)
                 if self._ready:
@@ -178,17 +178,18 @@ class Pipeline:
         """Tokenise a window, except for texts of the one before."""
         return _Window(start, pairs, self._encoder.encode(pairs, self._limits, self._text_ids))
 
-    def _batches(self, windows: Iterator[_Window]) -> Iterator[Batch]:
+    def _groups(self, windows: Iterator[_Window]) -> Iterator[list[Batch]]:
         """Yield padded batches, until a window holds nothing new: then what is ready is to be handed on first."""
         for window in windows:
             keys, new = self._admit(window)
             if not new:
                 return
             sequences = [window.encoded.sequences[place] for place in new]
-            lengths = np.array([len(sequence) for sequence in sequences])
-            for batch in plan_batches(lengths, self._token_budget, self._max_rows):
-                self._handed_over.append([keys[new[i]] for i in batch])
-                yield pad([sequences[i] for i in batch], self._encoder.pad_token_id)
+            plan = plan_batches(np.array([len(sequence) for sequence in sequences]), self._token_budget, self._max_rows)
+            for start in range(0, len(plan), self._side_by_side):
+                group = plan[start : start + self._side_by_side]
+                self._handed_over.append([keys[new[i]] for batch in group for i in batch])
+                yield [pad([sequences[i] for i in batch], self._encoder.pad_token_id) for batch in group]
         self._exhausted = True
 
     def _admit(self, window: _Window) -> tuple[list[bytes], list[int]]:
@@ -206,7 +207,7 @@ class Pipeline:
         return keys, new
 
     def _complete(self, keys: Sequence[bytes], logits: np.ndarray) -> Scored:
-        """Return the pairs of a batch that is done, and those that were ready."""
+        """Return the pairs of a group that is done, and those that were ready."""
         done, self._ready = self._ready, []
         for key, logit in zip(keys, logits.tolist(), strict=True):
             self._known[key] = logit

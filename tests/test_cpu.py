@@ -37,23 +37,23 @@ def shapes(*rows: int) -> list[cpu.Batch]:
 @pytest.mark.parametrize(
     ("rows", "expected", "threads"),
     [
-        ((1,), [[1]], 8),
-        ((5,), [[2, 1, 1, 1]], 2),
-        ((3,), [[1, 1, 1]], 2),
-        ((4, 9), [[4], [3, 3, 3]], 2),
-        ((1, 1, 7), [[1], [1], [4, 3]], 2),
-        ((2, 2, 2, 2), [[2], [2], [2], [2]], 2),
+        ((1,), [1], 8),
+        ((5,), [2, 1, 1, 1], 2),
+        ((3,), [1, 1, 1], 2),
+        ((4, 9), [4, 3, 3, 3], 2),
+        ((1, 1, 7), [1, 1, 4, 3], 2),
+        ((2, 2, 2, 2), [2, 2, 2, 2], 2),
     ],
 )
 def test_idle_lanes_take_rows_of_the_largest_batch(
-    rows: tuple[int, ...], expected: list[list[int]], threads: int, monkeypatch: pytest.MonkeyPatch
+    rows: tuple[int, ...], expected: list[int], threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
     monkeypatch.setattr(cpu, "cores", lambda: 8)
     monkeypatch.setattr(cpu, "_MOST_LANES", 4)
     monkeypatch.setattr(blas, "set_threads", asked.append)
     seen = cpu.Lanes(mx.Device(mx.cpu)).each(lambda ids, _: mx.zeros(ids.shape), shapes(*rows))
-    assert [[part.shape[0] for part in parts] for parts in seen] == expected
+    assert [part.shape[0] for part in seen] == expected
     assert asked == [threads]
 
 
@@ -84,6 +84,6 @@ def test_an_error_in_a_lane_is_the_callers(tiny_reranker: Reranker, monkeypatch:
     def fail(*_: object) -> None:
         raise CheckpointError("planted")
 
-    monkeypatch.setattr(tiny_reranker.engine, "_model", fail)
+    monkeypatch.setattr(tiny_reranker.engine, "_words", fail)
     with pytest.raises(CheckpointError, match="planted"):
         tiny_reranker.logits(PAIRS)

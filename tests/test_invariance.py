@@ -59,7 +59,7 @@ def test_padding_changes_no_more_than_company_does(mini: Reranker, expected: np.
     rows = mini.encoder.encode(batch, Limits(mini.max_length))
     ids, mask = pad([rows.sequences[i] for i in rows.inverse], mini.config.pad_token_id)
     assert mask is not None
-    found = next(mini.engine.run([(ids, mask)]))[1:]
+    found = next(mini.engine.run([[(ids, mask)]]))[1:]
     assert np.abs(found - expected[:2]).max() <= BOUND["float32"]
 
 

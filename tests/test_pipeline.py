@@ -41,11 +41,13 @@ def idle(reranker: Reranker) -> None:
 class Shapes:
     """Stands in for an engine: it notes what it is given, and every logit is 0."""
 
+    side_by_side = 1
+
     def __init__(self) -> None:
         self.batches: list[tuple[int, int, int]] = []  # rows, tokens of the longest, real tokens
 
-    def run(self, batches: Iterator, stop: Stop, *, alone: bool) -> Iterator[np.ndarray]:
-        for ids, mask in batches:
+    def run(self, groups: Iterator, stop: Stop) -> Iterator[np.ndarray]:
+        for [(ids, mask)] in groups:
             self.batches.append((*ids.shape, ids.size if mask is None else int(mask.sum())))
             yield np.zeros(len(ids), dtype=np.float32)
 
@@ -109,7 +111,7 @@ def test_a_sequence_is_computed_once_and_a_query_tokenised_once(
 ) -> None:
     rows, texts = [], []
     run, tokenise = tiny_reranker.engine.run, tiny_reranker.encoder._tokenise
-    counted = lambda batches, *a, **k: run((rows.append(len(b[0])) or b for b in batches), *a, **k)  # noqa: E731
+    counted = lambda groups, stop: run((rows.extend(len(b[0]) for b in g) or g for g in groups), stop)  # noqa: E731
     monkeypatch.setattr(tiny_reranker.engine, "run", counted)
     monkeypatch.setattr(tiny_reranker.encoder, "_tokenise", lambda new: texts.extend(new) or tokenise(new))
     scores = tiny_reranker.score([("panda", f"bear {i % 9}") for i in range(60)])

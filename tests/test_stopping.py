@@ -84,7 +84,7 @@ def test_what_was_scored_before_the_deadline(slow: tuple[Reranker, list[int]]) -
     reranker, computed = slow
     with pytest.raises(DeadlineError, match=r"^\d+ of 40 pairs were scored in 0.2 s") as caught:
         reranker.score(PAIRS, timeout=0.2)
-    reranker.engine.apply(lambda _: None)
+    reranker.engine.apply(lambda *_: None, np.zeros((1, 1), np.int32))
     assert len(computed) <= len(caught.value.indices) + 2  # the rest was cancelled
     assert isinstance(caught.value, TimeoutError)
     assert_partial(caught.value, reranker)
@@ -96,7 +96,7 @@ def test_what_was_scored_when_cancelled(slow: tuple[Reranker, list[int]]) -> Non
     stream, found = reranker.score_stream(iter(PAIRS), cancel=cancel, raw_scores=True), []
     with pytest.raises(CancelledError, match=r"^5 pairs were scored when") as caught:
         found.extend(pair for place, pair in enumerate(stream, 1) if place < 5 or cancel.set() is None)
-    reranker.engine.apply(lambda _: None)
+    reranker.engine.apply(lambda *_: None, np.zeros((1, 1), np.int32))
     assert len(computed) <= 5 + 3
     assert caught.value.indices.tolist() == [pair.index for pair in found]
     assert caught.value.logits.tolist() == [pair.score for pair in found]
@@ -110,7 +110,7 @@ def test_no_batch_of_a_stopped_call_reaches_the_device(
     monkeypatch.setattr(tiny_reranker.engine, "_forward", lambda *b: computed.append(1) or forward(*b))
     with busy_device(), pytest.raises(DeadlineError):
         tiny_reranker.score(PAIRS, timeout=0.05)
-    tiny_reranker.engine.apply(lambda _: None)
+    tiny_reranker.engine.apply(lambda *_: None, np.zeros((1, 1), np.int32))
     assert computed == []
 
 
@@ -121,7 +121,9 @@ def test_nothing_is_handed_over_after_the_event(tiny_reranker: Reranker, monkeyp
     cancel = threading.Event()
     stream = tiny_reranker.score_stream(PAIRS, cancel=cancel)
     next(stream)
-    tiny_reranker.engine.apply(lambda _: None)  # what was handed over is done, so that nothing is waited for
+    tiny_reranker.engine.apply(
+        lambda *_: None, np.zeros((1, 1), np.int32)
+    )  # what was handed over is done, so that nothing is waited for
     before = len(submitted)
     cancel.set()
     with pytest.raises(CancelledError):
