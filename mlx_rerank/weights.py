@@ -219,9 +219,17 @@ def cast(weights: Mapping[str, mx.array], dtype: mx.Dtype) -> Iterator[tuple[str
 
 
 def save(path: Path, model: nn.Module) -> None:
-    """Evaluate a model's parameters, one at a time, and write them to one safetensors file."""
+    """Evaluate a model's parameters, one at a time, and write them to one safetensors file.
+
+    Raises:
+        OSError: the disk is full, or the file cannot be written.
+        WeightsError: a value is beyond float16's range.
+    """
     parameters = dict(evaluate(tree_flatten(model.parameters())))  # pyright: ignore[reportArgumentType]
-    mx.save_safetensors(str(path), parameters, metadata={"format": "mlx"})
+    try:
+        mx.save_safetensors(str(path), parameters, metadata={"format": "mlx"})
+    except RuntimeError as error:  # what MLX has for that
+        raise OSError(str(error)) from error
 
 
 def _read_file(path: Path) -> dict[str, mx.array]:
