@@ -1,7 +1,8 @@
 """A checkpoint directory, Hugging Face's or this package's own, and the model in it."""
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from mlx_rerank.config import ModelConfig, is_converted, quantization_of, read_c
 from mlx_rerank.errors import CheckpointError
 from mlx_rerank.models import REGISTRY
 from mlx_rerank.models.xlm_roberta import CrossEncoder
+
+TORCH_WEIGHTS_FILE = "pytorch_model.bin"
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,22 @@ class Checkpoint:
     def quantized(self) -> bool:
         """Whether some weights are packed to fewer bits than a dtype's."""
         return "quantization" in self.raw
+
+    def fingerprint(self, digest: Callable[[Path], str]) -> str:
+        """Return a hash of everything on disk that this checkpoint's logits depend on.
+
+        Args:
+            digest: gives the hash, of one length, of a file's bytes.
+
+        Raises:
+            CheckpointError: a file is not there, or the index of the weights is damaged.
+        """
+        weight_files = weights.safetensors_files(self.directory) or [self.directory / TORCH_WEIGHTS_FILE]
+        files = [self.directory / "config.json", self.directory / "tokenizer.json", *weight_files]
+        try:
+            return sha256("".join(map(digest, files)).encode()).hexdigest()
+        except OSError as error:
+            raise CheckpointError(f"{self.directory} cannot be read: {error}") from error
 
 
 def load_model(checkpoint: Checkpoint, dtype: mx.Dtype, *, keep_quantized: bool, evaluate: bool = True) -> CrossEncoder:
@@ -87,8 +106,8 @@ def open_tensors(directory: Path) -> MutableMapping[str, Any]:
     tensors = weights.read_safetensors(directory)
     if tensors is not None:
         return tensors
-    if (directory / "pytorch_model.bin").is_file():
-        return reference.read_torch_weights(directory / "pytorch_model.bin")
+    if (directory / TORCH_WEIGHTS_FILE).is_file():
+        return reference.read_torch_weights(directory / TORCH_WEIGHTS_FILE)
     raise CheckpointError(f"{directory} holds no {weights.WEIGHTS_FILE}, no index of shards and no pytorch_model.bin")
 
 

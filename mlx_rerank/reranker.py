@@ -2,8 +2,9 @@
 
 import logging
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 from tqdm import tqdm
@@ -17,6 +18,9 @@ from mlx_rerank.engine import Engine
 from mlx_rerank.errors import InputError, require_whole_number
 from mlx_rerank.pairs import Limits, PairEncoder, check_pairs, document_text, require_sequence
 from mlx_rerank.results import Document, PairLogits, RankedDocument, require_finite, sigmoid
+
+if TYPE_CHECKING:
+    from mlx_rerank.lookup import CachedLogits
 
 DEFAULT_MAX_LENGTH = 512
 DEFAULT_TOKEN_BUDGET = 4096
@@ -42,6 +46,7 @@ class Reranker:
         deterministic: bool = False,
         revision: str | None = None,
         cache_dir: str | Path | None = None,
+        score_cache: str | Path | None = None,
     ) -> None:
         """Load a model.
 
@@ -58,13 +63,15 @@ class Reranker:
                 them the order of sums: in float32 a logit moves by 1e-5 at most (tests/test_invariance.py).
             revision: branch, tag or commit of a hub model.
             cache_dir: where hub downloads are kept.
+            score_cache: a file in which scores are kept and looked up, by this process and others; made if it is not
+                there. A score that was found has the bits that it was computed with, whatever was beside it then.
 
         Raises:
             CheckpointNotFoundError: the model's name leads nowhere.
             CheckpointError: its files cannot be used.
             UnsupportedModelError: it is not a single-label XLM-RoBERTa cross-encoder.
             DeviceError: this machine has no such device.
-            InputError: the dtype is unknown, or a limit is out of range.
+            InputError: the dtype is unknown, a limit is out of range, or score_cache is another program's database.
             MissingDependencyError: the checkpoint needs torch to be read.
         """
         mlx_device = parse_device(device)
@@ -81,6 +88,7 @@ class Reranker:
         self.deterministic = deterministic
         plan_batches(np.array([]), self.token_budget)  # refuses a bad budget now, not at the first score
         self.encoder = PairEncoder.from_directory(checkpoint.directory, self.config)
+        self._cached = None if score_cache is None else self._open_cache(score_cache, checkpoint)
         self.engine = Engine(checkpoint, mlx_dtype, mlx_device)
 
     @overload
@@ -187,7 +195,17 @@ class Reranker:
         if batch_size is not None:
             require_whole_number("batch_size", batch_size)
         checked = check_pairs(pairs)
-        encoded = self.encoder.encode(checked, limits)
+        compute = partial(self._compute, limits=limits, batch_size=batch_size, show_progress=show_progress)
+        found = compute(checked) if self._cached is None else self._cached.complete(checked, limits, compute)
+        hint = f"In {self.dtype} an activation may have overflowed, or the weights are damaged: try dtype='float32'"
+        require_finite(found.logits, checked, hint)
+        return found
+
+    def _compute(
+        self, pairs: Sequence[tuple[str, str]], limits: Limits, batch_size: int | None, show_progress: bool | None
+    ) -> PairLogits:
+        """Encode pairs and run the model on them."""
+        encoded = self.encoder.encode(pairs, limits)
         batches = plan_batches(encoded.lengths, self.token_budget, 1 if self.deterministic else batch_size)
         padded = (pad([encoded.sequences[i] for i in batch], self.config.pad_token_id) for batch in batches)
         distinct = np.empty(len(encoded.sequences), dtype=np.float32)
@@ -197,10 +215,16 @@ class Reranker:
             for batch, logits in zip(batches, self.engine.run(padded), strict=True):
                 distinct[batch] = logits
                 bar.update(len(batch))
-        result = distinct[encoded.inverse]
-        hint = f"In {self.dtype} an activation may have overflowed, or the weights are damaged: try dtype='float32'"
-        require_finite(result, checked, hint)
-        return PairLogits(result, encoded.truncated_tokens)
+        return PairLogits(distinct[encoded.inverse], encoded.truncated_tokens)
+
+    def _open_cache(self, path: str | Path, checkpoint: Checkpoint) -> "CachedLogits":
+        """Return this model's part of a score cache."""
+        from mlx_rerank.lookup import CachedLogits, Computation  # here, because some builds of Python have no sqlite
+        from mlx_rerank.score_cache import ScoreCache
+
+        cache = ScoreCache(path)
+        fingerprint = checkpoint.fingerprint(cache.digest)
+        return CachedLogits(cache, Computation(fingerprint, self.dtype, self.device, self.deterministic))
 
     def _checked_length(self, max_length: int) -> int:
         """Return max_length, or raise InputError where the model has no positions for it."""

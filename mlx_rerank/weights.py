@@ -6,6 +6,7 @@ parameter which tensors it is made of. A tensor that no entry asks for is an err
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,18 +133,15 @@ def evaluate(parameters: Iterable[tuple[str, mx.array]]) -> Iterator[tuple[str, 
         yield name, value
 
 
-def read_safetensors(directory: Path) -> dict[str, mx.array] | None:
-    """Open the safetensors of a checkpoint directory, lazily: one file, or shards with an index.
-
-    Returns:
-        Lazy arrays by name; None where the directory has no safetensors.
+def safetensors_files(directory: Path) -> list[Path] | None:
+    """Return a checkpoint directory's safetensors: one file, or the shards that an index names; None if it has none.
 
     Raises:
-        CheckpointError: the index or a file is damaged, or a shard is missing.
+        CheckpointError: the index is damaged.
     """
     index = directory / (WEIGHTS_FILE + ".index.json")
     if (directory / WEIGHTS_FILE).is_file():
-        return _read_file(directory / WEIGHTS_FILE)
+        return [directory / WEIGHTS_FILE]
     if not index.is_file():
         return None
     try:
@@ -152,9 +150,24 @@ def read_safetensors(directory: Path) -> dict[str, mx.array] | None:
             raise ValueError("a shard is not a file name")  # a path could lead anywhere
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{index} is not an index of safetensors shards: {error!r}") from error
+    return [directory / shard for shard in shards]
+
+
+def read_safetensors(directory: Path) -> dict[str, mx.array] | None:
+    """Open the safetensors of a checkpoint directory, lazily.
+
+    Returns:
+        Lazy arrays by name; None where the directory has no safetensors.
+
+    Raises:
+        CheckpointError: the index or a file is damaged, or a shard is missing.
+    """
+    files = safetensors_files(directory)
+    if files is None:
+        return None
     tensors: dict[str, mx.array] = {}
-    for shard in shards:
-        tensors.update(_read_file(directory / shard))
+    for path in files:
+        tensors.update(_read_file(path))
     return tensors
 
 
@@ -234,16 +247,22 @@ def save(path: Path, model: nn.Module) -> None:
 
 def _read_file(path: Path) -> dict[str, mx.array]:
     """Return the lazy arrays of a safetensors file, whose header and length are checked first."""
-    try:
-        with safe_open(path, framework="numpy"):  # MLX itself reads past the end of a cut file without an error
-            pass
+    with _opened(path):  # MLX itself reads past the end of a cut file without an error
         loaded = mx.load(str(path))
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a safetensors file, and raise CheckpointError where that or reading it fails."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            yield file
     except FileNotFoundError:
         raise CheckpointError(f"{path} is named by the index but is not there: download the checkpoint again") from None
     except (SafetensorError, RuntimeError, OSError) as error:
         raise CheckpointError(f"{path} is damaged or cut short ({error}): download the checkpoint again") from error
-    assert isinstance(loaded, dict)
-    return loaded
 
 
 def _require_names(found: set[str], expected: set[str]) -> None:

@@ -13,8 +13,8 @@ ROOT = Path(mlx_rerank.__file__).parent
 LEVELS = (
     ("errors", "blas", "samples", "published", "patching"),
     ("config", "dtypes", "results", "activations"),
-    ("models", "weights", "pairs", "batching", "hub", "restore", "device", "card", "fidelity"),
-    ("reference", "quantize", "report"),
+    ("models", "weights", "pairs", "batching", "hub", "restore", "device", "card", "fidelity", "score_cache"),
+    ("reference", "quantize", "report", "lookup"),
     ("checkpoint", "recipe"),
     ("engine", "convert", "upload", "info", "audit"),
     ("reranker",),

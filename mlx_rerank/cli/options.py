@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+from pathlib import Path
 from typing import Annotated
 
 from typer import Option
@@ -13,5 +14,6 @@ AsJson = Annotated[bool, Option("--json", help="JSON lines even on a terminal.")
 Raw = Annotated[bool, Option("--raw", help="Logits instead of scores in 0..1.")]
 Reference = Annotated[bool, Option("--reference", help="Score with PyTorch instead of MLX (extra: reference).")]
 Deterministic = Annotated[bool, Option("--deterministic", help="Same bits whatever is scored beside; slower.")]
+Scores = Annotated[Path | None, Option("--score-cache", metavar="FILE", help="Keep scores there, and look them up.")]
 Private = Annotated[bool, Option("--private", help="Create a repository that only you can see.")]
 DryRun = Annotated[bool, Option("--dry-run", help="Show what would be uploaded, and send nothing.")]

@@ -1,10 +1,22 @@
 """The commands that score: rank and score."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from mlx_rerank.cli.options import AsJson, Deterministic, Device, Dtype, MaxLength, Model, Raw, Reference, Revision
+from mlx_rerank.cli.options import (
+    AsJson,
+    Deterministic,
+    Device,
+    Dtype,
+    MaxLength,
+    Model,
+    Raw,
+    Reference,
+    Revision,
+    Scores,
+)
 from mlx_rerank.errors import InputError
 from mlx_rerank.inputs import InputFormat, read_documents, read_pairs
 
@@ -26,6 +38,7 @@ def rank(
     max_length: MaxLength = None,
     revision: Revision = None,
     deterministic: Deterministic = False,
+    score_cache: Scores = None,
     raw: Raw = False,
     as_json: AsJson = False,
     reference: Reference = False,
@@ -36,7 +49,7 @@ def rank(
     documents = read_documents(files or [], form)
     if not documents:
         raise InputError("there are no documents: give a file, or write one document a line to standard input")
-    reranker = _reranker(reference, model, dtype, device, max_length, revision, deterministic)
+    reranker = _reranker(reference, model, dtype, device, max_length, revision, deterministic, score_cache)
     ranking = reranker.rank(query, documents, top_n=top_n, raw_scores=raw)
     display.print_ranking(ranking, as_json=as_json, raw_scores=raw)
 
@@ -49,6 +62,7 @@ def score(
     max_length: MaxLength = None,
     revision: Revision = None,
     deterministic: Deterministic = False,
+    score_cache: Scores = None,
     raw: Raw = False,
     reference: Reference = False,
 ) -> None:
@@ -59,7 +73,8 @@ def score(
     pairs = read_pairs(file)
     if not pairs:
         raise InputError(f"{file} holds no pairs")
-    scored = _reranker(reference, model, dtype, device, max_length, revision, deterministic).logits(pairs)
+    reranker = _reranker(reference, model, dtype, device, max_length, revision, deterministic, score_cache)
+    scored = reranker.logits(pairs)
     scores = scored.logits if raw else sigmoid(scored.logits)
     for value, cut in zip(scores.tolist(), scored.truncated_tokens.tolist(), strict=True):
         print_json({"score": value, "truncated_tokens": cut})
@@ -73,6 +88,7 @@ def _reranker(
     max_length: int | None,
     revision: str | None,
     deterministic: bool,
+    score_cache: Path | None,
 ) -> "Reranker | ReferenceReranker":
     """Return the reranker that a command asks for: MLX's, or PyTorch's."""
     if not reference:
@@ -85,12 +101,14 @@ def _reranker(
             max_length=max_length,
             revision=revision,
             deterministic=deterministic,
+            score_cache=score_cache,
         )
     from mlx_rerank.hub import resolve
     from mlx_rerank.reference import ReferenceReranker
 
-    if deterministic:
-        raise InputError("--deterministic is about MLX: leave it or --reference out")
+    for option, given in (("--deterministic", deterministic), ("--score-cache", score_cache is not None)):
+        if given:
+            raise InputError(f"{option} is about MLX: leave it or --reference out")
     if device is not None:
         raise InputError(f"--device {device} has no effect with --reference, which runs on the CPU")
     return ReferenceReranker(resolve(model, revision=revision), max_length=max_length, dtype=dtype or "float32")
