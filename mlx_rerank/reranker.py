@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 from tqdm import tqdm
 
-from mlx_rerank import hub
+from mlx_rerank import copies, hub
 from mlx_rerank.batching import pad, plan_batches
 from mlx_rerank.checkpoint import Checkpoint
 from mlx_rerank.device import parse_device
@@ -89,7 +89,7 @@ class Reranker:
         plan_batches(np.array([]), self.token_budget)  # refuses a bad budget now, not at the first score
         self.encoder = PairEncoder.from_directory(checkpoint.directory, self.config)
         self._cached = None if score_cache is None else self._open_cache(score_cache, checkpoint)
-        self.engine = Engine(checkpoint, mlx_dtype, mlx_device)
+        self.engine = copies.load(checkpoint, self.dtype, mlx_device, lambda it: Engine(it, mlx_dtype, mlx_device))
 
     @overload
     def score(

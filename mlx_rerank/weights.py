@@ -153,6 +153,20 @@ def safetensors_files(directory: Path) -> list[Path] | None:
     return [directory / shard for shard in shards]
 
 
+def stored_dtypes(files: Iterable[Path]) -> set[str]:
+    """Return the dtypes of the floating tensors in safetensors files, of which only the headers are read.
+
+    Raises:
+        CheckpointError: a file is damaged, or not there.
+    """
+    names = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}
+    found: set[str] = set()
+    for path in files:
+        with _opened(path) as file:
+            found |= {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+    return {names[dtype] for dtype in found & names.keys()}
+
+
 def read_safetensors(directory: Path) -> dict[str, mx.array] | None:
     """Open the safetensors of a checkpoint directory, lazily.
 

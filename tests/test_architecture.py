@@ -17,6 +17,7 @@ LEVELS = (
     ("reference", "quantize", "report", "lookup"),
     ("checkpoint", "recipe"),
     ("engine", "convert", "upload", "info", "audit"),
+    ("copies",),
     ("reranker",),
     ("flag", "verify"),
     ("inputs", "display"),
