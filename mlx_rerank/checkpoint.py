@@ -1,7 +1,8 @@
 """A checkpoint directory, Hugging Face's or this package's own, and the model in it."""
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mlx_rerank.models import REGISTRY
 from mlx_rerank.models.xlm_roberta import CrossEncoder
 
 TABLE_NAMES = frozenset(f"{weights.WORDS}.{kind}" for kind in ("weight", "scales", "biases"))  # the last two if packed
+TORCH_WEIGHTS_FILE = "pytorch_model.bin"
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,22 @@ class Checkpoint:
     def quantized(self) -> bool:
         """Whether some weights are packed to fewer bits than a dtype's."""
         return "quantization" in self.raw
+
+    def fingerprint(self, digest: Callable[[Path], str]) -> str:
+        """Return a hash of everything on disk that this checkpoint's logits depend on.
+
+        Args:
+            digest: gives the hash, of one length, of a file's bytes.
+
+        Raises:
+            CheckpointError: a file is not there, or the index of the weights is damaged.
+        """
+        weight_files = weights.safetensors_files(self.directory) or [self.directory / TORCH_WEIGHTS_FILE]
+        files = [self.directory / "config.json", self.directory / "tokenizer.json", *weight_files]
+        try:
+            return sha256("".join(map(digest, files)).encode()).hexdigest()
+        except OSError as error:
+            raise CheckpointError(f"{self.directory} cannot be read: {error}") from error
 
 
 def load_model(
@@ -97,8 +115,8 @@ def open_tensors(directory: Path) -> MutableMapping[str, Any]:
     files = weights.safetensors_files(directory)
     if files:
         return {name: tensor for path in files for name, tensor in weights.read_safetensors(path).items()}
-    if (directory / "pytorch_model.bin").is_file():
-        return reference.read_torch_weights(directory / "pytorch_model.bin")
+    if (directory / TORCH_WEIGHTS_FILE).is_file():
+        return reference.read_torch_weights(directory / TORCH_WEIGHTS_FILE)
     raise CheckpointError(f"{directory} holds no {weights.WEIGHTS_FILE}, no index of shards and no pytorch_model.bin")
 
 

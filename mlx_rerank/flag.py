@@ -9,8 +9,8 @@ import numpy as np
 
 from mlx_rerank.errors import InputError
 from mlx_rerank.pairs import check_pairs, require_sequence
-from mlx_rerank.reranker import Reranker, log_truncation
-from mlx_rerank.results import sigmoid
+from mlx_rerank.reranker import Reranker
+from mlx_rerank.results import log_truncation, sigmoid
 
 logger = logging.getLogger("mlx_rerank")
 

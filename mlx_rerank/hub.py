@@ -45,12 +45,20 @@ def resolve(model: str | Path, *, revision: str | None = None, cache_dir: str | 
 def public_name(model: str | Path) -> str:
     """Return what a model may be called in a file that others read: a hub id as it is, a directory by its last part."""
     path = Path(model).expanduser()
-    return path.resolve().name if isinstance(model, Path) or path.is_dir() else model
+    if not isinstance(model, Path) and not path.is_dir():
+        return model
+    return repo_of(path.resolve()) or path.resolve().name
 
 
 def commit_of(directory: Path) -> str | None:
     """Return the commit of a directory in the hub's cache, which is named after it; None for any other directory."""
     return directory.name if directory.parent.name == "snapshots" else None
+
+
+def repo_of(directory: Path) -> str | None:
+    """Return the hub id of a directory in the hub's cache; None for any other directory."""
+    kind, *name = directory.parent.parent.name.split("--")  # which no hub id has in it
+    return "/".join(name) if commit_of(directory) and kind == "models" and len(name) == 2 else None
 
 
 def _download(repo_id: str, revision: str | None, cache_dir: str | Path | None) -> Path:

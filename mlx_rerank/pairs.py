@@ -219,6 +219,30 @@ def checked_pairs(pairs: Iterable[Sequence[str]]) -> Iterator[tuple[str, str]]:
         yield texts
 
 
+def pairs_of(pairs: Iterable[Sequence[str]]) -> Iterator[tuple[str, str]]:
+    """Return an iterator over pairs: those of a list are checked now, any others as they are read.
+
+    Raises:
+        InputError: something is not a list of pairs of texts; it names the pair.
+    """
+    require_sequence("pairs", pairs)
+    return iter(check_pairs(pairs)) if isinstance(pairs, (list, tuple)) else checked_pairs(pairs)
+
+
+def checked_length(max_length: int, config: ModelConfig) -> int:
+    """Return max_length.
+
+    Raises:
+        InputError: the model has no positions for it, or it leaves no room for text.
+    """
+    if require_whole_number("max_length", max_length, least=0) > config.max_length:
+        raise InputError(
+            f"max_length {max_length} exceeds this model's limit of {config.max_length} tokens: "
+            "use a smaller value, or a model with more positions"
+        )
+    return Limits(max_length).max_length
+
+
 def require_unicode(text: str, where: str = "") -> None:
     """Refuse lone surrogates, which have no UTF-8 form and which the tokenizer library rejects without saying where."""
     try:

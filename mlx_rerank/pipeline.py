@@ -16,7 +16,7 @@ from mlx_rerank.cpu import Batch
 from mlx_rerank.engine import Engine
 from mlx_rerank.errors import StoppedError
 from mlx_rerank.pairs import EncodedPairs, Limits, PairEncoder
-from mlx_rerank.results import PairLogits, require_finite
+from mlx_rerank.results import PairLogits, ScoredPair, require_finite, sigmoid
 from mlx_rerank.stopping import Stop, Stopped
 
 FIRST_WINDOW = 256  # pairs; few, since the device has nothing to do until they are tokenised
@@ -125,6 +125,17 @@ class Pipeline:
         scored = self.scored
         order = np.argsort(scored.indices)
         return PairLogits(scored.logits[order], scored.truncated_tokens[order])
+
+    def stream(self, raw_scores: bool) -> Generator[ScoredPair, None, None]:
+        """Yield each pair as soon as it is scored; errors are those of `run`.
+
+        Args:
+            raw_scores: give logits instead of their sigmoid.
+        """
+        with closing(self.run()) as parts:
+            for part in parts:
+                scores = part.logits if raw_scores else sigmoid(part.logits)
+                yield from map(ScoredPair, part.indices.tolist(), scores.tolist(), part.truncated_tokens.tolist())
 
     def run(self) -> Generator[Scored, None, None]:
         """Yield pairs as they are done. Where reading one fails, those before it come first.

@@ -1,15 +1,14 @@
 """Reranker: texts in, comparable scores out."""
 
-import logging
 import threading
 from collections.abc import Generator, Iterable, Sequence, Sized
-from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import overload
 
 import numpy as np
 
-from mlx_rerank import hub
+from mlx_rerank import copies, hub
 from mlx_rerank.batching import plan_batches
 from mlx_rerank.budget import default_token_budget
 from mlx_rerank.checkpoint import Checkpoint
@@ -17,14 +16,12 @@ from mlx_rerank.device import parse_device
 from mlx_rerank.dtypes import default_dtype, dtype_name, parse_dtype
 from mlx_rerank.engine import Engine
 from mlx_rerank.errors import InputError, require_whole_number
-from mlx_rerank.pairs import Limits, PairEncoder, check_pairs, checked_pairs, document_text, require_sequence
+from mlx_rerank.pairs import Limits, PairEncoder, check_pairs, checked_length, document_text, pairs_of, require_sequence
 from mlx_rerank.pipeline import Pipeline
-from mlx_rerank.results import Document, PairLogits, RankedDocument, ScoredPair, sigmoid
+from mlx_rerank.results import Document, PairLogits, RankedDocument, ScoredPair, log_truncation, sigmoid
 from mlx_rerank.stopping import Stop
 
 DEFAULT_MAX_LENGTH = 512
-
-logger = logging.getLogger("mlx_rerank")
 
 
 class Reranker:
@@ -45,6 +42,7 @@ class Reranker:
         embeddings: str | None = None,
         revision: str | None = None,
         cache_dir: str | Path | None = None,
+        score_cache: str | Path | None = None,
     ) -> None:
         """Load a model.
 
@@ -65,13 +63,16 @@ class Reranker:
                 of more than 64 MB are mapped. The file may be deleted or renamed meanwhile, but not overwritten.
             revision: branch, tag or commit of a hub model.
             cache_dir: where hub downloads are kept.
+            score_cache: a file in which scores are kept and looked up, by this process and others; made if it is not
+                there. A score that was found has the bits that it was computed with, whatever was beside it then.
 
         Raises:
             CheckpointNotFoundError: the model's name leads nowhere.
             CheckpointError: its files cannot be used.
             UnsupportedModelError: it is not a single-label XLM-RoBERTa cross-encoder.
             DeviceError: this machine has no such device.
-            InputError: the dtype is unknown, a limit is out of range, or the embeddings cannot be mapped.
+            InputError: the dtype is unknown, a limit is out of range, the embeddings cannot be mapped, or score_cache
+                is another program's database.
             MissingDependencyError: the checkpoint needs torch to be read.
         """
         mlx_device = parse_device(device)
@@ -81,7 +82,7 @@ class Reranker:
         self.dtype = dtype_name(mlx_dtype)
         self.device = "gpu" if mlx_device.type == mlx_device.type.gpu else "cpu"
         default_length = min(DEFAULT_MAX_LENGTH, self.config.max_length)
-        self.max_length = self._checked_length(default_length if max_length is None else max_length)
+        self.max_length = checked_length(default_length if max_length is None else max_length, self.config)
         usual = default_token_budget(self.config, mlx_device, mlx_dtype, self.max_length)
         self.token_budget = usual if token_budget is None else token_budget
         if not isinstance(deterministic, bool):
@@ -89,7 +90,13 @@ class Reranker:
         self.deterministic = deterministic
         plan_batches(np.array([]), self.token_budget)  # refuses a bad budget now, not at the first score
         self.encoder = PairEncoder.from_directory(checkpoint.directory, self.config)
-        self.engine = Engine(checkpoint, mlx_dtype, mlx_device, embeddings)
+        self._cached = None
+        if score_cache is not None:
+            from mlx_rerank.lookup import CachedLogits  # here, because some builds of Python have no sqlite
+
+            self._cached = CachedLogits.open(score_cache, checkpoint, self.dtype, self.device, deterministic)
+        load = partial(Engine, dtype=mlx_dtype, device=mlx_device, embeddings=embeddings)
+        self.engine = copies.load(checkpoint, self.dtype, mlx_device, load)
         self.embeddings = self.engine.embeddings
 
     @property
@@ -98,12 +105,10 @@ class Reranker:
         return self.engine.loaded
 
     def unload(self) -> None:
-        """Free the memory of the weights. The next pair that is scored loads them again, which may then fail as here.
-
-        Pairs that other threads are scoring are not lost: their next batch loads the weights again.
+        """Free the memory of the weights, which the next batch, whoever's it is, loads again.
 
         Raises:
-            DeviceError: this is a fork of the process that loaded the model.
+            DeviceError: this process is a fork.
         """
         self.engine.unload()
 
@@ -176,10 +181,9 @@ class Reranker:
         timeout: float | None = None,
         cancel: threading.Event | None = None,
     ) -> Generator[ScoredPair, None, None]:
-        """Score pairs as they come and yield each as soon as it is scored, in the order of completion.
+        """Score pairs as they come and yield each as soon as it is scored; a score cache has no part in it.
 
-        Closing the iterator stops the work at the next batch. Where reading the pairs fails, those before the failure
-        are yielded first.
+        Closing the iterator stops the work. Where reading the pairs fails, those before the failure come first.
 
         Args:
             pairs: (query, document) pairs, however many: they are read a thousand at a time, and not kept.
@@ -192,16 +196,7 @@ class Reranker:
             NonFiniteScoreError: the model produced NaN or infinity.
             DeadlineError, CancelledError: it was time to stop; the error holds what was scored.
         """
-        pipeline = self._pipeline(pairs, Limits(self.max_length), None, Stop(timeout, cancel))
-
-        def stream() -> Generator[ScoredPair, None, None]:
-            with closing(pipeline.run()) as parts:
-                for part in parts:
-                    scores = part.logits if raw_scores else sigmoid(part.logits)
-                    columns = (part.indices.tolist(), scores.tolist(), part.truncated_tokens.tolist())
-                    yield from map(ScoredPair, *columns)
-
-        return stream()
+        return self._pipeline(pairs, Limits(self.max_length), None, Stop(timeout, cancel)).stream(raw_scores)
 
     def rank(
         self,
@@ -273,18 +268,24 @@ class Reranker:
             DeadlineError, CancelledError: it was time to stop; the error holds what was scored.
         """
         stop = Stop(timeout, cancel)
-        limits = Limits(self._checked_length(self.max_length if max_length is None else max_length), query_max_length)
+        longest = self.max_length if max_length is None else max_length
+        limits = Limits(checked_length(longest, self.config), query_max_length)
         if batch_size is not None:
             require_whole_number("batch_size", batch_size)
-        return self._pipeline(pairs, limits, batch_size, stop).gather(show_progress)
+        if self._cached is None:
+            return self._pipeline(pairs, limits, batch_size, stop).gather(show_progress)
+        return self._cached.complete(
+            check_pairs(pairs),
+            limits,
+            lambda some: self._pipeline(some, limits, batch_size, stop).gather(show_progress),
+        )
 
     def _pipeline(self, pairs: Iterable[Sequence[str]], limits: Limits, batch_size: int | None, stop: Stop) -> Pipeline:
-        """Return the work on pairs: a list is checked now, anything else as it is read."""
-        require_sequence("pairs", pairs)
+        """Return the work on pairs."""
         return Pipeline(
             self.encoder,
             self.engine,
-            iter(check_pairs(pairs)) if isinstance(pairs, (list, tuple)) else checked_pairs(pairs),
+            pairs_of(pairs),
             limits=limits,
             token_budget=self.token_budget,
             max_rows=batch_size,
@@ -293,22 +294,3 @@ class Reranker:
             total=len(pairs) if isinstance(pairs, Sized) else None,
             hint=f"In {self.dtype} an activation may have overflowed, or the weights are damaged: try dtype='float32'",
         )
-
-    def _checked_length(self, max_length: int) -> int:
-        """Return max_length, or raise InputError where the model has no positions for it."""
-        if require_whole_number("max_length", max_length, least=0) > self.config.max_length:
-            raise InputError(
-                f"max_length {max_length} exceeds this model's limit of {self.config.max_length} tokens: "
-                "use a smaller value, or a model with more positions"
-            )
-        return Limits(max_length).max_length
-
-
-def log_truncation(truncated_tokens: np.ndarray, max_length: int) -> None:
-    """Log a warning where pairs were cut and the return value cannot say so."""
-    cut = int(np.count_nonzero(truncated_tokens))
-    if cut:
-        logger.warning(
-            "%d of %d pairs were cut to %d tokens; %d tokens were not read",
-            cut, len(truncated_tokens), max_length, int(truncated_tokens.sum()),
-        )  # fmt: skip

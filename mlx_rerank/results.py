@@ -1,5 +1,6 @@
 """What comes back: frozen dataclasses that every path and every shell shares, and what a logit is made into."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from mlx_rerank.errors import NonFiniteScoreError
+
+logger = logging.getLogger("mlx_rerank")
 
 Document = str | Mapping[str, Any]  # a mapping holds its text under "text"
 
@@ -83,3 +86,13 @@ def require_finite(
             f"{len(bad)} of {len(pairs)} pairs{together} have a logit of NaN or infinity; the first is pair {index} "
             f"({query[:60]!r}, {document[:60]!r}), logit {logits[bad[0]]}. {hint}"
         )
+
+
+def log_truncation(truncated_tokens: np.ndarray, max_length: int) -> None:
+    """Log a warning where pairs were cut and the return value cannot say so."""
+    cut = int(np.count_nonzero(truncated_tokens))
+    if cut:
+        logger.warning(
+            "%d of %d pairs were cut to %d tokens; %d tokens were not read",
+            cut, len(truncated_tokens), max_length, int(truncated_tokens.sum()),
+        )  # fmt: skip

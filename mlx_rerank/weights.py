@@ -6,6 +6,7 @@ parameter which tensors it is made of. A tensor that no entry asks for is an err
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,20 +155,28 @@ def safetensors_files(directory: Path) -> list[Path]:
     return [directory / shard for shard in shards]
 
 
+def stored_dtypes(files: Iterable[Path]) -> set[str]:
+    """Return the dtypes of the floating tensors in safetensors files, of which only the headers are read.
+
+    Raises:
+        CheckpointError: a file is damaged, or not there.
+    """
+    names = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}
+    found: set[str] = set()
+    for path in files:
+        with _opened(path) as file:
+            found |= {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+    return {names[dtype] for dtype in found & names.keys()}
+
+
 def read_safetensors(path: Path) -> dict[str, mx.array]:
     """Return the lazy arrays of a safetensors file, by name.
 
     Raises:
         CheckpointError: the file is damaged or cut short, or not there.
     """
-    try:
-        with safe_open(path, framework="numpy"):  # MLX itself reads past the end of a cut file without an error
-            pass
+    with _opened(path):  # MLX itself reads past the end of a cut file without an error
         loaded = mx.load(str(path))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is named by the index but is not there: download the checkpoint again") from None
-    except (SafetensorError, RuntimeError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged or cut short ({error}): download the checkpoint again") from error
     assert isinstance(loaded, dict)
     return loaded
 
@@ -236,9 +245,17 @@ def cast(weights: MutableMapping[str, mx.array], dtype: mx.Dtype) -> Iterator[tu
 
 
 def save(path: Path, model: nn.Module) -> None:
-    """Evaluate a model's parameters, one at a time, and write them to one safetensors file."""
+    """Evaluate a model's parameters, one at a time, and write them to one safetensors file.
+
+    Raises:
+        OSError: the disk is full, or the file cannot be written.
+        WeightsError: a value is beyond float16's range.
+    """
     parameters = dict(evaluate(tree_flatten(model.parameters())))  # pyright: ignore[reportArgumentType]
-    mx.save_safetensors(str(path), parameters, metadata={"format": "mlx"})
+    try:
+        mx.save_safetensors(str(path), parameters, metadata={"format": "mlx"})
+    except RuntimeError as error:  # what MLX has for that
+        raise OSError(str(error)) from error
 
 
 def _has_infinity(value: mx.array) -> bool:
@@ -248,6 +265,18 @@ def _has_infinity(value: mx.array) -> bool:
     long, and arrays as large again.
     """
     return value.view(mx.int16).max().item() == 0x7C00 or value.view(mx.uint16).max().item() == 0xFC00
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a safetensors file, and raise CheckpointError where that or reading it fails."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            yield file
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is named by the index but is not there: download the checkpoint again") from None
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged or cut short ({error}): download the checkpoint again") from error
 
 
 def _require_names(found: set[str], expected: set[str]) -> None:

@@ -49,8 +49,9 @@ def base_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    """An empty hub, which the hub library takes for the real one."""
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
+    """An empty hub, which the hub library takes for the real one, and an empty place for converted copies."""
+    monkeypatch.setenv("MLX_RERANK_CACHE", str(tmp_path / "copies"))
     with FakeHub().serving() as hub:
         for module in ("huggingface_hub.constants", "huggingface_hub.file_download", "huggingface_hub.hf_api"):
             monkeypatch.setattr(f"{module}.ENDPOINT", hub.address, raising=False)

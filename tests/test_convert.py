@@ -74,6 +74,19 @@ def test_an_existing_target_is_left_alone(tiny: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["directory", "file", "link"]
 
 
+def test_a_full_disk(tiny: Path, tmp_path: Path) -> None:
+    code = (
+        "import resource, sys; from mlx_rerank.cli import main\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "main(['convert', '--hf-path', sys.argv[1], '--mlx-path', sys.argv[2]])"
+    )
+    command = [sys.executable, "-c", code, str(tiny), str(tmp_path / "target")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"mlx-rerank: {tmp_path / 'target'} cannot be written: [write] Unable to write")
+    assert not list(tmp_path.iterdir())
+
+
 def test_targets_that_cannot_be_written(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot be written"):

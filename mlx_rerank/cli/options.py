@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from typer import Option
@@ -18,5 +19,6 @@ Embeddings = Annotated[
     Literal["resident", "mapped"] | None, Option(help="Word embeddings in memory, or in their file; by size.")
 ]
 Verbose = Annotated[bool, Option("--verbose", "-v", help="Then print time and memory to standard error.")]
+Scores = Annotated[Path | None, Option("--score-cache", metavar="FILE", help="Keep scores there, and look them up.")]
 Private = Annotated[bool, Option("--private", help="Create a repository that only you can see.")]
 DryRun = Annotated[bool, Option("--dry-run", help="Show what would be uploaded, and send nothing.")]

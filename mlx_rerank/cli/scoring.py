@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
@@ -18,6 +19,7 @@ from mlx_rerank.cli.options import (
     Raw,
     Reference,
     Revision,
+    Scores,
     Timeout,
     Verbose,
 )
@@ -43,6 +45,7 @@ def rank(
     revision: Revision = None,
     deterministic: Deterministic = False,
     embeddings: Embeddings = None,
+    score_cache: Scores = None,
     raw: Raw = False,
     as_json: AsJson = False,
     reference: Reference = False,
@@ -56,7 +59,7 @@ def rank(
     if not documents:
         raise InputError("there are no documents: give a file, or write one document a line to standard input")
     limits = _limits(timeout, reference)
-    reranker = _reranker(reference, model, dtype, device, max_length, revision, deterministic, embeddings)
+    reranker = _reranker(reference, model, dtype, device, max_length, revision, deterministic, embeddings, score_cache)
     with _measured(reranker, len(documents), verbose):
         ranking = reranker.rank(query, documents, top_n=top_n, raw_scores=raw, **limits)
     display.print_ranking(ranking, as_json=as_json, raw_scores=raw)
@@ -71,6 +74,7 @@ def score(
     revision: Revision = None,
     deterministic: Deterministic = False,
     embeddings: Embeddings = None,
+    score_cache: Scores = None,
     raw: Raw = False,
     reference: Reference = False,
     timeout: Timeout = None,
@@ -84,7 +88,7 @@ def score(
     if not pairs:
         raise InputError(f"{file} holds no pairs")
     limits = _limits(timeout, reference)
-    reranker = _reranker(reference, model, dtype, device, max_length, revision, deterministic, embeddings)
+    reranker = _reranker(reference, model, dtype, device, max_length, revision, deterministic, embeddings, score_cache)
     with _measured(reranker, len(pairs), verbose):
         scored = reranker.logits(pairs, **limits)
     scores = scored.logits if raw else sigmoid(scored.logits)
@@ -123,6 +127,7 @@ def _reranker(
     revision: str | None,
     deterministic: bool,
     embeddings: Embeddings,
+    score_cache: Path | None,
 ) -> "Reranker | ReferenceReranker":
     """Return the reranker that a command asks for: MLX's, or PyTorch's."""
     if not reference:
@@ -136,11 +141,17 @@ def _reranker(
             revision=revision,
             deterministic=deterministic,
             embeddings=embeddings,
+            score_cache=score_cache,
         )
     from mlx_rerank.hub import resolve
     from mlx_rerank.reference import ReferenceReranker
 
-    for option, given in (("--deterministic", deterministic), ("--embeddings", embeddings is not None)):
+    about_mlx = {
+        "--deterministic": deterministic,
+        "--embeddings": embeddings is not None,
+        "--score-cache": score_cache is not None,
+    }
+    for option, given in about_mlx.items():
         if given:
             raise InputError(f"{option} is about MLX: leave it or --reference out")
     if device is not None:

@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -48,6 +49,22 @@ def test_rank_writes_json_lines_into_a_pipe(mini: Reranker) -> None:
 def test_rank_reads_lines_from_standard_input() -> None:
     found = rows(run("rank", "熊猫吃什么？", stdin="今天下雨。\n大熊猫几乎只吃竹子。\n").stdout)
     assert [row["index"] for row in found] == [1, 0]
+
+
+def test_scores_are_kept_between_commands(tmp_path: Path) -> None:
+    options = ["--score-cache", str(tmp_path / "scores.db")]
+    first = run("rank", QUERY, str(PASSAGES), *options).stdout
+    assert (tmp_path / "scores.db").stat().st_size > 0
+    with sqlite3.connect(tmp_path / "scores.db") as connection:
+        before = connection.execute("SELECT count(*) FROM scores").fetchone()
+    assert run("rank", QUERY, str(PASSAGES), *options).stdout == first
+    pairs = "\n".join(json.dumps({"query": QUERY, "document": row["text"]}) for row in rows(first))
+    scored = rows(run("score", "-", *options, stdin=pairs).stdout)
+    assert [row["score"] for row in scored] == [row["score"] for row in rows(first)]
+    with connection:
+        assert connection.execute("SELECT count(*) FROM scores").fetchone() == before == (len(scored),)
+    connection.close()
+    assert "--score-cache is about MLX" in run("score", "-", "--reference", *options, stdin=pairs, code=1).stderr
 
 
 def test_rank_of_files_and_options(tmp_path: Path) -> None:
