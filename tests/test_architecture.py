@@ -20,6 +20,7 @@ LEVELS = (
     ("reranker",),
     ("flag", "verify"),
     ("inputs", "display"),
+    ("bench",),
     ("cli",),
     ("__main__",),
 )
