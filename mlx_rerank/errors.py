@@ -11,6 +11,7 @@ RerankError                  catch this one to catch them all
 ├── UploadError              a model cannot be sent to the Hugging Face hub (also an OSError)
 ├── NonFiniteScoreError      the model produced NaN or infinity for a pair (also an ArithmeticError)
 ├── DeviceError              the device asked for is not there (also a RuntimeError)
+├── WorkerError              a benchmark's process ended before its work was done (also a RuntimeError)
 └── MissingDependencyError   an optional package is not installed (also an ImportError)
 
 A message names the value, the limit it broke and what to do about it.
@@ -62,6 +63,10 @@ class NonFiniteScoreError(RerankError, ArithmeticError):
 
 class DeviceError(RerankError, RuntimeError):
     """A device that is not there."""
+
+
+class WorkerError(RerankError, RuntimeError):
+    """A process of a benchmark that ended before its work was done."""
 
 
 class MissingDependencyError(RerankError, ImportError):
