@@ -215,3 +215,11 @@ def test_the_scripts_are_the_same_commands(name: str) -> None:
 def test_the_command_line_imports_no_benchmark() -> None:
     code = "import sys, mlx_rerank.cli; print([m for m in sys.modules if m.startswith(('mlx_rerank.bench', 'psutil'))])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("logits", [[1.0, float("nan")], [1.0]])
+def test_nobody_is_fast_and_wrong(tiny: Path, monkeypatch: pytest.MonkeyPatch, logits: list[float]) -> None:
+    with Worker(Contender(OWN, "mlx_rerank", str(tiny), 64), 1) as worker:
+        monkeypatch.setattr(worker, "_answer", lambda: {"seconds": 1.0, "logits": logits, "mlx": None})
+        with pytest.raises(WorkerError, match="has no finite logit for each of 2 pairs"):
+            worker.score(PAIRS)
