@@ -54,6 +54,9 @@ def load_sentence_transformers(own: dict[str, Any]) -> tuple[Score, str]:
 
 def load_reference(own: dict[str, Any]) -> tuple[Score, str]:
     """Return what scores with transformers' model, as this package's reference runs it."""
+    # Torch first: where this package has loaded OpenBLAS before it, torch's attention calls that on Linux, from
+    # threads of its own, and takes some thirty times as long.
+    importlib.import_module("torch")
     from mlx_rerank.reference import ReferenceReranker
 
     reranker = ReferenceReranker(Path(own["directory"]), max_length=own["max_length"], dtype=own["dtype"])

@@ -169,6 +169,20 @@ def test_a_worker_ends_with_its_parent(tiny: Path) -> None:
         psutil.Process(int(done.stdout)).wait(timeout=20)
 
 
+@pytest.mark.parametrize("library", ["flag_embedding", "sentence_transformers", "reference"])
+def test_torch_gets_no_blas_of_this_package(tiny: Path, library: str) -> None:
+    code = (
+        "import sys, runpy\n"
+        f"worker = runpy.run_path({str(ROOT / 'mlx_rerank' / 'bench' / 'worker.py')!r})\n"
+        f"own = dict(directory={str(tiny)!r}, max_length=64, dtype='float32', device='cpu', options={{}})\n"
+        f"worker['LOADERS'][{library!r}](own)\n"
+        "names = list(sys.modules)\n"
+        "print('mlx_rerank' in names and names.index('mlx_rerank') < names.index('torch'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.endswith("False\n")
+
+
 def test_memory(tiny: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     few = ["--shapes", "12", "--warm-up", "4", "--tokens", "128", "--threads", "1"]
