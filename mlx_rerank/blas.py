@@ -6,9 +6,12 @@ On macOS MLX uses Accelerate and nothing here does anything.
 """
 
 import ctypes
+import importlib
+import os
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 REMEDY = "install one with `apt install libopenblas0` (or your distribution's OpenBLAS), or `pip install mkl`"
 _CANDIDATES = ("libopenblas.so.0", "libopenblas.so", "libmkl_rt.so.3", "libmkl_rt.so.2")
@@ -47,6 +50,24 @@ def preload() -> None:
 def loaded() -> str | None:
     """Return the name of the BLAS that was loaded, or None."""
     return _loaded
+
+
+def import_with_own(name: str) -> Any:
+    """Import a module whose libraries keep the BLAS that they bring, where they would take the one loaded here.
+
+    Torch calls its own from threads of its own, and is some eight times as slow with this one.
+
+    Raises:
+        ImportError: the module cannot be imported.
+    """
+    if _loaded is None:
+        return importlib.import_module(name)
+    flags = sys.getdlopenflags()
+    sys.setdlopenflags(flags | os.RTLD_DEEPBIND)
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.setdlopenflags(flags)
 
 
 def set_threads(number: int) -> None:

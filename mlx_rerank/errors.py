@@ -14,6 +14,7 @@ RerankError                  catch this one to catch them all
 ├── StoppedError             a call ended before its work did; it holds what was scored
 │   ├── DeadlineError            its timeout passed (also a TimeoutError)
 │   └── CancelledError           its event was set
+├── WorkerError              a benchmark's process ended before its work was done (also a RuntimeError)
 └── MissingDependencyError   an optional package is not installed (also an ImportError)
 
 A message names the value, the limit it broke and what to do about it.
@@ -99,6 +100,10 @@ class DeadlineError(StoppedError, TimeoutError):
 
 class CancelledError(StoppedError):
     """The event that a call was given is set."""
+
+
+class WorkerError(RerankError, RuntimeError):
+    """A process of a benchmark that ended before its work was done."""
 
 
 class MissingDependencyError(RerankError, ImportError):

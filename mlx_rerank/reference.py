@@ -4,7 +4,6 @@ Its scoring shares nothing with the path it checks: no tokenizer, truncation, ba
 file that imports torch, and only when it is used.
 """
 
-import importlib
 import zipfile
 from collections.abc import Iterator, MutableMapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mlx_rerank import restore
+from mlx_rerank import blas, restore
 from mlx_rerank.config import SPECIAL_TOKENS_PER_PAIR, ModelConfig, is_converted, read_config
 from mlx_rerank.errors import CheckpointError, InputError, MissingDependencyError
 from mlx_rerank.pairs import require_unicode
@@ -177,6 +176,28 @@ def read_torch_weights(path: Path) -> TorchWeights:
     return TorchWeights(tensors)
 
 
+def export_onnx(directory: Path | str, path: Path | str) -> None:
+    """Write a Hugging Face checkpoint as a graph for onnxruntime.
+
+    Args:
+        directory: of the checkpoint.
+        path: of the file; it takes input_ids and attention_mask int64 [B, L] and gives logits float32 [B, 1].
+
+    Raises:
+        CheckpointError: the directory's files cannot be used.
+        MissingDependencyError: torch, onnx or onnxscript is not installed.
+    """
+    torch = _import("torch")
+    for name in ("onnx", "onnxscript"):
+        _import(name)
+    ids = torch.tensor([[0, 5, 2, 2, 7, 2], [0, 5, 2, 2, 2, 1]])  # with padding, so that the mask is not left out
+    inputs = {"input_ids": ids, "attention_mask": (ids != 1).long()}
+    any_size = dict.fromkeys(inputs, dict.fromkeys((0, 1), torch.export.Dim.DYNAMIC))
+    # The exporter before this one bakes the shape of its example into the graph, whose logits are then wrong.
+    model = ReferenceReranker(Path(directory)).model
+    torch.onnx.export(model, kwargs=inputs, f=str(path), dynamo=True, dynamic_shapes=any_size, verbose=False)
+
+
 def require_reference() -> None:
     """Check that what the reference and a comparison with it need is installed, before anything that takes long.
 
@@ -190,6 +211,6 @@ def require_reference() -> None:
 def _import(name: str) -> Any:
     """Import torch or transformers, or say which extra brings it."""
     try:
-        return importlib.import_module(name)
+        return blas.import_with_own(name)
     except ImportError as error:
         raise MissingDependencyError(f"this needs {name}, which is not installed: {REMEDY}") from error

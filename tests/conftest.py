@@ -1,5 +1,6 @@
 """Fixtures that several test modules share."""
 
+import contextlib
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +10,11 @@ from checkpoints import BASE, random_tensors, write_checkpoint, write_mini
 from fake_hub import FakeHub
 from tokenizers import Tokenizer
 
-from mlx_rerank import Reranker
+from mlx_rerank import Reranker, blas
 from mlx_rerank.hub import EMBEDDED
+
+with contextlib.suppress(ImportError):
+    blas.import_with_own("torch")  # before a test imports it plainly, and is slow ever after
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -22,6 +22,7 @@ LEVELS = (
     ("reranker",),
     ("flag", "verify", "info"),
     ("inputs", "display"),
+    ("bench",),
     ("cli",),
     ("__main__",),
 )

@@ -1,8 +1,11 @@
 """The optimised BLAS on Linux: found before MLX, warned about once, and no effect elsewhere."""
 
+import os
+import re
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -57,3 +60,26 @@ def test_it_is_loaded_when_the_package_is_imported_and_mlx_uses_it() -> None:
     if name == "None":
         pytest.skip("this machine has no optimised BLAS")
     assert float(rate) > 5  # GFLOP/s; the bundled one makes 1.5
+
+
+@linux
+@pytest.mark.parametrize(("how", "own"), [("blas.import_with_own('torch')", True), ("__import__('torch')", False)])
+def test_torch_keeps_the_blas_that_it_brings(how: str, own: bool, tmp_path: Path) -> None:
+    code = (
+        f"import sys; from mlx_rerank import blas; flags = sys.getdlopenflags(); torch = {how}; x = torch.ones(9, 9)\n"
+        "assert sys.getdlopenflags() == flags; torch.linalg.inv(x + torch.eye(9)); print(blas.loaded())"
+    )
+    linker = {"LD_DEBUG": "bindings", "LD_DEBUG_OUTPUT": str(tmp_path / "log")}  # which library each symbol came from
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ | linker
+    )
+    if done.stdout.strip() == "None":
+        pytest.skip("this machine has no optimised BLAS")
+    lines = [line for log in tmp_path.iterdir() for line in log.read_text(errors="replace").splitlines()]
+    taken = [line for line in lines if re.search(r"binding file \S*torch\S* .* to \S*lib(openblas|mkl_rt)\S* ", line)]
+    assert bool(taken) != own
+
+
+def test_a_module_that_is_not_there() -> None:
+    with pytest.raises(ImportError):
+        blas.import_with_own("no_such_module")

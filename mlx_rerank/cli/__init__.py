@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer import Option
 
-from mlx_rerank.cli import converting, models, scoring
+from mlx_rerank.cli import benching, converting, models, scoring
 from mlx_rerank.errors import RerankError
 
 app = typer.Typer(
@@ -37,6 +37,7 @@ COMMANDS = (
 )
 for command in COMMANDS:
     app.command()(command)
+app.add_typer(benching.app)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -1,0 +1,89 @@
+"""Hugging Face directories that every contender can read: the same weights for all, or seeded ones of a known shape."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer
+
+from mlx_rerank import restore
+from mlx_rerank.config import CONVERSION_KEY, ModelConfig, is_converted, read_config
+from mlx_rerank.errors import InputError
+from mlx_rerank.hub import EMBEDDED
+from mlx_rerank.weights import WEIGHTS_FILE, source_shapes
+
+SHAPES = {  # of BAAI/bge-reranker-base and -large
+    "base": {"num_hidden_layers": 12, "hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12},
+    "large": {"num_hidden_layers": 24, "hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16},
+}
+_SPECIAL = {
+    "bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>", "pad_token": "<pad>",
+    "unk_token": "<unk>", "mask_token": "<mask>",
+}  # fmt: skip
+
+
+def hugging_face(directory: Path, work: Path) -> Path:
+    """Return a directory that transformers can read: the one given, or, of a converted one, a copy in float32.
+
+    Args:
+        directory: a checkpoint directory of either kind.
+        work: where a copy is written.
+    """
+    raw = read_config(directory)
+    if not is_converted(raw):
+        return directory
+    for key in (CONVERSION_KEY, "quantization", "quantization_config", "dtype"):
+        raw.pop(key, None)
+    return _write(work / "checkpoint", raw, restore.state_dict(directory), directory)
+
+
+def seeded(shape: str, work: Path, tokenizer: Path = EMBEDDED["mini"], seed: int = 0) -> Path:
+    """Write random weights of a shape, with the tokenizer and so the vocabulary of another model: for speed alone.
+
+    Args:
+        shape: "base" or "large".
+        work: where the directory is written.
+        tokenizer: directory of a model to take the tokenizer from.
+        seed: of the weights.
+
+    Raises:
+        InputError: there is no such shape.
+    """
+    if shape not in SHAPES:
+        raise InputError(f"shape {shape!r} is not one of {', '.join(SHAPES)}")
+    vocabulary = Tokenizer.from_file(str(tokenizer / "tokenizer.json")).get_vocab_size()
+    config = {key: value for key, value in read_config(EMBEDDED["mini"]).items() if key in _KEPT}
+    config |= SHAPES[shape] | {"vocab_size": vocabulary, "max_position_embeddings": 514, "layer_norm_eps": 1e-5}
+    return _write(work / "checkpoint", config, _random(config, seed), tokenizer)
+
+
+_KEPT = (
+    "architectures", "model_type", "type_vocab_size", "hidden_act", "pad_token_id", "bos_token_id", "eos_token_id",
+    "id2label", "label2id",
+)  # fmt: skip
+
+
+def _random(config: dict, seed: int) -> dict[str, np.ndarray]:
+    """Return float32 tensors, spread so that nothing saturates and no activation is denormal."""
+    random = np.random.default_rng(seed)
+    tensors = {}
+    for name, shape in source_shapes(ModelConfig.from_dict(config)).items():
+        spread = np.float32(1 / np.sqrt(shape[-1]) if len(shape) == 2 and "embeddings" not in name else 0.1)
+        tensors[name] = random.standard_normal(shape, dtype=np.float32) * spread
+        if name.endswith("LayerNorm.weight"):
+            tensors[name] += 1
+    return tensors
+
+
+def _write(target: Path, config: dict, tensors: dict[str, np.ndarray], tokenizer: Path) -> Path:
+    """Write a Hugging Face directory."""
+    target.mkdir()
+    limit = config["max_position_embeddings"] - config["pad_token_id"] - 1
+    tokens = _SPECIAL | {"tokenizer_class": "XLMRobertaTokenizer", "model_max_length": limit}
+    (target / "config.json").write_text(json.dumps(config | {"dtype": "float32"}), encoding="utf-8")
+    (target / "tokenizer_config.json").write_text(json.dumps(tokens), encoding="utf-8")
+    shutil.copy(tokenizer / "tokenizer.json", target)
+    save_file(tensors, target / WEIGHTS_FILE, {"format": "pt"})
+    return target
