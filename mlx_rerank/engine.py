@@ -49,7 +49,6 @@ class Engine:
         self._config = checkpoint.config
         self._device = device
         self._lanes = Lanes(device)
-        self._overlap = not on_cpu  # starting a batch there takes as long as computing it
         self._thread = device_thread()
         # The CPU backend has no fast product with packed weights: there they are unpacked once.
         self.embeddings = choose_embeddings(checkpoint, dtype, keep_quantized=not on_cpu, wanted=embeddings)
@@ -149,10 +148,8 @@ class Engine:
         return None if table is None else table(input_ids)
 
     def _submit(self, group: Sequence[Batch]) -> Future[np.ndarray]:
-        """Queue a group; on a GPU, so that it is started before the one ahead of it is waited for."""
-        if self._overlap:
-            return self._thread.submit_split(self._start, self._finish, group)
-        return self._thread.submit(lambda: self._finish(self._start(group)))
+        """Queue a group, so that it is started before the one ahead of it is waited for."""
+        return self._thread.submit_split(self._start, self._finish, group)
 
     def _start(self, group: Sequence[Batch]) -> list[mx.array]:
         """Set the device to work on a group, without waiting for it; in the device thread, where the arrays stay."""

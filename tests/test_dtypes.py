@@ -55,9 +55,10 @@ def test_the_model_stays_in_its_dtype(
     found = report(model, dtype, IDS, mask)
     assert found.violations == ()
     assert found.operations > 60
-    assert {name: calls for name, calls in found.float32_inside.items() if calls} == {
-        "attention": 2, "gelu": 2, "layer_norm": 5,
-    }  # fmt: skip
+    calls = {"attention": 2, "gelu": 2}
+    if dtype != mx.float32 or mx.default_device() != mx.cpu:
+        calls["layer_norm"] = 5
+    assert {name: count for name, count in found.float32_inside.items() if count} == calls
 
 
 Plant = Callable[[CrossEncoder, pytest.MonkeyPatch], None]

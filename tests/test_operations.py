@@ -44,6 +44,24 @@ def test_the_gpus_gelu_is_the_same_function(monkeypatch: pytest.MonkeyPatch) -> 
     np.testing.assert_allclose(np.array(operations.gelu(x)), np.array(here), atol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_layer_norm(scale: float) -> None:
+    rng = np.random.default_rng(7)
+    x, weight, bias = (rng.standard_normal(shape).astype(np.float32) for shape in ((3, 5, 96), 96, 96))
+    x = scale * x + 5 * scale  # a mean that is large beside the deviation
+    found = np.array(operations.layer_norm(*map(mx.array, (x, weight, bias)), 1e-5))
+    wide = (torch.from_numpy(array.astype(np.float64)) for array in (weight, bias))
+    expected = torch.nn.functional.layer_norm(torch.from_numpy(x.astype(np.float64)), (96,), *wide, 1e-5).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_linear() -> None:
+    rng = np.random.default_rng(7)
+    x, weight, bias = (rng.standard_normal(shape).astype(np.float32) for shape in ((3, 5, 96), (32, 96), 32))
+    found = np.array(operations.linear(*map(mx.array, (x, weight, bias))))
+    np.testing.assert_allclose(found, x @ weight.T + bias, atol=2e-5)
+
+
 shapes = st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 40), st.sampled_from([4, 8, 32]))
 
 

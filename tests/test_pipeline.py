@@ -236,7 +236,7 @@ def test_closing_a_stream_stops_the_device(tiny_reranker: Reranker, monkeypatch:
     next(stream)
     stream.close()
     idle(tiny_reranker)
-    assert len(computed) <= 2 * cpu.lanes(mx.default_device())
+    assert len(computed) <= 3 * cpu.lanes(mx.default_device())  # done, started, and about to be
     assert next(stream, None) is None
 
 
@@ -246,7 +246,6 @@ def test_a_batch_is_started_before_the_one_ahead_is_waited_for(
     engine, events = tiny_reranker.engine, []
     expected = tiny_reranker.score(PAIRS)
     start, finish = engine._start, engine._finish
-    monkeypatch.setattr(engine, "_overlap", True)  # as on a GPU
     monkeypatch.setattr(engine, "_start", lambda *b: events.append("start") or start(*b))
     monkeypatch.setattr(engine, "_finish", lambda x: events.append("finish") or time.sleep(0.01) or finish(x))
     np.testing.assert_array_equal(tiny_reranker.score(PAIRS), expected)

@@ -34,11 +34,27 @@ def some_outputs(linear: nn.Linear | nn.QuantizedLinear, x: mx.array, outputs: s
     """Return a range of what a linear module, packed or not, makes of x [..., D]; the rest is not computed."""
     bias = linear.bias[outputs]
     if isinstance(linear, nn.Linear):
-        return mx.addmm(bias, x, linear.weight[outputs].T)
+        return operations.linear(x, linear.weight[outputs], bias)
     biases = linear.biases[outputs] if linear.biases is not None else None
     packing = {"group_size": linear.group_size, "bits": linear.bits, "mode": linear.mode}
     weight, scales = linear.weight[outputs], linear.scales[outputs]
     return mx.quantized_matmul(x, weight, scales, biases, transpose=True, **packing) + bias
+
+
+class Linear(nn.Linear):
+    """A linear map with a bias."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """Map [..., D] to [..., F]."""
+        return operations.linear(x, self.weight, self.bias)
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer normalisation with weight and bias."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """Map [..., D] to [..., D]."""
+        return operations.layer_norm(x, self.weight, self.bias, self.eps)
 
 
 class Embeddings(nn.Module):
@@ -49,7 +65,7 @@ class Embeddings(nn.Module):
         self.pad_token_id = config.pad_token_id
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.norm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def __call__(self, input_ids: mx.array, words: mx.array | None = None) -> mx.array:
         """Map int32 ids [B, L] to [B, L, D]. Real tokens count up from `pad_token_id + 1`, padding stays on its id."""
@@ -68,8 +84,8 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.num_heads = config.num_attention_heads
         self.scale = (config.hidden_size // config.num_attention_heads) ** -0.5
-        self.qkv_proj = nn.Linear(config.hidden_size, 3 * config.hidden_size)
-        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.qkv_proj = Linear(config.hidden_size, 3 * config.hidden_size)
+        self.out_proj = Linear(config.hidden_size, config.hidden_size)
 
     def __call__(self, x: mx.array, mask: mx.array | None, *, first_token_only: bool = False) -> mx.array:
         """Map [B, L, D] to [B, L, D], or to the first token's [B, 1, D].
@@ -93,10 +109,10 @@ class Layer(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.attention = SelfAttention(config)
-        self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size)
-        self.output_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.attention_norm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.up_proj = Linear(config.hidden_size, config.intermediate_size)
+        self.down_proj = Linear(config.intermediate_size, config.hidden_size)
+        self.output_norm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def __call__(self, x: mx.array, mask: mx.array | None, *, first_token_only: bool = False) -> mx.array:
         """Map [B, L, D] to [B, L, D], or to the first token's [B, 1, D]."""
@@ -110,8 +126,8 @@ class Head(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.out_proj = nn.Linear(config.hidden_size, 1)
+        self.dense = Linear(config.hidden_size, config.hidden_size)
+        self.out_proj = Linear(config.hidden_size, 1)
 
     def __call__(self, x: mx.array) -> mx.array:
         """Map [B, L, D] to [B]."""
