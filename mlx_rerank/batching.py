@@ -6,7 +6,7 @@ import numpy as np
 
 from mlx_rerank.errors import require_whole_number
 
-BATCH_OVERHEAD = 48  # tokens that could be computed in the time that one more batch takes to set up
+BATCH_OVERHEAD = 32  # tokens that could be computed in the time that one more batch takes to set up
 PADDING_SHARE = 0.03  # of a large batch that may be padding
 
 

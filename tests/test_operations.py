@@ -49,7 +49,7 @@ def test_layer_norm(scale: float) -> None:
     rng = np.random.default_rng(7)
     x, weight, bias = (rng.standard_normal(shape).astype(np.float32) for shape in ((3, 5, 96), 96, 96))
     x = scale * x + 5 * scale  # a mean that is large beside the deviation
-    found = np.array(operations.layer_norm(*map(mx.array, (x, weight, bias)), 1e-5))
+    found = np.array(operations.layer_norm(mx.array(x), mx.array(weight), mx.array(bias), 1e-5))
     wide = (torch.from_numpy(array.astype(np.float64)) for array in (weight, bias))
     expected = torch.nn.functional.layer_norm(torch.from_numpy(x.astype(np.float64)), (96,), *wide, 1e-5).numpy()
     np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -58,7 +58,7 @@ def test_layer_norm(scale: float) -> None:
 def test_linear() -> None:
     rng = np.random.default_rng(7)
     x, weight, bias = (rng.standard_normal(shape).astype(np.float32) for shape in ((3, 5, 96), (32, 96), 32))
-    found = np.array(operations.linear(*map(mx.array, (x, weight, bias))))
+    found = np.array(operations.linear(mx.array(x), mx.array(weight), mx.array(bias)))
     np.testing.assert_allclose(found, x @ weight.T + bias, atol=2e-5)
 
 

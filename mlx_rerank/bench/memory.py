@@ -45,7 +45,7 @@ class Options:
     model: str = "mini"
     data: Path | None = None
     shapes: int = 1000
-    warm_up: int = 100
+    warm_up: int = 200
     tokens: int = 1024
     threads: int = 1
     device: str | None = None

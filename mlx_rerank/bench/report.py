@@ -38,7 +38,7 @@ def machine() -> dict[str, Any]:
     import mlx.core as mx
 
     return {
-        "system": platform.platform(),
+        "system": f"{platform.system()} {platform.machine()}",
         "chip": str(mx.device_info().get("device_name", platform.processor())),
         "cores": os.cpu_count(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),

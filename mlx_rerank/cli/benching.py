@@ -79,7 +79,7 @@ def memory(
     model: Model = "mini",
     data: Data = None,
     shapes: Annotated[int, Option(min=1, help="Batches, no two of the same rows and length.")] = 1000,
-    warm_up: Annotated[int, Option(min=0, help="Batches before growth counts.")] = 100,
+    warm_up: Annotated[int, Option(min=0, help="Batches before growth counts.")] = 200,
     tokens: Annotated[int, Option(min=1, help="Most of a batch, rows x length.")] = 1024,
     threads: Threads = None,
     device: Device = None,
