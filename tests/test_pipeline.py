@@ -68,7 +68,7 @@ def test_windows_cost_hardly_any_padding(number: int) -> None:
     batches = shapes_of([("panda", f"{i} " + "a" * n) for i, n in enumerate(lengths)])
     padded, real = sum(rows * longest for rows, longest, _ in batches), sum(tokens for *_, tokens in batches)
     assert padded / real <= 1.03
-    assert len(batches) <= 1.15 * real / 4096 + 16  # and the batches are not small ones instead
+    assert len(batches) <= 1.15 * real / 4096 + 20  # and the batches are not small ones instead
 
 
 @pytest.mark.usefixtures("small_windows")
