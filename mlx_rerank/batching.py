@@ -6,6 +6,7 @@ import numpy as np
 
 from mlx_rerank.errors import require_whole_number
 
+Batch = tuple[np.ndarray, np.ndarray | None]  # input_ids int32 [B, L], attention_mask bool [B, L]
 BATCH_OVERHEAD = 32  # tokens that could be computed in the time that one more batch takes to set up
 PADDING_SHARE = 0.03  # of a large batch that may be padding
 
@@ -45,7 +46,7 @@ def plan_batches(lengths: np.ndarray, token_budget: int, max_rows: int | None = 
     return batches
 
 
-def pad(sequences: Sequence[np.ndarray], pad_token_id: int) -> tuple[np.ndarray, np.ndarray | None]:
+def pad(sequences: Sequence[np.ndarray], pad_token_id: int) -> Batch:
     """Stack sequences into one array, padded on the right to the longest.
 
     Args:

@@ -14,8 +14,8 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_rerank import blas
+from mlx_rerank.batching import Batch
 
-Batch = tuple[np.ndarray, np.ndarray | None]  # input_ids int32 [B, L], attention_mask bool [B, L]
 Forward = Callable[[np.ndarray, np.ndarray | None], mx.array]
 _MOST_LANES = 8  # MLX lets some ten operations wait or run at a time, whatever the number of streams
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # of malloc.h

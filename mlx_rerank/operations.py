@@ -118,8 +118,9 @@ def _attend(q: mx.array, k: mx.array, v: mx.array, bias: mx.array | None) -> mx.
         scores = scores + bias
     highest = scores.max(axis=-2, keepdims=True)
     weights = _power_of_two(scores - highest)
-    total = mx.ones((1, k.shape[2])) @ weights + (highest - highest)  # NaN if a score is, of which _power_of_two may
-    return (weights.swapaxes(-1, -2) @ v) / total.swapaxes(-1, -2)  # make a number
+    # The difference is 0, or NaN where a score is not finite, of which _power_of_two may make a number.
+    total = mx.ones((1, k.shape[2])) @ weights + (highest - highest)
+    return (weights.swapaxes(-1, -2) @ v) / total.swapaxes(-1, -2)
 
 
 def _power_of_two(x: mx.array) -> mx.array:

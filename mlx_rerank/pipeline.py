@@ -11,8 +11,7 @@ from itertools import islice
 import numpy as np
 from tqdm import tqdm
 
-from mlx_rerank.batching import pad, plan_batches
-from mlx_rerank.cpu import Batch
+from mlx_rerank.batching import Batch, pad, plan_batches
 from mlx_rerank.engine import Engine
 from mlx_rerank.errors import StoppedError
 from mlx_rerank.pairs import EncodedPairs, Limits, PairEncoder

@@ -12,9 +12,9 @@ import mlx_rerank
 ROOT = Path(mlx_rerank.__file__).parent
 LEVELS = (
     ("errors", "blas", "operations", "samples", "published", "patching"),
-    ("config", "cpu", "dtypes", "results", "activations", "memory", "stopping"),
+    ("config", "dtypes", "results", "activations", "memory", "stopping"),
     ("models", "weights", "pairs", "batching", "budget", "hub", "restore", "device", "card", "fidelity", "score_cache"),
-    ("reference", "quantize", "report"),
+    ("reference", "quantize", "report", "cpu"),
     ("checkpoint", "recipe"),
     ("mapped", "lookup"),
     ("engine", "convert", "upload", "audit"),

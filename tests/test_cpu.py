@@ -9,6 +9,7 @@ import pytest
 from texts import PAIRS
 
 from mlx_rerank import Reranker, blas, cpu
+from mlx_rerank.batching import Batch
 from mlx_rerank.errors import CheckpointError
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere nothing is done")
@@ -29,7 +30,7 @@ def test_elsewhere_there_is_one_lane(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu.keep_freed_memory()
 
 
-def shapes(*rows: int) -> list[cpu.Batch]:
+def shapes(*rows: int) -> list[Batch]:
     return [(np.zeros((n, 10), np.int32), None if n % 2 else np.ones((n, 10), bool)) for n in rows]
 
 

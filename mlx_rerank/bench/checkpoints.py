@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from mlx_rerank import restore
 from mlx_rerank.config import CONVERSION_KEY, ModelConfig, is_converted, read_config
 from mlx_rerank.errors import InputError
-from mlx_rerank.hub import EMBEDDED
+from mlx_rerank.hub import EMBEDDED, public_name
 from mlx_rerank.weights import WEIGHTS_FILE, source_shapes
 
 SHAPES = {  # of BAAI/bge-reranker-base and -large
@@ -57,6 +57,11 @@ def seeded(shape: str, work: Path, tokenizer: Path = EMBEDDED["mini"], seed: int
     config = {key: value for key, value in read_config(EMBEDDED["mini"]).items() if key in _KEPT}
     config |= SHAPES[shape] | {"vocab_size": vocabulary, "max_position_embeddings": 514, "layer_norm_eps": 1e-5}
     return _write(work / "checkpoint", config, _random(config, seed), tokenizer)
+
+
+def weights_name(model: str, shape: str | None) -> str:
+    """Return what the weights of a run are called where others read it."""
+    return f"seeded random weights of shape {shape}" if shape else public_name(model)
 
 
 _KEPT = (

@@ -1,9 +1,10 @@
 """Pure functions over measured times: medians with their spread, quantiles, growth, and whose turn it is."""
 
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -21,19 +22,15 @@ class Spread:
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """Return the value below which a share of the sorted values lies, linear between neighbours.
+    """Return the value below which a share of the values lies, linear between neighbours.
 
     Args:
         values: at least one.
         share: 0..1; 0.5 is the median.
 
-    Source: method 7 of "Sample Quantiles in Statistical Packages", Hyndman and Fan 1996, numpy's default.
+    Source: numpy.quantile.
     """
-    ordered = sorted(values)
-    place = share * (len(ordered) - 1)
-    below = math.floor(place)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
+    return float(np.quantile(values, share))
 
 
 def ratios(times: Sequence[float], base: Sequence[float]) -> Spread:

@@ -1,7 +1,6 @@
 """Memory: of each library with the model loaded, and of mlx-rerank over many batches of different shapes."""
 
 import importlib
-import inspect
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +20,6 @@ from mlx_rerank.config import SPECIAL_TOKENS_PER_PAIR
 from mlx_rerank.device import parse_device
 from mlx_rerank.errors import InputError, MissingDependencyError, WorkerError
 from mlx_rerank.hub import public_name, resolve
-from mlx_rerank.reranker import Reranker
 
 _SHORTEST = 4 * SPECIAL_TOKENS_PER_PAIR  # tokens of a pair that hold some of a query and of a document
 _KINDS = ("resident", "active", "cache", "peak")
@@ -90,9 +88,7 @@ def run(options: Options) -> dict[str, Any]:
 
 
 def variants(own: Contender) -> list[Contender]:
-    """Return mlx-rerank as it is by default, and with its embeddings resident and mapped where it has that choice."""
-    if "embeddings" not in inspect.signature(Reranker).parameters:
-        return [own]
+    """Return mlx-rerank as it is by default, and with its embeddings resident and mapped."""
     choices = ("resident", "mapped")
     return [own, *(replace(own, name=f"{OWN}, embeddings {how}", options={"embeddings": how}) for how in choices)]
 

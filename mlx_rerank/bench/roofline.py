@@ -12,7 +12,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_rerank.batching import plan_batches
-from mlx_rerank.bench.checkpoints import seeded
+from mlx_rerank.bench.checkpoints import seeded, weights_name
 from mlx_rerank.bench.contenders import OWN
 from mlx_rerank.bench.flops import by_name, ceiling, operations, product_shapes
 from mlx_rerank.bench.measures import Spread
@@ -23,7 +23,7 @@ from mlx_rerank.config import ModelConfig
 from mlx_rerank.device import device_thread, parse_device
 from mlx_rerank.dtypes import parse_dtype
 from mlx_rerank.errors import InputError
-from mlx_rerank.hub import public_name, resolve
+from mlx_rerank.hub import resolve
 from mlx_rerank.reranker import Reranker
 
 COPIED = 256 * 2**20  # bytes, more than any cache holds
@@ -85,9 +85,8 @@ def run(options: Options, chip: tuple[float | None, float | None] | None = None)
     rates = device_thread().submit(measure_rates, reranker.config, dtype, parse_device(options.device)).result()
     lengths = counter.lengths(pairs)
     per_second = rates["flops_per_second"], rates["bytes_per_second"]
-    weights = f"seeded random weights of shape {options.shape}" if options.shape else public_name(options.model)
     return {
-        "model": weights,
+        "model": weights_name(options.model, options.shape),
         "texts": texts.name,
         "settings": {"candidates": len(pairs), "dtype": reranker.dtype, "device": reranker.device},
         "tokens": int(lengths.sum()),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mlx_rerank.bench.checkpoints import hugging_face, seeded
+from mlx_rerank.bench.checkpoints import hugging_face, seeded, weights_name
 from mlx_rerank.bench.contenders import OWN, REFERENCE, Contender, choose, roster
 from mlx_rerank.bench.measures import Spread, quantile, ratios
 from mlx_rerank.bench.race import COLD, Race, Results
@@ -16,7 +16,7 @@ from mlx_rerank.bench.report import show, spread
 from mlx_rerank.bench.texts import Counter, Texts, Workload
 from mlx_rerank.device import parse_device
 from mlx_rerank.errors import InputError
-from mlx_rerank.hub import public_name, resolve
+from mlx_rerank.hub import resolve
 
 LATENCY_CALLS = {10: 5, 30: 3}  # calls a round with that many candidates; one with any other number
 
@@ -77,9 +77,8 @@ def run(options: Options) -> dict[str, Any]:
         shared += fixed_workloads(texts, counter, options.lengths, options.tokens)
         own = scaling_workloads(texts, counter, options.scaling)
         results = Race(contenders, options.threads).run(shared, own, options.rounds)
-    weights = f"seeded random weights of shape {options.shape}" if options.shape else public_name(options.model)
     return {
-        "model": weights,
+        "model": weights_name(options.model, options.shape),
         "texts": texts.name,
         "settings": {**_settings(options), "device": device, "max_length": counter.max_length},
         "contenders": [_status(contender, results) for contender in contenders],

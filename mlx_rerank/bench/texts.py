@@ -16,7 +16,7 @@ from mlx_rerank.dtypes import default_dtype
 from mlx_rerank.errors import InputError
 from mlx_rerank.hub import public_name
 from mlx_rerank.inputs import read_documents
-from mlx_rerank.pairs import Limits, PairEncoder
+from mlx_rerank.pairs import Limits, PairEncoder, checked_length
 from mlx_rerank.samples import sample_pairs
 
 Pairs = list[tuple[str, str]]
@@ -135,9 +135,9 @@ class Counter:
             InputError: the model has no positions for max_length.
         """
         self.config = ModelConfig.from_dict(read_config(directory))
-        self.max_length = min(512, self.config.max_length) if max_length is None else max_length
-        if self.max_length > self.config.max_length:
-            raise InputError(f"max_length {max_length} exceeds this model's limit of {self.config.max_length} tokens")
+        self.max_length = checked_length(
+            min(512, self.config.max_length) if max_length is None else max_length, self.config
+        )
         device = mx.default_device()
         self.token_budget = default_token_budget(self.config, device, default_dtype(device), self.max_length)
         self._limits = Limits(self.max_length)

@@ -1,6 +1,5 @@
 """The commands that measure on the user's own machine: bench speed, memory, padding and roofline."""
 
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -119,8 +118,10 @@ def roofline(
 
 
 def _cores() -> int:
-    """Return the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return the cores that this process may use; MLX is imported only where they are asked for."""
+    from mlx_rerank.cpu import cores
+
+    return cores()
 
 
 def _path(kind: str, output: Path | None) -> Path:
