@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CODE := mlx_rerank tests benchmarks convert.py
 
-.PHONY: demo test check lint types blas clean
+.PHONY: demo test check lint types blas browser clean
 
 demo: $(VENV)/runtime
 	$(BIN)/mlx-rerank rank "How does a vaccine protect against disease?" examples/passages.jsonl --top-n 8
@@ -32,7 +32,7 @@ $(VENV)/runtime: pyproject.toml | $(VENV)/bin/python blas
 	$(BIN)/pip install --quiet --editable .
 	@touch $@
 
-$(VENV)/dev: pyproject.toml | $(VENV)/bin/python blas
+$(VENV)/dev: pyproject.toml | $(VENV)/bin/python blas browser
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/runtime
 
@@ -45,6 +45,13 @@ blas:
 	  else \
 	    echo "warning: no OpenBLAS found: scoring on the CPU will be slow; install libopenblas0, or pip install mkl"; \
 	  fi; \
+	fi
+
+# Linux only: a browser for the tests of the server's page, which are skipped where there is none.
+browser:
+	@if [ "$$(uname)" = Linux ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! command -v chromium >/dev/null; then \
+	  (apt-get update -qq && apt-get install -y -qq chromium) >/dev/null \
+	    || echo "warning: chromium could not be installed: the tests of the page are skipped"; \
 	fi
 
 clean:

@@ -32,18 +32,34 @@ def plan_batches(lengths: np.ndarray, token_budget: int, max_rows: int | None = 
         if value is not None:
             require_whole_number(name, value)
     order = np.argsort(-np.asarray(lengths), kind="stable")
+    descending = np.asarray(lengths)[order]
     batches, start = [], 0
     while start < len(order):
-        longest = int(lengths[order[start]])
-        rows = max(1, min(token_budget // longest, max_rows or token_budget))
-        candidates = order[start : start + rows]
-        padding = np.cumsum(longest - np.asarray(lengths)[candidates])
-        padded = longest * np.arange(1, len(candidates) + 1)
-        fits = padding <= np.maximum(BATCH_OVERHEAD, padded * PADDING_SHARE)
-        end = len(candidates) if fits.all() else int(np.argmin(fits))
-        batches.append(candidates[:end])
-        start += end
+        rows = rows_that_fit(descending[start:], token_budget, max_rows)
+        batches.append(order[start : start + rows])
+        start += rows
     return batches
+
+
+def most_rows(longest: int, token_budget: int, max_rows: int | None) -> int:
+    """Return how many rows of a length a batch may have, whatever their padding."""
+    return max(1, min(token_budget // longest, max_rows or token_budget))
+
+
+def rows_that_fit(descending: np.ndarray, token_budget: int, max_rows: int | None) -> int:
+    """Return how many sequences, from the first on, make one batch.
+
+    Args:
+        descending: integers [N], tokens of each sequence, the longest first; at least one.
+        token_budget: as for `plan_batches`.
+        max_rows: as for `plan_batches`.
+    """
+    longest = int(descending[0])
+    candidates = descending[: most_rows(longest, token_budget, max_rows)]
+    padding = np.cumsum(longest - candidates)
+    padded = longest * np.arange(1, len(candidates) + 1)
+    fits = padding <= np.maximum(BATCH_OVERHEAD, padded * PADDING_SHARE)
+    return len(candidates) if fits.all() else int(np.argmin(fits))
 
 
 def pad(sequences: Sequence[np.ndarray], pad_token_id: int) -> Batch:

@@ -56,6 +56,15 @@ class Engine:
         self.tokens = 0  # computed so far, without padding; counted in the device thread
         self._load = partial(_load, checkpoint, dtype, not on_cpu, self.embeddings == "mapped")
         self._weights: Weights | None = None
+        self.load()
+
+    def load(self) -> None:
+        """Load the weights where they are not in memory.
+
+        Raises:
+            CheckpointError: they cannot be used.
+            DeviceError: this is a fork of the process that loaded the model.
+        """
         self._thread.submit(self._on_device, self._loaded).result()
 
     @property

@@ -14,6 +14,7 @@ RerankError                  catch this one to catch them all
 ├── StoppedError             a call ended before its work did; it holds what was scored
 │   ├── DeadlineError            its timeout passed (also a TimeoutError)
 │   └── CancelledError           its event was set
+├── RefusedError             a request that a server turns down; it has the HTTP status
 ├── WorkerError              a benchmark's process ended before its work was done (also a RuntimeError)
 └── MissingDependencyError   an optional package is not installed (also an ImportError)
 
@@ -100,6 +101,27 @@ class DeadlineError(StoppedError, TimeoutError):
 
 class CancelledError(StoppedError):
     """The event that a call was given is set."""
+
+
+class RefusedError(RerankError):
+    """A request that a server turns down.
+
+    Args:
+        status: of HTTP, 400 to 599.
+        code: a word for the reason, for programs.
+        message: for people.
+        param: the field of the request that it is about.
+        retry_after: seconds after which it may be worth another try.
+    """
+
+    def __init__(
+        self, status: int, code: str, message: str, *, param: str | None = None, retry_after: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.param = param
+        self.retry_after = retry_after
 
 
 class WorkerError(RerankError, RuntimeError):

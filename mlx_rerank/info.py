@@ -53,7 +53,7 @@ def describe(model: str, revision: str | None = None) -> dict[str, Any]:
         "device": "cpu" if on_cpu else "gpu",
         "default_dtype": dtype_name(dtype),
         "embeddings": choose_embeddings(checkpoint, dtype, keep_quantized=not on_cpu, wanted=None),
-        "weights_bytes": _weights_bytes(checkpoint, dtype, not on_cpu),
+        "weights_bytes": weights_bytes(checkpoint, dtype, not on_cpu),
         "blas": blas.loaded(),
         "machine": f"{platform.system()} {platform.machine()}",
         "versions": {name: version(name) for name in ("mlx-rerank", "mlx", "tokenizers", "numpy")},
@@ -73,8 +73,17 @@ def measure(model: str, revision: str | None = None) -> dict[str, Any]:
     return asdict(memory.usage())
 
 
-def _weights_bytes(checkpoint: Checkpoint, dtype: mx.Dtype, keep_quantized: bool) -> dict[str, int]:
-    """Return what the loaded weights take, from their shapes, with the embeddings in memory and in their file."""
+def weights_bytes(checkpoint: Checkpoint, dtype: mx.Dtype, keep_quantized: bool) -> dict[str, int]:
+    """Return what the loaded weights take, from their shapes, with the embeddings in memory and in their file.
+
+    Args:
+        checkpoint: whose they are.
+        dtype: of all weights that are not packed.
+        keep_quantized: whether packed weights stay packed.
+
+    Returns:
+        Bytes under "resident" and, where the embeddings can be left in their file, under "mapped".
+    """
     model = load_model(checkpoint, dtype, keep_quantized=keep_quantized, evaluate=False)
     parameters: Any = tree_flatten(model.parameters())
     whole = sum(value.nbytes for _, value in parameters)

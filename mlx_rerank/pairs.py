@@ -23,10 +23,12 @@ class Limits:
         max_length: of the whole pair, special tokens included.
         query_max_length: of the query alone. Three quarters of max_length if None, as in FlagEmbedding. Never more
             than what the special tokens leave.
+        document_max_length: of the document alone; what the query leaves if None.
     """
 
     max_length: int
     query_max_length: int | None = None
+    document_max_length: int | None = None
 
     def __post_init__(self) -> None:
         """Raise InputError where nothing of a pair would be left."""
@@ -35,15 +37,17 @@ class Limits:
                 f"max_length {self.max_length} leaves no room for text: "
                 f"{SPECIAL_TOKENS_PER_PAIR} tokens of every pair are special, so use a larger value"
             )
-        if self.query_max_length is not None:
-            require_whole_number("query_max_length", self.query_max_length)
+        for name in ("query_max_length", "document_max_length"):
+            if getattr(self, name) is not None:
+                require_whole_number(name, getattr(self, name))
 
     def split(self, query_length: int, document_length: int) -> tuple[int, int]:
         """Return how many tokens of a query and of a document are kept: the query's share first, then the rest."""
         wanted = self.max_length * 3 // 4 if self.query_max_length is None else self.query_max_length
         room = self.max_length - SPECIAL_TOKENS_PER_PAIR
         query = min(query_length, wanted, room)
-        return query, min(document_length, room - query)
+        document = min(document_length, room - query)
+        return query, document if self.document_max_length is None else min(document, self.document_max_length)
 
 
 @dataclass(frozen=True)
@@ -54,11 +58,13 @@ class EncodedPairs:
         sequences: distinct pairs, int32 [tokens] each.
         inverse: int64 [N], for each of the caller's pairs its place in `sequences`.
         truncated_tokens: int64 [N], tokens of query and document that were cut.
+        share_read: float64 [N], of each document's tokens, those that were kept; 1 for a document without any.
     """
 
     sequences: list[np.ndarray]
     inverse: np.ndarray
     truncated_tokens: np.ndarray
+    share_read: np.ndarray
 
     @property
     def lengths(self) -> np.ndarray:
@@ -135,6 +141,7 @@ class PairEncoder:
         sequences: list[np.ndarray] = []
         inverse = np.empty(len(pairs), dtype=np.int64)
         truncated = np.empty(len(pairs), dtype=np.int64)
+        share_read = np.ones(len(pairs))
         for i, (query, document) in enumerate(pairs):
             q, d = ids[query], ids[document]
             keep_q, keep_d = limits.split(len(q), len(d))
@@ -145,7 +152,8 @@ class PairEncoder:
                 sequences.append(sequence)
             inverse[i] = place
             truncated[i] = len(q) - keep_q + len(d) - keep_d
-        return EncodedPairs(sequences, inverse, truncated)
+            share_read[i] = keep_d / len(d) if d else 1.0
+        return EncodedPairs(sequences, inverse, truncated, share_read)
 
     def _tokenise(self, texts: list[str]) -> dict[str, list[int]]:
         """Return the ids of distinct texts, without special tokens."""

@@ -22,7 +22,7 @@ LEVELS = (
     ("reranker",),
     ("flag", "verify", "info"),
     ("inputs", "display"),
-    ("bench",),
+    ("bench", "server"),
     ("cli",),
     ("__main__",),
 )

@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer import Option
 
-from mlx_rerank.cli import benching, converting, models, scoring
+from mlx_rerank.cli import benching, converting, models, scoring, serving
 from mlx_rerank.errors import RerankError
 
 app = typer.Typer(
@@ -34,6 +34,7 @@ COMMANDS = (
     models.info,
     models.audit,
     models.verify,
+    serving.serve,
 )
 for command in COMMANDS:
     app.command()(command)

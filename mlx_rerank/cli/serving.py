@@ -1,0 +1,155 @@
+"""The command that serves: serve."""
+
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from typer import Option
+
+from mlx_rerank.cli.options import Deterministic, Device, Dtype, Embeddings, MaxLength, Revision
+from mlx_rerank.errors import InputError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from mlx_rerank.server.pool import Pool
+    from mlx_rerank.server.settings import Settings
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
+
+
+def serve(
+    model: Annotated[
+        list[str] | None, Option("--model", "-m", metavar="[NAME=]MODEL[@DTYPE]", help="Repeat it; mini if none.")
+    ] = None,
+    host: Annotated[str, Option(help="Name or address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, Option(min=0, max=65535, help="To listen on; any free one if 0.")] = 8787,
+    unix_socket: Annotated[Path | None, Option(metavar="PATH", help="Listen there instead.")] = None,
+    api_key_file: Annotated[
+        Path | None, Option(metavar="FILE", help="Keys, one a line; or one in MLX_RERANK_API_KEY.")
+    ] = None,
+    allow_host: Annotated[list[str] | None, Option(metavar="NAME", help="A name the server is called by.")] = None,
+    allow_origin: Annotated[list[str] | None, Option(metavar="ORIGIN", help="Whose pages may use it.")] = None,
+    dtype: Dtype = None,
+    device: Device = None,
+    max_length: MaxLength = None,
+    token_budget: Annotated[int | None, Option(min=1, help="Most padded tokens of a batch.")] = None,
+    revision: Revision = None,
+    deterministic: Deterministic = False,
+    embeddings: Embeddings = None,
+    keep_alive: Annotated[float, Option(metavar="SECONDS", help="Unload idle models after; -1 for never.")] = 1800.0,
+    memory_limit: Annotated[str | None, Option(metavar="BYTES", help="Of all loaded weights, such as 4G.")] = None,
+    unknown_model: Annotated[
+        Literal["default", "404"], Option(help="What a name that is not served gets.")
+    ] = "default",
+    warmup: Annotated[bool, Option("--warmup", help="Load every model at the start, and score with it.")] = False,
+    max_documents: Annotated[int, Option(min=1, help="Most of a request.")] = 1000,
+    max_characters: Annotated[int, Option(min=1, help="Most of a text.")] = 1_000_000,
+    max_body: Annotated[str, Option(metavar="BYTES", help="Most of a request's body.")] = "32M",
+    max_queue: Annotated[int, Option(min=1, help="Most documents that wait, for each model.")] = 4096,
+    timeout: Annotated[float, Option(min=0.001, metavar="SECONDS", help="Most that a request may take.")] = 60.0,
+    body_timeout: Annotated[float, Option(min=0.001, metavar="SECONDS", help="In which it must arrive.")] = 30.0,
+    log_format: Annotated[Literal["text", "json"], Option(help="Of the log, on standard error.")] = "text",
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], Option(help="Of the log.")] = "info",
+    install_service: Annotated[
+        bool, Option("--install-service", help="Have macOS run it from login on; elsewhere, print launchd's file.")
+    ] = False,
+) -> None:
+    """Serve rankings over HTTP, for the clients of Cohere, Jina, Voyage, TEI, vLLM, infinity and llama-server."""
+    try:
+        from mlx_rerank.server import logs, run, service
+        from mlx_rerank.server.handler import Bounds
+        from mlx_rerank.server.settings import Settings
+    except ImportError as error:
+        raise MissingDependencyError(f"{error}; install it with: pip install 'mlx-rerank[server]'") from error
+
+    settings = Settings(
+        hosts=(host, *(allow_host or ())),
+        origins=_origins(allow_origin or []),
+        keys=_keys(api_key_file),
+        body_bytes=_size("--max-body", max_body),
+        body_timeout=body_timeout,
+    )
+    pool = _pool(
+        model or ["mini"],
+        keep_alive=None if keep_alive < 0 else keep_alive,
+        memory_limit=None if memory_limit is None else _size("--memory-limit", memory_limit),
+        refuse_unknown=unknown_model == "404",
+        warm_up=warmup,
+        dtype=dtype,
+        device=device,
+        max_length=max_length,
+        token_budget=token_budget,
+        revision=revision,
+        deterministic=deterministic,
+        embeddings=embeddings,
+    )
+    if install_service:
+        _install(service)
+        return
+    logs.set_up(log_format, log_level)
+    listener = run.open_socket(host, port, unix_socket)
+    _warn(host, unix_socket, settings)
+    try:
+        run.run(pool, Bounds(max_documents, max_characters, max_queue, timeout), settings, listener)
+    finally:
+        if unix_socket:
+            unix_socket.unlink(missing_ok=True)
+
+
+def _pool(models: list[str], **options: Any) -> "Pool":
+    """Return the pool of models that are asked for."""
+    from mlx_rerank.server.pool import ModelSpec, Pool
+
+    return Pool([ModelSpec.parse(model) for model in models], **options)
+
+
+def _keys(path: Path | None) -> tuple[str, ...]:
+    """Return the keys of a file and of the environment, neither of which others see in a list of processes."""
+    import os
+
+    given = os.environ.get("MLX_RERANK_API_KEY", "").strip()
+    lines = []
+    if path is not None:
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"--api-key-file {path} cannot be read: {error}") from error
+        if not any(line.strip() for line in lines):
+            raise InputError(f"--api-key-file {path} holds no key: write one a line")
+    return tuple(key for key in (given, *(line.strip() for line in lines)) if key)
+
+
+def _origins(given: list[str]) -> tuple[str, ...]:
+    """Return origins, checked: a browser compares them letter by letter."""
+    for origin in given:
+        if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s*]+", origin):
+            raise InputError(
+                f"--allow-origin {origin!r} is not an origin, such as https://chat.example or app://obsidian.md"
+            )
+    return tuple(given)
+
+
+def _size(option: str, text: str) -> int:
+    """Return a number of bytes, such as 32M or 4G."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?)b?", text.strip().lower())
+    if not found or not float(found[1]):
+        raise InputError(f"{option} {text!r} is not a number of bytes, such as 4G or 500M")
+    return int(float(found[1]) * _UNITS[found[2]])
+
+
+def _warn(host: str, unix_socket: Path | None, settings: "Settings") -> None:
+    """Say it where anybody in the network may use the server."""
+    if unix_socket is None and host not in ("127.0.0.1", "localhost", "::1") and not settings.keys:
+        typer.echo(
+            f"mlx-rerank: warning: {host} may be reached by others, and no key is needed: set --api-key-file", err=True
+        )
+
+
+def _install(service: Any) -> None:
+    """Install the service, or print what would be installed."""
+    arguments = [word for word in sys.argv[sys.argv.index("serve") + 1 :] if word != "--install-service"]
+    if sys.platform == "darwin":
+        typer.echo(f"wrote {service.install(arguments)}, and started the server", err=True)
+    else:
+        typer.echo(service.property_list(arguments).decode())

@@ -1,0 +1,1 @@
+"""The rerank server: HTTP in, scores out; a shell around the reranker."""

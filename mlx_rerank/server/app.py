@@ -1,0 +1,225 @@
+"""The routes, which parse, call the handler, and write what it returns."""
+
+import asyncio
+from collections.abc import Coroutine
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+
+from mlx_rerank.errors import RefusedError
+from mlx_rerank.server import dialects, facts, schema
+from mlx_rerank.server.access import Keys, SameSite
+from mlx_rerank.server.answers import refuse, work_headers
+from mlx_rerank.server.bodies import JsonRoute, TimelyBody
+from mlx_rerank.server.handler import Handler
+from mlx_rerank.server.logs import CLIENT_GONE, RequestLog, log_failure
+from mlx_rerank.server.metrics import Metrics
+from mlx_rerank.server.settings import Settings
+
+T = TypeVar("T")
+RERANK_PATHS = ("/rerank", "/reranking", "/v1/rerank", "/v1/reranking", "/v2/rerank", "/api/rerank", "/")
+SCORE_PATHS = ("/score", "/v1/score")
+_PAGE = Path(__file__).parent / "page"
+_PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+_EXPOSED = ("x-request-id", "x-queue-time", "x-inference-time", "x-total-time", "x-compute-tokens", "retry-after")
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": schema.Error | schema.TeiError, "description": description}
+    for status, description in {
+        400: "Nothing to rank, or no JSON.", 401: "No key.", 403: "Wrong Host or Origin.", 404: "No such model.",
+        408: "The body took too long.", 413: "Too large.", 415: "Not called JSON.", 422: "Not what the schema says.",
+        429: "The queue is full.", 500: "A score is not a number.", 503: "Loading or stopping.", 504: "Out of time.",
+    }.items()
+}  # fmt: skip
+
+
+def create_app(handler: Handler, settings: Settings) -> FastAPI:
+    """Return the ASGI application.
+
+    Args:
+        handler: answers requests.
+        settings: of the server.
+    """
+    metrics = Metrics(handler.pool)
+    app = FastAPI(
+        title="mlx-rerank",
+        version=version("mlx-rerank"),
+        description="Scores documents for a query. Every route also exists below "
+        + ", ".join(f"/{prefix}" for prefix in dialects.PREFIXES)
+        + ", where answers are as that server's clients expect them.",
+        middleware=_middleware(metrics, settings),
+        exception_handlers={
+            RefusedError: _refused,
+            RequestValidationError: _invalid,
+            HTTPException: _http_error,
+        },
+        docs_url=None,  # these would load their scripts from elsewhere
+        redoc_url=None,
+        max_body_size=settings.body_bytes,
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
+    )
+    app.router.route_class = JsonRoute
+    _add_ranking(app, handler)
+    _add_facts(app, handler, metrics)
+    app.mount("/page", StaticFiles(directory=_PAGE), name="page")
+    return app
+
+
+def _middleware(metrics: Metrics, settings: Settings) -> list[Middleware]:
+    """Return what a request passes on its way to a route, the outermost first."""
+    layers = [
+        Middleware(RequestLog, count=metrics.answered),
+        Middleware(SameSite, hosts=settings.hosts, origins=settings.origins),
+    ]
+    if settings.origins:
+        allowed = {"allow_origins": settings.origins, "allow_methods": ["GET", "POST"], "allow_headers": ["*"]}
+        layers.append(Middleware(CORSMiddleware, **allowed, expose_headers=_EXPOSED))
+    if settings.keys:
+        layers.append(Middleware(Keys, keys=settings.keys))
+    layers.append(Middleware(TimelyBody, seconds=settings.body_timeout))
+    return layers
+
+
+def _add_ranking(app: FastAPI, handler: Handler) -> None:
+    """Add the routes that score."""
+
+    async def rerank(request: Request, body: schema.RerankRequest) -> Response:
+        """Rank documents by how well they answer a query."""
+        dialect = dialects.dialect_of(request.url.path, body.fields)
+        return await _answer(request, dialect, handler.rerank(body, dialect))
+
+    async def score(request: Request, body: schema.ScoreRequest) -> Response:
+        """Score pairs, in the order given."""
+        dialect = dialects.dialect_of(request.url.path)
+        return await _answer(request, dialect, handler.score(body))
+
+    ranking = schema.RerankAnswer | schema.VoyageAnswer | list[schema.TeiResult]
+    for paths, function, model in ((RERANK_PATHS, rerank, ranking), (SCORE_PATHS, score, schema.ScoreAnswer)):
+        answers = {200: {"model": model, "description": "Scores."}, **_ERRORS}
+        for path in paths:
+            for prefix in ("", *(f"/{name}" for name in dialects.PREFIXES)):
+                app.add_api_route(
+                    prefix + path,
+                    function,
+                    methods=["POST"],
+                    response_model=None,
+                    responses=answers,
+                    include_in_schema=not prefix,
+                    operation_id=f"{function.__name__}{path.replace('/', '_')}",
+                )
+
+
+def _add_facts(app: FastAPI, handler: Handler, metrics: Metrics) -> None:
+    """Add the routes that tell about the server, and its page."""
+
+    async def health() -> dict[str, str]:
+        """Say that the server is alive."""
+        return {"status": "ok"}
+
+    async def ready() -> dict[str, str]:
+        """Say whether requests are served now."""
+        handler.require_service()
+        return {"status": "ready"}
+
+    async def info() -> dict[str, Any]:
+        """Describe the default model, in the words of TEI."""
+        return facts.info(handler)
+
+    async def models() -> dict[str, Any]:
+        """List the models, the default one first."""
+        return facts.models(handler.pool)
+
+    async def metrics_text() -> Response:
+        """Return counters for Prometheus."""
+        return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+    async def page() -> Response:
+        """Return the page on which to try models."""
+        return FileResponse(_PAGE / "index.html", headers=_PAGE_HEADERS)
+
+    shown = {"/health": health, "/ready": ready, "/info": info, "/v1/models": models, "/models": models}
+    for path, function in shown.items():
+        answers: dict[int | str, dict[str, Any]] = {503: _ERRORS[503]} if path in ("/ready", "/info") else {}
+        for prefix in ("", *(f"/{name}" for name in dialects.PREFIXES)):
+            app.add_api_route(
+                prefix + path, function, methods=["GET"], responses=answers, include_in_schema=not prefix,
+                operation_id=f"get{path.replace('/', '_')}",
+            )  # fmt: skip
+    app.add_api_route("/metrics", metrics_text, methods=["GET"], include_in_schema=False)
+    app.add_api_route("/", page, methods=["GET"], include_in_schema=False)
+
+
+async def _answer(request: Request, dialect: dialects.Dialect, work: Coroutine[Any, Any, tuple[Any, Any]]) -> Response:
+    """Write what the handler returns, or why it does not."""
+    try:
+        content, taken = await _unless_gone(request, work)
+        request.state.work = taken
+        return JSONResponse(content, headers=work_headers(taken))
+    except _ClientGoneError:
+        return Response(status_code=CLIENT_GONE)
+    except RefusedError as error:
+        return refuse(request.url.path, error, dialect)
+    except Exception as error:  # whatever it is, its words may hold a document: they go no further
+        log_failure(error)
+        message = "the server failed at this request, and its log says where"
+        return refuse(request.url.path, RefusedError(500, "internal_error", message), dialect)
+
+
+class _ClientGoneError(Exception):
+    """Nobody waits for the answer any more."""
+
+
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Wait for some work; drop it when the client disconnects."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(request.receive())  # the body has been read: only a disconnect can come
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise _ClientGoneError
+        return task.result()
+    finally:
+        task.cancel()
+        gone.cancel()
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """Answer with an error of our own, raised before the handler was called."""
+    assert isinstance(error, RefusedError)
+    return refuse(request.url.path, error)
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    """Say which field is not what the schema says; not what it holds."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"] if part != "body")
+    message = f"{where or 'the body'}: {first['msg']}"
+    dialect = dialects.dialect_of(request.url.path, error.body if isinstance(error.body, dict) else ())
+    return refuse(request.url.path, RefusedError(422, "invalid_request", message, param=where or None), dialect)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """Answer with an error of the framework's."""
+    assert isinstance(error, HTTPException)
+    words = {
+        404: "there is no such route: see /openapi.json",
+        413: "the body is too large: send fewer or shorter documents",
+    }
+    message = words.get(error.status_code, str(error.detail))
+    answer = refuse(request.url.path, RefusedError(error.status_code, "http_error", message))
+    answer.headers.update(error.headers or {})
+    return answer

@@ -1,0 +1,117 @@
+"""Request bodies: JSON and nothing but JSON, read in time."""
+
+import asyncio
+import json
+import math
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mlx_rerank.errors import RefusedError
+
+_DEEPEST = 64  # levels of nesting; no client needs more than four
+
+
+class JsonRequest(Request):
+    """A request whose body is strict JSON: UTF-8, no NaN, no lone surrogates, not nested without end."""
+
+    async def json(self) -> Any:
+        """Return what the body says.
+
+        Raises:
+            RefusedError: it is not JSON.
+        """
+        body = await self.body()
+        try:
+            text = body.decode("utf-8-sig")
+            value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+            if "\\ud" in text.lower():
+                json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeError as error:
+            raise RefusedError(400, "invalid_json", f"the body is not UTF-8 text: {error.reason}") from None  # pyright: ignore
+        except RecursionError:
+            raise RefusedError(400, "invalid_json", "the body is nested too deeply: send a flat object") from None
+        except ValueError as error:
+            raise RefusedError(400, "invalid_json", f"the body is not JSON: {str(error)[:200]}") from None
+        if _depth(value) > _DEEPEST:
+            raise RefusedError(400, "invalid_json", f"the body is nested more than {_DEEPEST} deep: send a flat object")
+        return value
+
+
+class JsonRoute(APIRoute):
+    """A route whose requests are read as `JsonRequest`, and whose body has to be called JSON."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the function that answers a request."""
+        answer = super().get_route_handler()
+
+        async def read(request: Request) -> Response:
+            kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+            if request.method == "POST" and kind != "application/json" and not kind.endswith("+json"):
+                message = (
+                    f"the body is {kind[:80] or 'of no type'}: send JSON with the header Content-Type: application/json"
+                )
+                raise RefusedError(415, "unsupported_media_type", message)
+            return await answer(JsonRequest(request.scope, request.receive))
+
+        return read
+
+
+class TimelyBody:
+    """Gives up on clients that send their body too slowly."""
+
+    def __init__(self, app: ASGIApp, seconds: float) -> None:
+        """Take the application, and how long a body may take."""
+        self._app, self._seconds = app, seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, with a `receive` that raises RefusedError when the time is over."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        deadline, complete = time.monotonic() + self._seconds, False
+
+        async def receive_in_time() -> Message:
+            nonlocal complete
+            if complete:  # what else comes is the client's going, which may take as long as it likes
+                return await receive()
+            try:
+                message = await asyncio.wait_for(receive(), deadline - time.monotonic())
+            except asyncio.TimeoutError:
+                message = f"the body did not arrive within {self._seconds:g} s: send it faster, or less"
+                raise RefusedError(408, "body_timeout", message) from None
+            complete = not message.get("more_body", False)
+            return message
+
+        await self._app(scope, receive_in_time, send)
+
+
+def _refuse(name: str) -> None:
+    """Refuse NaN and Infinity, which Python reads but JSON does not have."""
+    raise ValueError(f"{name} is not a JSON value")
+
+
+def _finite(text: str) -> float:
+    """Read a number, unless it is beyond what a float holds."""
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text[:40]} is too large a number")
+    return number
+
+
+def _depth(value: Any) -> int:
+    """Return how deep a value is nested, or a little more than the most that is allowed."""
+    depth, level = 0, [value]
+    while level and depth <= _DEEPEST:
+        depth += 1
+        level = [
+            item
+            for outer in level
+            if isinstance(outer, (list, dict))
+            for item in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    return depth

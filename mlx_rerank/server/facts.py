@@ -1,0 +1,52 @@
+"""What the server tells about its models."""
+
+from importlib.metadata import version
+from typing import Any
+
+from mlx_rerank.hub import public_name
+from mlx_rerank.server.handler import Handler
+from mlx_rerank.server.pool import Pool, Served
+
+
+def models(pool: Pool) -> dict[str, Any]:
+    """Return the list of models, in OpenAI's shape, with what is known of each since it was first loaded."""
+    return {"object": "list", "data": [_model(served) for served in pool]}
+
+
+def info(handler: Handler) -> dict[str, Any]:
+    """Return what TEI's clients ask for: the default model and the limits.
+
+    Raises:
+        RefusedError: the model is not loaded yet.
+    """
+    handler.pool.require_ready()
+    served = handler.pool.default
+    reranker, bounds = served.reranker, handler.bounds
+    return {
+        "model_id": served.spec.name,
+        "model_sha": None,
+        "model_dtype": reranker and reranker.dtype,
+        "model_type": {"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}},
+        "max_input_length": reranker and reranker.max_length,
+        "max_batch_tokens": reranker and reranker.token_budget,
+        "max_client_batch_size": bounds.documents,
+        "auto_truncate": True,
+        "version": version("mlx-rerank"),
+        "models": models(handler.pool)["data"],
+    }
+
+
+def _model(served: Served) -> dict[str, Any]:
+    """Return what is known of a model."""
+    reranker = served.reranker
+    return {
+        "id": served.spec.name,
+        "object": "model",
+        "created": 0,
+        "owned_by": "mlx-rerank",
+        "source": public_name(served.spec.model),
+        "dtype": reranker.dtype if reranker else served.spec.dtype,
+        "device": reranker and reranker.device,
+        "max_length": reranker and reranker.max_length,
+        "loaded": served.in_memory,
+    }

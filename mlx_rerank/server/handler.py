@@ -1,0 +1,242 @@
+"""The one way from a request to its answer, whatever the client's dialect."""
+
+import asyncio
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mlx_rerank.errors import InputError, NonFiniteScoreError, RefusedError
+from mlx_rerank.pairs import EncodedPairs, Limits, checked_length
+from mlx_rerank.results import require_finite, sigmoid
+from mlx_rerank.server import dialects
+from mlx_rerank.server.dialects import Dialect, Ranked
+from mlx_rerank.server.pool import Pool, Served
+from mlx_rerank.server.schema import Request, RerankRequest, ScoreRequest, document_fields
+
+_LONGEST_WAIT = 60  # seconds that a client is told to wait at the most
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a server takes on.
+
+    Args:
+        documents: most of a request.
+        document_characters: most of a text.
+        queue: most pairs that wait or are computed, for each model; a request that is alone may have more.
+        timeout: seconds that a request may take.
+    """
+
+    documents: int = 1000
+    document_characters: int = 1_000_000
+    queue: int = 4096
+    timeout: float = 60.0
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a request has taken.
+
+    Args:
+        model: that it ran on.
+        pairs: that were scored.
+        tokens: that were computed; of equal pairs one.
+        truncated: pairs of which not all was read.
+        queue_seconds: from being tokenised to its first batch.
+        inference_seconds: from its first batch to its last logit.
+        total_seconds: from being read to its last logit.
+    """
+
+    model: str
+    pairs: int
+    tokens: int
+    truncated: int
+    queue_seconds: float
+    inference_seconds: float
+    total_seconds: float
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The logits and scores of a request's pairs, in its order, and what they took."""
+
+    logits: np.ndarray
+    scores: np.ndarray
+    encoded: EncodedPairs
+    work: Work
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """Tokens of each pair that were read, int64 [N]."""
+        return self.encoded.lengths[self.encoded.inverse]
+
+
+class Handler:
+    """Answers requests from a pool of models."""
+
+    def __init__(self, pool: Pool, bounds: Bounds) -> None:
+        """Take the models and what may be asked of them."""
+        self.pool, self.bounds = pool, bounds
+        self.draining = False  # whether new requests are refused, as the server is about to stop
+        self.under_way = 0  # requests
+
+    def require_service(self) -> None:
+        """Raise RefusedError where new requests are not served."""
+        if self.draining:
+            raise RefusedError(503, "stopping", "the server is stopping: try again when it is back", retry_after=5)
+        self.pool.require_ready()
+
+    async def rerank(self, request: RerankRequest, dialect: Dialect) -> tuple[Any, Work]:
+        """Rank documents.
+
+        Returns:
+            What to write as JSON, and what it took.
+
+        Raises:
+            RefusedError: the request cannot be served; it says why.
+        """
+        field = "documents" if request.texts is None else "texts"
+        texts = [_text(document, i, request, field) for i, document in enumerate(request.given)]
+        scored = await self._score(request, [(request.query, text) for text in texts], field)
+        order = np.argsort(-scored.logits, kind="stable")[: request.limit]
+        columns = (scored.scores, scored.tokens, scored.encoded.truncated_tokens, scored.encoded.share_read)
+        rows = [tuple(column[i].item() for column in columns) for i in order]
+        ranked = [
+            Ranked(int(i), score, request.given[i], texts[i], *rest)
+            for i, (score, *rest) in zip(order, rows, strict=True)
+        ]
+        asked = request.return_text if request.return_documents is None else request.return_documents
+        documents = dialect.return_documents if asked is None else asked
+        name = request.model or scored.work.model
+        total = int(scored.tokens.sum())
+        return dialects.ranking(dialect, name, ranked, total, documents=documents), scored.work
+
+    async def score(self, request: ScoreRequest) -> tuple[Any, Work]:
+        """Score pairs; as `rerank`."""
+        left, right = request.sides
+        if len(left) == 1 and right:
+            left = left * len(right)
+        if len(left) != len(right):
+            message = f"text_1 has {len(left)} texts and text_2 has {len(right)}: give one, or as many on both sides"
+            raise RefusedError(422, "invalid_request", message, param="text_1")
+        scored = await self._score(request, list(zip(left, right, strict=True)), "text_2")
+        cut = scored.encoded.truncated_tokens.tolist()
+        name = request.model or scored.work.model
+        return dialects.scores(name, scored.scores.tolist(), cut, int(scored.tokens.sum())), scored.work
+
+    async def _score(self, request: Request, pairs: Sequence[tuple[str, str]], field: str) -> Scored:
+        """Score pairs in time."""
+        self.require_service()
+        self._check(pairs, field)
+        direction = (request.truncation_direction or "right").lower()
+        if direction != "right":
+            message = f"truncation_direction {direction[:20]!r} is not supported: texts are cut at the right"
+            raise RefusedError(422, "invalid_request", message, param="truncation_direction")
+        self.under_way += 1
+        try:
+            return await asyncio.wait_for(self._with_model(request, pairs, field), self.bounds.timeout)
+        except asyncio.TimeoutError:
+            message = (
+                f"the {self.bounds.timeout:g} s that a request may take have passed: send fewer or shorter documents"
+            )
+            raise RefusedError(504, "timeout", message) from None
+        except NonFiniteScoreError as error:
+            raise RefusedError(500, "non_finite_score", str(error)) from None
+        except InputError as error:
+            raise RefusedError(422, "invalid_request", str(error)) from None
+        finally:
+            self.under_way -= 1
+
+    def _check(self, pairs: Sequence[tuple[str, str]], field: str) -> None:
+        """Refuse what is too much, or nothing."""
+        bounds = self.bounds
+        if not pairs:
+            raise RefusedError(400, "empty", f"`{field}` is empty: send at least one text", param=field)
+        if len(pairs) > bounds.documents:
+            message = f"{len(pairs)} documents are more than the {bounds.documents} that a request may have: send fewer"
+            raise RefusedError(422, "too_many_documents", message, param=field)
+        for i, pair in enumerate(pairs):
+            longest = max(map(len, pair))
+            if longest > bounds.document_characters:
+                message = (
+                    f"a text of pair {i} has {longest} characters, more than {bounds.document_characters}: split it"
+                )
+                raise RefusedError(413, "text_too_long", message, param=field)
+
+    async def _with_model(self, request: Request, pairs: Sequence[tuple[str, str]], field: str) -> Scored:
+        """Score pairs with the model that the request names, if its queue has room."""
+        begin = time.monotonic()
+        async with self.pool.use(request.model) as served:
+            if served.waiting and served.waiting + len(pairs) > self.bounds.queue:
+                wait = _wait_for(served)
+                message = f"{served.waiting} documents are waiting: try again in {wait} s, or send fewer at a time"
+                raise RefusedError(429, "queue_full", message, retry_after=wait)
+            served.waiting += len(pairs)
+            try:
+                return await self._computed(served, request, pairs, field, begin)
+            finally:
+                served.waiting -= len(pairs)
+
+    async def _computed(
+        self, served: Served, request: Request, pairs: Sequence[tuple[str, str]], field: str, begin: float
+    ) -> Scored:
+        """Tokenise pairs, queue them, and wait for their scores."""
+        reranker, scheduler = served.reranker, served.scheduler
+        assert reranker
+        assert scheduler
+        limits = _limits(request, served)
+        encoded = await asyncio.to_thread(reranker.encoder.encode, pairs, limits)
+        truncated = int(np.count_nonzero(encoded.truncated_tokens))
+        if truncated and not request.may_cut:
+            message = (
+                f"{truncated} of {len(pairs)} pairs have more than {limits.max_length} tokens, and truncation is off: "
+                "send shorter texts, or allow it"
+            )
+            raise RefusedError(422, "too_long", message, param=field)
+        job = scheduler.submit(encoded)
+        logits = (await asyncio.wrap_future(job.result))[encoded.inverse]
+        end = time.monotonic()
+        hint = f"In {reranker.dtype} an activation may have overflowed: try a model in float32"
+        require_finite(logits, pairs, hint)
+        started = job.started or job.queued
+        work = Work(
+            model=served.spec.name,
+            pairs=len(pairs),
+            tokens=int(encoded.lengths.sum()),
+            truncated=truncated,
+            queue_seconds=started - job.queued,
+            inference_seconds=end - started,
+            total_seconds=end - begin,
+        )
+        return Scored(logits, logits if request.raw else sigmoid(logits), encoded, work)
+
+
+def _text(document: str | dict[str, Any], index: int, request: RerankRequest, field: str) -> str:
+    """Return what is to be read of a document."""
+    text = document_fields(document, request.rank_fields)
+    if text is None:
+        wanted = " or ".join(request.rank_fields or ("text", "content"))
+        message = f"{field}[{index}] has no text under {wanted}: send a text, or an object with one"
+        raise RefusedError(422, "invalid_request", message[:400], param=field)
+    return text
+
+
+def _limits(request: Request, served: Served) -> Limits:
+    """Return the lengths that a request's pairs are cut to."""
+    assert served.reranker
+    longest = served.reranker.max_length
+    wanted = request.truncate_prompt_tokens
+    if wanted is not None and wanted != -1:
+        longest = min(longest, checked_length(wanted, served.reranker.config))
+    document = request.max_tokens_per_doc if isinstance(request, RerankRequest) else None
+    return Limits(longest, document_max_length=document)
+
+
+def _wait_for(served: Served) -> int:
+    """Return in how many seconds the queue will be shorter."""
+    pace = served.scheduler.pace if served.scheduler else 0.0
+    return min(_LONGEST_WAIT, max(1, math.ceil(served.waiting / pace) if pace else 1))

@@ -1,0 +1,99 @@
+"""Log lines: one a request, with all that is known of it but its texts."""
+
+import logging
+import sys
+import time
+import traceback
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from pythonjsonlogger.json import JsonFormatter
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mlx_rerank.server.handler import Work
+
+CLIENT_GONE = 499  # not of HTTP: nobody is there to read an answer
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message", "taskName"}
+
+logger = logging.getLogger("mlx_rerank.server")
+
+
+class _TextFormatter(logging.Formatter):
+    """Puts what a line is about after its message, as name=value."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        facts = {name: value for name, value in vars(record).items() if name not in _STANDARD}
+        words = " ".join(f"{name}={value}" for name, value in facts.items() if value is not None)
+        return f"{super().format(record)} {words}".rstrip()
+
+
+def set_up(form: str, level: str) -> None:
+    """Write the server's log to standard error.
+
+    Args:
+        form: "json", an object a line, or "text".
+        level: as logging's names, in small letters.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    if form == "json":
+        names = {"levelname": "level", "asctime": "time", "name": "logger"}
+        handler.setFormatter(JsonFormatter("{asctime}{levelname}{name}{message}", style="{", rename_fields=names))
+    else:
+        handler.setFormatter(_TextFormatter("{asctime} {levelname:<7} {message}", style="{"))
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("mlx_rerank").setLevel(level.upper())
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+
+
+def log_failure(error: BaseException) -> None:
+    """Log an error that nobody expected: its kind and where it arose, but not its words, which may quote a document."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in frames[-8:]]
+    logger.error("failed", extra={"error": type(error).__name__, "where": " ".join(where)})
+
+
+class RequestLog:
+    """Gives every request an id, logs its end, and counts it."""
+
+    def __init__(self, app: ASGIApp, count: Callable[[str, int, float, Work | None], None]) -> None:
+        """Take the application and who counts: it is told route, status, seconds and what was computed."""
+        self._app, self._count = app, count
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begin, status, identity = time.monotonic(), CLIENT_GONE, uuid.uuid4().hex
+        state: dict[str, Any] = scope.setdefault("state", {})
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["x-request-id"] = identity
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        finally:
+            seconds, work = time.monotonic() - begin, state.get("work")
+            route = getattr(scope.get("route"), "path", "other")  # of ours: a client's own words are not for labels
+            self._count(route, status, seconds, work)
+            self._log(scope, route, status, identity, seconds, work)
+
+    def _log(self, scope: Scope, route: str, status: int, identity: str, seconds: float, work: Work | None) -> None:
+        """Write a line."""
+        facts = {"id": identity, "method": scope["method"], "route": route, "status": status}
+        taken = (
+            {name: round(value, 4) if isinstance(value, float) else value for name, value in asdict(work).items()}
+            if work
+            else {}
+        )
+        level = logging.INFO if work or status >= 400 else logging.DEBUG
+        logger.log(level, "request", extra=facts | {"seconds": round(seconds, 4)} | taken)

@@ -1,0 +1,231 @@
+"""Starts the server, keeps house while it runs, and stops it without losing a request."""
+
+import asyncio
+import errno
+import logging
+import os
+import resource
+import signal
+import socket
+import stat
+import time
+from asyncio import TimerHandle, Transport
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from mlx_rerank.errors import OutputError, RerankError
+from mlx_rerank.server.app import create_app
+from mlx_rerank.server.handler import Bounds, Handler
+from mlx_rerank.server.pool import Pool
+from mlx_rerank.server.settings import Settings
+
+_BACKLOG = 1024
+_OPEN_FILES = 4096  # wanted; launchd allows 256
+_SPARE_FILES = 64  # for models and logs
+_HOUSEKEEPING = 1.0  # seconds between two looks at what may be unloaded
+_LINGER = 0.5  # seconds in which clients with idle connections are told that the server stops
+_NO_TIME = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+
+logger = logging.getLogger("mlx_rerank.server")
+
+
+def run(pool: Pool, bounds: Bounds, settings: Settings, listener: socket.socket) -> None:
+    """Serve until SIGTERM or SIGINT, and then until all that was accepted is answered; a second SIGINT ends that.
+
+    Args:
+        pool: the models.
+        bounds: what a request may ask for.
+        settings: of the server.
+        listener: a bound socket.
+
+    Raises:
+        RerankError: the default model, or one to be warmed up, cannot be loaded.
+        KeyboardInterrupt: it was SIGINT.
+    """
+    handler = Handler(pool, bounds)
+    app = create_app(handler, settings)
+    files = _allow_files()
+    config = uvicorn.Config(
+        app,
+        http=_protocol(settings.body_timeout),
+        lifespan="off",  # a failed start has to say why, which uvicorn keeps to its own log
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        backlog=_BACKLOG,
+        limit_concurrency=max(16, files - _SPARE_FILES),
+        timeout_keep_alive=75,  # longer than clients keep idle ones: they close them, and no request crosses with that
+    )
+    server = _Server(config, handler)
+    logger.info("listening on %s", address(listener))
+    server.run(sockets=[listener])
+    if server.failure:
+        raise server.failure
+    if server.interrupted:
+        raise KeyboardInterrupt
+
+
+def open_socket(host: str, port: int, path: Path | None = None) -> socket.socket:
+    """Return a socket to listen on.
+
+    Args:
+        host: name or address of this machine.
+        port: of it; any free one if 0.
+        path: of a Unix socket, which only this user may connect to, instead of host and port.
+
+    Raises:
+        OutputError: it is in use, or not of this machine.
+    """
+    try:
+        if path is None:
+            family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+            return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        _remove_stale(path)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        before = os.umask(0o177)  # the file is there from bind on, and nobody else is to connect meanwhile
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(before)
+        return listener
+    except OSError as error:
+        place, choose = (f"{host} port {port}", "--port") if path is None else (str(path), "--unix-socket")
+        used = error.errno == errno.EADDRINUSE
+        reason = "another program is using it" if used else error.strerror or str(error)
+        raise OutputError(f"cannot listen on {place}: {reason}; choose another {choose}") from error
+
+
+def address(listener: socket.socket) -> str:
+    """Return where a socket is reached, as a URL."""
+    name: Any = listener.getsockname()
+    if listener.family == socket.AF_UNIX:
+        return f"unix:{name}"
+    host = f"[{name[0]}]" if ":" in name[0] else name[0]
+    return f"http://{host}:{name[1]}"
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn's, which loads the models while it listens, and refuses new requests before it stops."""
+
+    def __init__(self, config: uvicorn.Config, handler: Handler) -> None:
+        """Take the configuration and who answers."""
+        super().__init__(config)
+        self._handler = handler
+        self.failure: RerankError | None = None
+        self.interrupted = False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Note a signal; unlike uvicorn's, it is not raised again in the end, for the server has done as it was told."""
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.interrupted |= sig == signal.SIGINT
+        self.should_exit = True
+
+    async def main_loop(self) -> None:
+        """Serve until told to stop."""
+        tasks = [asyncio.create_task(self._load()), asyncio.create_task(self._keep_house())]
+        try:
+            await super().main_loop()
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer what was accepted, while new requests are refused; then close."""
+        logger.info("stopping", extra={"under_way": self._handler.under_way})
+        self._handler.draining = True
+        linger = time.monotonic() + _LINGER
+        while not self.force_exit and (self._handler.under_way or time.monotonic() < linger):
+            await asyncio.sleep(0.02)
+        await super().shutdown(sockets)
+        if not self.force_exit:
+            await self._handler.pool.close()
+        logger.info("stopped")
+
+    async def _load(self) -> None:
+        """Load models, or stop where that is impossible."""
+        try:
+            await self._handler.pool.start()
+            logger.info("ready")
+        except RerankError as error:
+            self.failure = error
+            self.should_exit = True
+
+    async def _keep_house(self) -> None:
+        """Unload what is idle."""
+        while True:
+            await asyncio.sleep(_HOUSEKEEPING)
+            await self._handler.pool.unload_idle()
+
+
+def _protocol(seconds: float) -> type[HttpToolsProtocol]:
+    """Return uvicorn's protocol with a limit to the time that the head of a request may take."""
+
+    class TimelyHead(HttpToolsProtocol):
+        """Closes connections on which no request begins, or on which one begins and its head does not end."""
+
+        _patience: TimerHandle | None = None
+
+        def connection_made(self, transport: Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+            super().connection_made(transport)
+            self._wait()
+
+        def on_message_begin(self) -> None:
+            self._wait()
+            super().on_message_begin()
+
+        def on_headers_complete(self) -> None:
+            self._stop_waiting()
+            super().on_headers_complete()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._stop_waiting()
+            super().connection_lost(exc)
+
+        def _wait(self) -> None:
+            self._stop_waiting()
+            self._patience = self.loop.call_later(seconds, self._give_up)
+
+        def _stop_waiting(self) -> None:
+            if self._patience:
+                self._patience.cancel()
+
+        def _give_up(self) -> None:
+            if not self.transport.is_closing() and (self.cycle is None or self.cycle.response_complete):
+                self.transport.write(_NO_TIME)
+                self.transport.close()
+
+    return TimelyHead
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove the socket of a server that is gone.
+
+    Raises:
+        OSError: something else is there, or a server that is not.
+    """
+    with suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise OSError(errno.EEXIST, "a file of that name exists")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            try:
+                probe.connect(str(path))
+            except ConnectionRefusedError:
+                path.unlink()
+            else:
+                raise OSError(errno.EADDRINUSE, "in use")
+
+
+def _allow_files() -> int:
+    """Raise the limit of open files as far as is useful and allowed; return it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            return wanted
+    return min(soft, _OPEN_FILES) if soft != resource.RLIM_INFINITY else _OPEN_FILES

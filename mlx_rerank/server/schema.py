@@ -1,0 +1,197 @@
+"""What travels over the wire: the requests of all clients in one permissive form, and the answers of each shape.
+
+Source: the public interfaces of Cohere, Jina and Voyage, of text-embeddings-inference, infinity, vLLM and llama-server.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
+
+Text = Annotated[str, StringConstraints(strict=True)]
+DocumentFields = dict[str, JsonValue]
+
+
+class Request(BaseModel):
+    """Fields that all requests share; unknown ones are ignored."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    model: str | None = Field(None, description="A name of /v1/models; the default model if none or unknown.")
+    raw_scores: bool | None = Field(None, description="Logits instead of scores in 0..1.")
+    use_activation: bool | None = Field(None, description="false is raw_scores: true.")
+    truncate: bool | None = Field(None, description="false refuses texts that are too long instead of cutting them.")
+    truncation: bool | None = Field(None, description="The same for Voyage's clients.")
+    truncation_direction: str | None = Field(None, description="Only right: the end of a text is cut.")
+    truncate_prompt_tokens: int | None = Field(None, ge=-1, description="Most tokens of a pair; -1 for the server's.")
+
+    @property
+    def fields(self) -> set[str]:
+        """What was said, a null for `texts` aside."""
+        return self.model_fields_set - ({"texts"} if getattr(self, "texts", None) is None else set())
+
+    @property
+    def raw(self) -> bool:
+        """Whether logits are wanted."""
+        return bool(self.raw_scores) or self.use_activation is False
+
+    @property
+    def may_cut(self) -> bool:
+        """Whether texts that are too long may be cut."""
+        return self.truncate is not False and self.truncation is not False
+
+
+class RerankRequest(Request):
+    """A query and the documents to rank."""
+
+    query: Text = Field(description="What is asked.")
+    documents: list[Text | DocumentFields] | None = Field(
+        None, description="Texts, or objects with `text`, `content` or the rank_fields."
+    )
+    texts: list[Text] | None = Field(None, description="Instead of documents, for TEI's clients.")
+    top_n: int | None = Field(None, description="How many to return; all if none, 0, -1 or more than there are.")
+    top_k: int | None = Field(None, description="The same; it also selects Voyage's shape.")
+    return_documents: bool | None = Field(None, description="Return each document with its score.")
+    return_text: bool | None = Field(None, description="The same for TEI's clients.")
+    rank_fields: list[str] | None = Field(None, description="Fields of documents that are read, in this order.")
+    max_tokens_per_doc: int | None = Field(None, ge=1, description="Most tokens of a document.")
+
+    @property
+    def limit(self) -> int | None:
+        """How many results are wanted; all if None."""
+        wanted = self.top_n if self.top_n is not None else self.top_k
+        return wanted if wanted and wanted > 0 else None
+
+    @property
+    def given(self) -> list[str] | list[str | dict[str, Any]]:
+        """The documents, however they are called."""
+        return (self.documents or []) if self.texts is None else self.texts
+
+
+class ScoreRequest(Request):
+    """Pairs to score: two lists of one length, or one text with each of a list."""
+
+    text_1: Text | list[Text] | None = Field(None, description="Queries, or one.")
+    text_2: Text | list[Text] | None = Field(None, description="Documents, or one.")
+    queries: Text | list[Text] | None = Field(None, description="Instead of text_1.")
+    documents: Text | list[Text] | None = Field(None, description="Instead of text_2.")
+
+    @property
+    def sides(self) -> "tuple[list[str], list[str]]":
+        """Queries and documents, as given."""
+        left = self.text_1 if self.queries is None else self.queries
+        right = self.text_2 if self.documents is None else self.documents
+        return _as_list(left), _as_list(right)
+
+
+class Result(BaseModel):
+    """A document of a ranking."""
+
+    index: int = Field(ge=0, description="Its place in the request.")
+    relevance_score: float
+    document: str | DocumentFields | None = Field(None, description="Left out unless it was asked for.")
+    tokens: int = Field(ge=0, description="Tokens of the pair that were read.")
+    truncated_tokens: int = Field(ge=0, description="Tokens of query and document that were not.")
+    share_read: float = Field(ge=0, le=1, description="Of the document's tokens.")
+
+
+class Usage(BaseModel):
+    """Tokens that were read."""
+
+    prompt_tokens: int
+    completion_tokens: int = 0
+    total_tokens: int
+
+
+class RerankAnswer(BaseModel):
+    """A ranking, best first."""
+
+    id: str
+    object: str
+    created: int
+    model: str
+    results: list[Result]
+    usage: Usage
+    meta: dict[str, JsonValue]
+
+
+class VoyageAnswer(BaseModel):
+    """The same in Voyage's shape."""
+
+    object: str
+    data: list[Result]
+    model: str
+    usage: Usage
+
+
+class TeiResult(BaseModel):
+    """A document of a ranking in TEI's shape."""
+
+    index: int = Field(ge=0)
+    score: float
+    text: str | None = Field(None, description="Left out unless it was asked for.")
+    truncated_tokens: int = Field(ge=0)
+
+
+class Score(BaseModel):
+    """The score of a pair."""
+
+    index: int = Field(ge=0)
+    object: str
+    score: float
+    truncated_tokens: int = Field(ge=0)
+
+
+class ScoreAnswer(BaseModel):
+    """Scores in the order of the request."""
+
+    id: str
+    object: str
+    created: int
+    model: str
+    data: list[Score]
+    usage: Usage
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str
+
+
+class Error(BaseModel):
+    """An error, for clients of every kind but TEI's."""
+
+    error: ErrorDetail
+    message: str
+    detail: str
+
+
+class TeiError(BaseModel):
+    """An error in TEI's shape."""
+
+    error: str
+    error_type: str
+
+
+def document_fields(document: "str | Mapping[str, Any]", fields: "list[str] | None") -> str | None:
+    """Return the text of a document that is to be read; None where it has none.
+
+    Args:
+        document: a text, or an object.
+        fields: those of an object that are read, joined by line feeds; `text`, or else `content`, if None.
+    """
+    if isinstance(document, str):
+        return document
+    names = fields or [name for name in ("text", "content") if isinstance(document.get(name), str)][:1]
+    values = [document[name] for name in names if document.get(name) is not None]
+    usable = [str(value) for value in values if isinstance(value, (str, int, float))]
+    return "\n".join(usable) if usable and len(usable) == len(values) else None
+
+
+def _as_list(texts: str | list[str] | None) -> list[str]:
+    """Return one text or several as a list."""
+    return [texts] if isinstance(texts, str) else texts or []
