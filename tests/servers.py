@@ -68,6 +68,8 @@ def serving(
         process.kill()
         process.wait()
         reader.join()
+        if process.stderr:
+            process.stderr.close()
 
 
 def wait_until_ready(url: str) -> None:

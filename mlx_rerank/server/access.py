@@ -60,7 +60,7 @@ class Keys:
     def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
         """Take the application and the keys."""
         self._app = app
-        self._keys = [_digest(key) for key in keys]
+        self._keys = [sha256(key.encode()).digest() for key in keys]  # so that all that is compared has one length
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer 401."""
@@ -80,14 +80,9 @@ class Keys:
     def _known(self, headers: Headers) -> bool:
         """Compare with every key, in a time that does not depend on how much of one is right."""
         scheme, _, given = headers.get("authorization", "").partition(" ")
-        digest = _digest(given.strip())
+        digest = sha256(given.strip().encode("latin-1")).digest()  # as headers are decoded
         matches = [hmac.compare_digest(digest, key) for key in self._keys]
         return scheme.lower() == "bearer" and any(matches)
-
-
-def _digest(key: str) -> bytes:
-    """Return a hash, so that all that is compared has one length."""
-    return sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
 def _name(host: str) -> str:

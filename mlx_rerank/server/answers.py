@@ -12,6 +12,8 @@ def refuse(path: str, error: RefusedError, dialect: dialects.Dialect | None = No
     headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
+    if error.status == 408:
+        headers["Connection"] = "close"  # the rest of the body, should it come, is no request
     return JSONResponse(dialects.refusal(dialect or dialects.dialect_of(path), error), error.status, headers)
 
 

@@ -1,25 +1,27 @@
 """The routes, which parse, call the handler, and write what it returns."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Match
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mlx_rerank.errors import RefusedError
 from mlx_rerank.server import dialects, facts, schema
 from mlx_rerank.server.access import Keys, SameSite
 from mlx_rerank.server.answers import refuse, work_headers
-from mlx_rerank.server.bodies import JsonRoute, TimelyBody
+from mlx_rerank.server.bodies import BoundedBody, JsonRoute
 from mlx_rerank.server.handler import Handler
 from mlx_rerank.server.logs import CLIENT_GONE, RequestLog, log_failure
 from mlx_rerank.server.metrics import Metrics
@@ -68,7 +70,6 @@ def create_app(handler: Handler, settings: Settings) -> FastAPI:
         },
         docs_url=None,  # these would load their scripts from elsewhere
         redoc_url=None,
-        max_body_size=settings.body_bytes,
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.router.route_class = JsonRoute
@@ -81,6 +82,7 @@ def create_app(handler: Handler, settings: Settings) -> FastAPI:
 def _middleware(metrics: Metrics, settings: Settings) -> list[Middleware]:
     """Return what a request passes on its way to a route, the outermost first."""
     layers = [
+        Middleware(Prefixes, names=dialects.PREFIXES),
         Middleware(RequestLog, count=metrics.answered),
         Middleware(SameSite, hosts=settings.hosts, origins=settings.origins),
     ]
@@ -89,7 +91,7 @@ def _middleware(metrics: Metrics, settings: Settings) -> list[Middleware]:
         layers.append(Middleware(CORSMiddleware, **allowed, expose_headers=_EXPOSED))
     if settings.keys:
         layers.append(Middleware(Keys, keys=settings.keys))
-    layers.append(Middleware(TimelyBody, seconds=settings.body_timeout))
+    layers.append(Middleware(BoundedBody, most=settings.body_bytes, seconds=settings.body_timeout))
     return layers
 
 
@@ -110,16 +112,10 @@ def _add_ranking(app: FastAPI, handler: Handler) -> None:
     for paths, function, model in ((RERANK_PATHS, rerank, ranking), (SCORE_PATHS, score, schema.ScoreAnswer)):
         answers = {200: {"model": model, "description": "Scores."}, **_ERRORS}
         for path in paths:
-            for prefix in ("", *(f"/{name}" for name in dialects.PREFIXES)):
-                app.add_api_route(
-                    prefix + path,
-                    function,
-                    methods=["POST"],
-                    response_model=None,
-                    responses=answers,
-                    include_in_schema=not prefix,
-                    operation_id=f"{function.__name__}{path.replace('/', '_')}",
-                )
+            identity = f"{function.__name__}{path.replace('/', '_')}"
+            app.add_api_route(
+                path, function, methods=["POST"], response_model=None, responses=answers, operation_id=identity
+            )
 
 
 def _add_facts(app: FastAPI, handler: Handler, metrics: Metrics) -> None:
@@ -150,16 +146,12 @@ def _add_facts(app: FastAPI, handler: Handler, metrics: Metrics) -> None:
         """Return the page on which to try models."""
         return FileResponse(_PAGE / "index.html", headers=_PAGE_HEADERS)
 
-    shown = {"/health": health, "/ready": ready, "/info": info, "/v1/models": models, "/models": models}
-    for path, function in shown.items():
+    for path, function in {"/health": health, "/ready": ready, "/info": info, "/v1/models": models}.items():
         answers: dict[int | str, dict[str, Any]] = {503: _ERRORS[503]} if path in ("/ready", "/info") else {}
-        for prefix in ("", *(f"/{name}" for name in dialects.PREFIXES)):
-            app.add_api_route(
-                prefix + path, function, methods=["GET"], responses=answers, include_in_schema=not prefix,
-                operation_id=f"get{path.replace('/', '_')}",
-            )  # fmt: skip
+        app.add_api_route(path, function, methods=["GET"], responses=answers)
+    app.add_api_route("/models", models, methods=["GET"], include_in_schema=False)
     app.add_api_route("/metrics", metrics_text, methods=["GET"], include_in_schema=False)
-    app.add_api_route("/", page, methods=["GET"], include_in_schema=False)
+    app.add_api_route("/", page, methods=["GET"], response_class=HTMLResponse)
 
 
 async def _answer(request: Request, dialect: dialects.Dialect, work: Coroutine[Any, Any, tuple[Any, Any]]) -> Response:
@@ -178,6 +170,22 @@ async def _answer(request: Request, dialect: dialects.Dialect, work: Coroutine[A
         return refuse(request.url.path, RefusedError(500, "internal_error", message), dialect)
 
 
+class Prefixes:
+    """Lets every route be found below some prefixes too; the path stays as it is, for the dialect to be told by."""
+
+    def __init__(self, app: ASGIApp, names: Sequence[str]) -> None:
+        """Take the application and the first parts of paths that it is mounted at."""
+        self._app, self._names = app, frozenset(names)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        first = scope.get("path", "").split("/")[1:2]
+        if scope["type"] == "http" and self._names.issuperset(first) and first:
+            path = scope["path"]
+            scope = {**scope, "root_path": f"/{first[0]}", "path": path if path.count("/") > 1 else f"{path}/"}
+        await self._app(scope, receive, send)
+
+
 class _ClientGoneError(Exception):
     """Nobody waits for the answer any more."""
 
@@ -194,6 +202,7 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     finally:
         task.cancel()
         gone.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)  # they clear up behind them
 
 
 async def _refused(request: Request, error: Exception) -> Response:
@@ -213,13 +222,15 @@ async def _invalid(request: Request, error: Exception) -> Response:
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-    """Answer with an error of the framework's."""
+    """Answer with an error of the framework's, or with the one of ours that it was made of while the body was read."""
     assert isinstance(error, HTTPException)
-    words = {
-        404: "there is no such route: see /openapi.json",
-        413: "the body is too large: send fewer or shorter documents",
-    }
+    if isinstance(error.__cause__, RefusedError):
+        return refuse(request.url.path, error.__cause__)
+    words = {404: "there is no such route: see /openapi.json"}
     message = words.get(error.status_code, str(error.detail))
     answer = refuse(request.url.path, RefusedError(error.status_code, "http_error", message))
     answer.headers.update(error.headers or {})
+    if error.status_code == 405:  # the framework knows only of the first route with that path
+        routes = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
+        answer.headers["Allow"] = ", ".join(sorted({method for route in routes for method in route.methods}))
     return answer

@@ -9,6 +9,7 @@ from typing import Any
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlx_rerank.errors import RefusedError
@@ -61,33 +62,43 @@ class JsonRoute(APIRoute):
         return read
 
 
-class TimelyBody:
-    """Gives up on clients that send their body too slowly."""
+class BoundedBody:
+    """Gives up on bodies that are too long, or too long in coming."""
 
-    def __init__(self, app: ASGIApp, seconds: float) -> None:
-        """Take the application, and how long a body may take."""
-        self._app, self._seconds = app, seconds
+    def __init__(self, app: ASGIApp, most: int, seconds: float) -> None:
+        """Take the application, the most bytes of a body, and the time in which all of them have to be there."""
+        self._app, self._most, self._seconds = app, most, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, with a `receive` that raises RefusedError when the time is over."""
+        """Pass a request on, with a `receive` that raises RefusedError beyond a bound."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        deadline, complete = time.monotonic() + self._seconds, False
+        announced = Headers(scope=scope).get("content-length", "")
+        deadline, size, complete = time.monotonic() + self._seconds, 0, False
 
-        async def receive_in_time() -> Message:
-            nonlocal complete
+        async def receive_within_bounds() -> Message:
+            nonlocal size, complete
             if complete:  # what else comes is the client's going, which may take as long as it likes
                 return await receive()
+            self._check(int(announced) if announced.isdecimal() else 0)
             try:
                 message = await asyncio.wait_for(receive(), deadline - time.monotonic())
             except asyncio.TimeoutError:
                 message = f"the body did not arrive within {self._seconds:g} s: send it faster, or less"
                 raise RefusedError(408, "body_timeout", message) from None
+            size += len(message.get("body", b""))
+            self._check(size)
             complete = not message.get("more_body", False)
             return message
 
-        await self._app(scope, receive_in_time, send)
+        await self._app(scope, receive_within_bounds, send)
+
+    def _check(self, size: int) -> None:
+        """Raise RefusedError for a body that is too long."""
+        if size > self._most:
+            message = f"the body has more than {self._most} bytes: send fewer or shorter documents at a time"
+            raise RefusedError(413, "body_too_large", message)
 
 
 def _refuse(name: str) -> None:

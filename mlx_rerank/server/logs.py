@@ -83,7 +83,8 @@ class RequestLog:
             await self._app(scope, receive, send_with_id)
         finally:
             seconds, work = time.monotonic() - begin, state.get("work")
-            route = getattr(scope.get("route"), "path", "other")  # of ours: a client's own words are not for labels
+            route = getattr(scope.get("route"), "path", None)  # of ours: a client's own words are not for labels
+            route = "other" if route is None else scope.get("root_path", "") + route
             self._count(route, status, seconds, work)
             self._log(scope, route, status, identity, seconds, work)
 

@@ -53,6 +53,7 @@ def run(pool: Pool, bounds: Bounds, settings: Settings, listener: socket.socket)
     config = uvicorn.Config(
         app,
         http=_protocol(settings.body_timeout),
+        ws="none",
         lifespan="off",  # a failed start has to say why, which uvicorn keeps to its own log
         log_config=None,
         access_log=False,
@@ -120,7 +121,7 @@ class _Server(uvicorn.Server):
         self.interrupted = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Note a signal; unlike uvicorn's, it is not raised again in the end, for the server has done as it was told."""
+        """Note a signal; unlike uvicorn's, it is not raised again in the end: the server has done as it was told."""
         self.force_exit = self.should_exit and sig == signal.SIGINT
         self.interrupted |= sig == signal.SIGINT
         self.should_exit = True
@@ -163,10 +164,10 @@ class _Server(uvicorn.Server):
 
 
 def _protocol(seconds: float) -> type[HttpToolsProtocol]:
-    """Return uvicorn's protocol with a limit to the time that the head of a request may take."""
+    """Return uvicorn's protocol with a limit to the time that a head may take, and a body that is not read any more."""
 
-    class TimelyHead(HttpToolsProtocol):
-        """Closes connections on which no request begins, or on which one begins and its head does not end."""
+    class TimelyProtocol(HttpToolsProtocol):
+        """Closes connections on which nothing comes to an end."""
 
         _patience: TimerHandle | None = None
 
@@ -182,6 +183,15 @@ def _protocol(seconds: float) -> type[HttpToolsProtocol]:
             self._stop_waiting()
             super().on_headers_complete()
 
+        def on_response_complete(self) -> None:
+            if self.cycle.more_body:  # refused, and still being sent
+                self._wait()
+            super().on_response_complete()
+
+        def on_message_complete(self) -> None:
+            self._stop_waiting()
+            super().on_message_complete()
+
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop_waiting()
             super().connection_lost(exc)
@@ -195,11 +205,16 @@ def _protocol(seconds: float) -> type[HttpToolsProtocol]:
                 self._patience.cancel()
 
         def _give_up(self) -> None:
-            if not self.transport.is_closing() and (self.cycle is None or self.cycle.response_complete):
+            busy = (
+                self.cycle is not None and not self.cycle.response_complete
+            )  # with a request before the unfinished one
+            if busy:
+                self._wait()
+            elif not self.transport.is_closing():
                 self.transport.write(_NO_TIME)
                 self.transport.close()
 
-    return TimelyHead
+    return TimelyProtocol
 
 
 def _remove_stale(path: Path) -> None:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
 Text = Annotated[str, StringConstraints(strict=True)]
 DocumentFields = dict[str, JsonValue]
+_SOME: dict[str, JsonValue] = {"minItems": 1}  # in the document alone, for an empty list has a status of its own
 
 
 class Request(BaseModel):
@@ -44,11 +45,15 @@ class Request(BaseModel):
 class RerankRequest(Request):
     """A query and the documents to rank."""
 
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["documents"]}, {"required": ["texts"]}]})
+
     query: Text = Field(description="What is asked.")
     documents: list[Text | DocumentFields] | None = Field(
-        None, description="Texts, or objects with `text`, `content` or the rank_fields."
+        None, description="Texts, or objects with `text`, `content` or the rank_fields.", json_schema_extra=_SOME
     )
-    texts: list[Text] | None = Field(None, description="Instead of documents, for TEI's clients.")
+    texts: list[Text] | None = Field(
+        None, description="Instead of documents, for TEI's clients.", json_schema_extra=_SOME
+    )
     top_n: int | None = Field(None, description="How many to return; all if none, 0, -1 or more than there are.")
     top_k: int | None = Field(None, description="The same; it also selects Voyage's shape.")
     return_documents: bool | None = Field(None, description="Return each document with its score.")

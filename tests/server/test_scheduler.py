@@ -1,0 +1,193 @@
+"""The queue: the scores of a caller who is alone, fair turns, full batches, and work that is dropped."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlx_rerank import Reranker
+from mlx_rerank.device import device_thread
+from mlx_rerank.errors import DeviceError
+from mlx_rerank.pairs import EncodedPairs, Limits
+from mlx_rerank.server.scheduler import Job, Scheduler
+
+Order = list[Counter[Job]]
+Encode = Callable[[list[tuple[str, str]]], EncodedPairs]
+
+
+@pytest.fixture
+def scheduler(tiny_reranker: Reranker) -> Iterator[Scheduler]:
+    made = Scheduler(tiny_reranker.engine, tiny_reranker.encoder.pad_token_id, 256)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def encode(tiny_reranker: Reranker) -> Encode:
+    return lambda pairs: tiny_reranker.encoder.encode(pairs, Limits(tiny_reranker.max_length))
+
+
+@pytest.fixture
+def order(scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch) -> Order:
+    """The tokens that each request has in each batch, in the order of batches."""
+    batches: Order = []
+    choose = scheduler._next_batch
+
+    def noted() -> list[tuple[Job, int]]:
+        batch = choose()
+        if batch:
+            batches.append(Counter())
+        for job, place in batch:
+            batches[-1][job] += len(job.sequences[place])
+        return batch
+
+    monkeypatch.setattr(scheduler, "_next_batch", noted)
+    return batches
+
+
+def pairs_of(count: int, seed: int = 0) -> list[tuple[str, str]]:
+    random = Random(seed)
+    return [("panda", " ".join(["bear"] * random.randint(0, 12)) + str(seed) + " " + str(i)) for i in range(count)]
+
+
+def logits_of(job: Job, encoded: EncodedPairs) -> np.ndarray:
+    return job.result.result(60)[encoded.inverse]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=6))
+def test_scores_are_those_of_a_caller_who_is_alone(
+    tiny_reranker: Reranker, scheduler_for_all: Scheduler, counts: list[int]
+) -> None:
+    encoder, limits = tiny_reranker.encoder, Limits(tiny_reranker.max_length)
+    work = [pairs_of(count, seed) for seed, count in enumerate(counts)]
+    encoded = [encoder.encode(pairs, limits) for pairs in work]
+    jobs = [scheduler_for_all.submit(one) for one in encoded]
+    for job, one, pairs in zip(jobs, encoded, work, strict=True):
+        expected = tiny_reranker.logits(pairs).logits
+        np.testing.assert_allclose(logits_of(job, one), expected, atol=1e-5, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def scheduler_for_all(tiny_reranker: Reranker) -> Iterator[Scheduler]:
+    made = Scheduler(tiny_reranker.engine, tiny_reranker.encoder.pad_token_id, 256)
+    yield made
+    made.close()
+
+
+def test_a_short_request_does_not_wait_for_a_long_one(scheduler: Scheduler, encode: Encode, order: Order) -> None:
+    gate = threading.Event()
+    device_thread().submit(gate.wait)
+    long = scheduler.submit(encode(pairs_of(600)))
+    while not scheduler._handed_over:
+        time.sleep(0.001)
+    short = scheduler.submit(encode(pairs_of(5, seed=1)))
+    gate.set()
+    short.result.result(60)
+    assert not long.result.done()
+    long.result.result(60)
+    mine = [i for i, batch in enumerate(order) if short in batch]
+    assert mine[0] > 0
+    assert mine[-1] < len(order) / 3
+
+
+def test_requests_have_equal_shares(scheduler: Scheduler, encode: Encode, order: Order) -> None:
+    gate = threading.Event()
+    device_thread().submit(gate.wait)
+    jobs = [scheduler.submit(encode(pairs_of(150, seed))) for seed in range(4)]
+    gate.set()
+    for job in jobs:
+        job.result.result(60)
+    start = next(i for i, batch in enumerate(order) if jobs[-1] in batch)  # the first alone had the device before
+    end = min(max(i for i, batch in enumerate(order) if job in batch) for job in jobs)
+    shares = [sum(batch[job] for batch in order[start:end]) for job in jobs]
+    assert end - start > 5
+    assert max(shares) < 1.3 * min(shares), shares
+
+
+def test_newcomers_without_end_do_not_keep_a_long_request_from_its_end(
+    scheduler: Scheduler, encode: Encode, order: Order
+) -> None:
+    long = scheduler.submit(encode(pairs_of(400)))
+    stop = threading.Event()
+
+    def keep_coming(seed: int) -> None:
+        while not stop.is_set():
+            scheduler.submit(encode(pairs_of(8, seed))).result.result(60)
+
+    others = [threading.Thread(target=keep_coming, args=(seed,)) for seed in range(1, 5)]
+    for other in others:
+        other.start()
+    try:
+        long.result.result(60)
+    finally:
+        stop.set()
+        for other in others:
+            other.join()
+
+
+def test_batches_are_shared_and_hardly_padded(scheduler: Scheduler, encode: Encode, order: Order) -> None:
+    gate = threading.Event()
+    device_thread().submit(gate.wait)
+    jobs = [scheduler.submit(encode(pairs_of(40, seed))) for seed in range(6)]
+    gate.set()
+    for job in jobs:
+        job.result.result(60)
+    assert any(len(batch) > 1 for batch in order)
+    assert scheduler.rows == 240
+    assert scheduler.padded_tokens / scheduler.tokens < 1.2  # 256 tokens a batch, of which 32 may be padding
+
+
+def test_dropped_work_is_not_computed(scheduler: Scheduler, encode: Encode) -> None:
+    gate = threading.Event()
+    device_thread().submit(gate.wait)
+    dropped = scheduler.submit(encode(pairs_of(500)))
+    kept = scheduler.submit(encode(pairs_of(10, seed=1)))
+    assert dropped.result.cancel()
+    gate.set()
+    kept.result.result(60)
+    assert scheduler.rows < 150
+    with pytest.raises(CancelledError):
+        dropped.result.result()
+
+
+def test_an_error_reaches_those_it_is_about_and_the_next_is_served(
+    scheduler: Scheduler, encode: Encode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise DeviceError("no device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(scheduler._engine, "_forward", fail)
+        with pytest.raises(DeviceError):
+            scheduler.submit(encode(pairs_of(30))).result.result(60)
+    assert len(scheduler.submit(encode(pairs_of(3))).result.result(60)) == 3
+
+
+def test_nothing_to_do(scheduler: Scheduler, encode: Encode) -> None:
+    assert scheduler.submit(encode([])).result.result(1).shape == (0,)
+
+
+def test_closing_finishes_what_is_queued(tiny_reranker: Reranker, encode: Encode) -> None:
+    made = Scheduler(tiny_reranker.engine, 1, 256)
+    job = made.submit(encode(pairs_of(100)))
+    made.close()
+    assert job.result.done()
+
+
+def test_deterministic_scores_are_the_same_bits(tiny: object, encode: Encode) -> None:
+    alone = Reranker(str(tiny), deterministic=True)
+    made = Scheduler(alone.engine, alone.encoder.pad_token_id, alone.token_budget, deterministic=True)
+    work = [pairs_of(20, seed) for seed in range(3)]
+    encoded = [encode(pairs) for pairs in work]
+    jobs = [made.submit(one) for one in encoded]
+    for job, one, pairs in zip(jobs, encoded, work, strict=True):
+        np.testing.assert_array_equal(logits_of(job, one), alone.logits(pairs).logits)
+    made.close()
