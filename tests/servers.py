@@ -52,7 +52,7 @@ def serving(
             server.log.append(line)
             found = re.search(r"listening on (\S+)", line)
             if found:
-                server.url = found[1].rstrip('/",')
+                server.url = found[1].rstrip('/",}')
                 listening.set()
         listening.set()
 
@@ -76,5 +76,5 @@ def wait_until_ready(url: str) -> None:
     """Wait until the server's first model is loaded."""
     transport = httpx.HTTPTransport(retries=3)
     with httpx.Client(transport=transport, timeout=60) as client:
-        while client.get(f"{url}/ready").status_code == 503:
+        while client.get(f"{url}/ready").status_code != 200:
             threading.Event().wait(0.02)

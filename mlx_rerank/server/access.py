@@ -12,9 +12,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from mlx_rerank.errors import RefusedError
 from mlx_rerank.server.answers import refuse
 
-# Names that always mean this machine. Containers of Docker Desktop reach it under the last.
-_LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1", "host.docker.internal"})
-_OPEN_PATHS = frozenset({"/", "/health", "/ready"})  # without a key: the page, which asks for one, and probes
+# Names that always mean this machine: its own, and those under which containers on it find it.
+_CONTAINERS = ("host.docker", "gateway.docker", "host.containers", "host.lima", "host.orb")
+_LOCAL_NAMES = frozenset({"localhost", *(f"{name}.internal" for name in _CONTAINERS)})
+# Without a key: the page, which asks for one, probes, and what tells clients that they need one.
+_OPEN_PATHS = frozenset({"/", "/health", "/ready", "/openapi.json", "/v1/cluster/auth"})
 
 
 class SameSite:

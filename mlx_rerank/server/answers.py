@@ -6,6 +6,9 @@ from mlx_rerank.errors import RefusedError
 from mlx_rerank.server import dialects
 from mlx_rerank.server.handler import Work
 
+WORK_HEADERS = ("x-queue-time", "x-inference-time", "x-total-time", "x-compute-tokens", "x-truncated-documents")
+EXPOSED_HEADERS = ("x-request-id", *WORK_HEADERS, "retry-after")  # to pages of other origins that may use the server
+
 
 def refuse(path: str, error: RefusedError, dialect: dialects.Dialect | None = None) -> JSONResponse:
     """Return the answer that an error is."""
@@ -19,10 +22,6 @@ def refuse(path: str, error: RefusedError, dialect: dialects.Dialect | None = No
 
 def work_headers(work: Work) -> dict[str, str]:
     """Return what a request has taken, in milliseconds, tokens and texts."""
-    return {
-        "x-queue-time": str(round(work.queue_seconds * 1000)),
-        "x-inference-time": str(round(work.inference_seconds * 1000)),
-        "x-total-time": str(round(work.total_seconds * 1000)),
-        "x-compute-tokens": str(work.tokens),
-        "x-truncated-documents": str(work.truncated),
-    }
+    seconds = work.queue_seconds, work.inference_seconds, work.total_seconds
+    values = (*(round(1000 * value) for value in seconds), work.tokens, work.truncated)
+    return dict(zip(WORK_HEADERS, map(str, values), strict=True))

@@ -1,7 +1,7 @@
 """The routes, which parse, call the handler, and write what it returns."""
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,16 +15,16 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Match
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mlx_rerank.errors import RefusedError
 from mlx_rerank.server import dialects, facts, schema
 from mlx_rerank.server.access import Keys, SameSite
-from mlx_rerank.server.answers import refuse, work_headers
+from mlx_rerank.server.answers import EXPOSED_HEADERS, refuse, work_headers
 from mlx_rerank.server.bodies import BoundedBody, JsonRoute
 from mlx_rerank.server.handler import Handler
 from mlx_rerank.server.logs import CLIENT_GONE, RequestLog, log_failure
 from mlx_rerank.server.metrics import Metrics
+from mlx_rerank.server.middleware import LastAnswers, Prefixes
 from mlx_rerank.server.settings import Settings
 
 T = TypeVar("T")
@@ -36,8 +36,8 @@ _PAGE_HEADERS = {
     "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",  # else a browser runs an old script after an upgrade
 }
-_EXPOSED = ("x-request-id", "x-queue-time", "x-inference-time", "x-total-time", "x-compute-tokens", "retry-after")
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": schema.Error | schema.TeiError, "description": description}
     for status, description in {
@@ -62,7 +62,7 @@ def create_app(handler: Handler, settings: Settings) -> FastAPI:
         description="Scores documents for a query. Every route also exists below "
         + ", ".join(f"/{prefix}" for prefix in dialects.PREFIXES)
         + ", where answers are as that server's clients expect them.",
-        middleware=_middleware(metrics, settings),
+        middleware=_middleware(handler, metrics, settings),
         exception_handlers={
             RefusedError: _refused,
             RequestValidationError: _invalid,
@@ -74,21 +74,22 @@ def create_app(handler: Handler, settings: Settings) -> FastAPI:
     )
     app.router.route_class = JsonRoute
     _add_ranking(app, handler)
-    _add_facts(app, handler, metrics)
-    app.mount("/page", StaticFiles(directory=_PAGE), name="page")
+    _add_facts(app, handler, keyed=bool(settings.keys))
+    _add_pages(app, metrics)
     return app
 
 
-def _middleware(metrics: Metrics, settings: Settings) -> list[Middleware]:
+def _middleware(handler: Handler, metrics: Metrics, settings: Settings) -> list[Middleware]:
     """Return what a request passes on its way to a route, the outermost first."""
     layers = [
         Middleware(Prefixes, names=dialects.PREFIXES),
+        Middleware(LastAnswers, stopping=lambda: handler.draining),
         Middleware(RequestLog, count=metrics.answered),
         Middleware(SameSite, hosts=settings.hosts, origins=settings.origins),
     ]
     if settings.origins:
         allowed = {"allow_origins": settings.origins, "allow_methods": ["GET", "POST"], "allow_headers": ["*"]}
-        layers.append(Middleware(CORSMiddleware, **allowed, expose_headers=_EXPOSED))
+        layers.append(Middleware(CORSMiddleware, **allowed, expose_headers=EXPOSED_HEADERS))
     if settings.keys:
         layers.append(Middleware(Keys, keys=settings.keys))
     layers.append(Middleware(BoundedBody, most=settings.body_bytes, seconds=settings.body_timeout))
@@ -118,8 +119,8 @@ def _add_ranking(app: FastAPI, handler: Handler) -> None:
             )
 
 
-def _add_facts(app: FastAPI, handler: Handler, metrics: Metrics) -> None:
-    """Add the routes that tell about the server, and its page."""
+def _add_facts(app: FastAPI, handler: Handler, *, keyed: bool) -> None:
+    """Add the routes that tell about the server."""
 
     async def health() -> dict[str, str]:
         """Say that the server is alive."""
@@ -134,9 +135,28 @@ def _add_facts(app: FastAPI, handler: Handler, metrics: Metrics) -> None:
         """Describe the default model, in the words of TEI."""
         return facts.info(handler)
 
-    async def models() -> dict[str, Any]:
+    async def models(request: Request) -> dict[str, Any]:
         """List the models, the default one first."""
-        return facts.models(handler.pool)
+        return facts.models(handler.pool, infinity=request.scope.get("root_path") == "/infinity")
+
+    async def model(name: str) -> dict[str, Any]:
+        """Describe the model that answers to a name."""
+        return facts.model(handler.pool.named(name)) | {"id": name}
+
+    async def auth() -> dict[str, bool]:
+        """Say whether a key is needed, to Xinference's clients."""
+        return {"auth": keyed}
+
+    for path, function in {"/health": health, "/ready": ready, "/info": info, "/v1/models": models}.items():
+        answers: dict[int | str, dict[str, Any]] = {503: _ERRORS[503]} if path in ("/ready", "/info") else {}
+        app.add_api_route(path, function, methods=["GET"], responses=answers)
+    app.add_api_route("/v1/models/{name:path}", model, methods=["GET"], responses={404: _ERRORS[404]})
+    app.add_api_route("/v1/cluster/auth", auth, methods=["GET"])
+    app.add_api_route("/models", models, methods=["GET"], include_in_schema=False)
+
+
+def _add_pages(app: FastAPI, metrics: Metrics) -> None:
+    """Add what people and Prometheus look at."""
 
     async def metrics_text() -> Response:
         """Return counters for Prometheus."""
@@ -146,12 +166,9 @@ def _add_facts(app: FastAPI, handler: Handler, metrics: Metrics) -> None:
         """Return the page on which to try models."""
         return FileResponse(_PAGE / "index.html", headers=_PAGE_HEADERS)
 
-    for path, function in {"/health": health, "/ready": ready, "/info": info, "/v1/models": models}.items():
-        answers: dict[int | str, dict[str, Any]] = {503: _ERRORS[503]} if path in ("/ready", "/info") else {}
-        app.add_api_route(path, function, methods=["GET"], responses=answers)
-    app.add_api_route("/models", models, methods=["GET"], include_in_schema=False)
     app.add_api_route("/metrics", metrics_text, methods=["GET"], include_in_schema=False)
     app.add_api_route("/", page, methods=["GET"], response_class=HTMLResponse)
+    app.mount("/page", _PageFiles(directory=_PAGE), name="page")
 
 
 async def _answer(request: Request, dialect: dialects.Dialect, work: Coroutine[Any, Any, tuple[Any, Any]]) -> Response:
@@ -170,20 +187,14 @@ async def _answer(request: Request, dialect: dialects.Dialect, work: Coroutine[A
         return refuse(request.url.path, RefusedError(500, "internal_error", message), dialect)
 
 
-class Prefixes:
-    """Lets every route be found below some prefixes too; the path stays as it is, for the dialect to be told by."""
+class _PageFiles(StaticFiles):
+    """The files of the page, with its headers."""
 
-    def __init__(self, app: ASGIApp, names: Sequence[str]) -> None:
-        """Take the application and the first parts of paths that it is mounted at."""
-        self._app, self._names = app, frozenset(names)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
-        first = scope.get("path", "").split("/")[1:2]
-        if scope["type"] == "http" and self._names.issuperset(first) and first:
-            path = scope["path"]
-            scope = {**scope, "root_path": f"/{first[0]}", "path": path if path.count("/") > 1 else f"{path}/"}
-        await self._app(scope, receive, send)
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        """Return a file."""
+        response = super().file_response(*args, **kwargs)
+        response.headers.update(_PAGE_HEADERS)
+        return response
 
 
 class _ClientGoneError(Exception):

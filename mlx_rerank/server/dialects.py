@@ -10,7 +10,7 @@ from typing import Any
 from mlx_rerank.errors import RefusedError
 
 PREFIXES = ("cohere", "jina", "voyage", "tei", "vllm", "infinity")
-_TEXT_ROUTES = ("/infinity/rerank", "/api/rerank")  # whose documents are strings
+_TEXT_ROUTES = ("/infinity/", "/api/rerank")  # whose documents are strings
 _TEI_TYPES = {400: "Empty", 413: "Validation", 422: "Validation", 429: "Overloaded", 503: "Unhealthy"}
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
@@ -32,12 +32,14 @@ class Dialect:
         as_text: documents are strings, and not objects.
         return_documents: whether documents are returned where the request does not say.
         version: of Cohere's interface.
+        itemised: whether the `detail` of a validation error is a list, as FastAPI has it.
     """
 
     shape: Shape
     as_text: bool = False
     return_documents: bool = False
     version: str = "1"
+    itemised: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,14 @@ def dialect_of(path: str, fields: Collection[str] = ()) -> Dialect:
     if path == "/" or prefix == "tei" or "texts" in fields:
         return Dialect(Shape.TEI, as_text=True)
     if prefix == "voyage" or "top_k" in fields or "truncation" in fields:
-        return Dialect(Shape.VOYAGE, as_text=True)
-    version = "2" if "/v2/" in path else "1"
-    return Dialect(Shape.COMMON, path.startswith(_TEXT_ROUTES), prefix in ("vllm", "jina"), version)
+        return Dialect(Shape.VOYAGE, as_text=True, return_documents=prefix == "voyage")
+    return Dialect(
+        Shape.COMMON,
+        as_text=path.startswith(_TEXT_ROUTES),
+        return_documents=prefix in ("vllm", "jina"),
+        version="2" if "/v2/" in path else "1",
+        itemised=prefix == "infinity",
+    )
 
 
 def ranking(dialect: Dialect, model: str, ranked: Sequence[Ranked], tokens: int, *, documents: bool) -> Any:
@@ -114,7 +121,9 @@ def refusal(dialect: Dialect, error: RefusedError) -> dict[str, Any]:
         return {"error": message, "error_type": "Backend" if error.status in (500, 504) else known}
     kind = _TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "server_error")
     detail = {"message": message, "type": kind, "param": error.param, "code": error.code}
-    return {"error": detail, "message": message, "detail": message}
+    items = [{"loc": ["body", error.param or ""], "msg": message, "type": error.code}]
+    listed = dialect.itemised and error.status == 422
+    return {"error": detail, "message": message, "detail": items if listed else message}
 
 
 def _envelope(kind: str, name: str, model: str) -> dict[str, Any]:

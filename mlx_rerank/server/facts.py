@@ -8,9 +8,15 @@ from mlx_rerank.server.handler import Handler
 from mlx_rerank.server.pool import Pool, Served
 
 
-def models(pool: Pool) -> dict[str, Any]:
-    """Return the list of models, in OpenAI's shape, with what is known of each since it was first loaded."""
-    return {"object": "list", "data": [_model(served) for served in pool]}
+def models(pool: Pool, *, infinity: bool = False) -> dict[str, Any]:
+    """Return the list of models, in OpenAI's shape, with what is known of each since it was first loaded.
+
+    Args:
+        pool: the models.
+        infinity: say what infinity's client insists on.
+    """
+    more = {"owned_by": "infinity", "backend": "mlx", "stats": {}} if infinity else {}
+    return {"object": "list", "data": [model(served) | more for served in pool]}
 
 
 def info(handler: Handler) -> dict[str, Any]:
@@ -36,8 +42,8 @@ def info(handler: Handler) -> dict[str, Any]:
     }
 
 
-def _model(served: Served) -> dict[str, Any]:
-    """Return what is known of a model."""
+def model(served: Served) -> dict[str, Any]:
+    """Return what is known of a model; `model_type` is for Xinference's clients, `max_model_len` for vLLM's."""
     reranker = served.reranker
     return {
         "id": served.spec.name,
@@ -48,5 +54,7 @@ def _model(served: Served) -> dict[str, Any]:
         "dtype": reranker.dtype if reranker else served.spec.dtype,
         "device": reranker and reranker.device,
         "max_length": reranker and reranker.max_length,
+        "max_model_len": reranker and reranker.max_length,
+        "model_type": "rerank",
         "loaded": served.in_memory,
     }

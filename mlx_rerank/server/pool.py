@@ -140,6 +140,17 @@ class Pool:
                 await asyncio.to_thread(served.reranker.logits, sample_pairs()[:8], show_progress=False)
         self.ready = True
 
+    def named(self, name: str | None) -> Served:
+        """Return the model that a client's name means.
+
+        Raises:
+            RefusedError: none has it, and the default one does not stand in.
+        """
+        if name and name not in self._served and self._refuse_unknown:
+            message = f"model {name[:80]!r} is not served here; these are: {', '.join(self._served)}"
+            raise RefusedError(404, "model_not_found", message, param="model")
+        return self._served.get(name or "", self.default)
+
     def require_ready(self) -> None:
         """Raise RefusedError where the start is not over."""
         if not self.ready:
@@ -157,10 +168,7 @@ class Pool:
             RefusedError: the start is not over, no model has that name, it cannot be loaded, or there is no room.
         """
         self.require_ready()
-        served = self._served.get(name or "", self.default)
-        if name and name not in self._served and self._refuse_unknown:
-            message = f"model {name[:80]!r} is not served here; these are: {', '.join(self._served)}"
-            raise RefusedError(404, "model_not_found", message, param="model")
+        served = self.named(name)
         served.users += 1
         try:
             while not served.in_memory:

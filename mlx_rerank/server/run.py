@@ -9,19 +9,18 @@ import signal
 import socket
 import stat
 import time
-from asyncio import TimerHandle, Transport
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from mlx_rerank.errors import OutputError, RerankError
 from mlx_rerank.server.app import create_app
 from mlx_rerank.server.handler import Bounds, Handler
 from mlx_rerank.server.pool import Pool
+from mlx_rerank.server.protocol import patient_for
 from mlx_rerank.server.settings import Settings
 
 _BACKLOG = 1024
@@ -29,7 +28,6 @@ _OPEN_FILES = 4096  # wanted; launchd allows 256
 _SPARE_FILES = 64  # for models and logs
 _HOUSEKEEPING = 1.0  # seconds between two looks at what may be unloaded
 _LINGER = 0.5  # seconds in which clients with idle connections are told that the server stops
-_NO_TIME = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 logger = logging.getLogger("mlx_rerank.server")
 
@@ -52,7 +50,7 @@ def run(pool: Pool, bounds: Bounds, settings: Settings, listener: socket.socket)
     files = _allow_files()
     config = uvicorn.Config(
         app,
-        http=_protocol(settings.body_timeout),
+        http=patient_for(settings.body_timeout),
         ws="none",
         lifespan="off",  # a failed start has to say why, which uvicorn keeps to its own log
         log_config=None,
@@ -136,9 +134,12 @@ class _Server(uvicorn.Server):
                 task.cancel()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Answer what was accepted, while new requests are refused; then close."""
+        """Accept nobody any more, answer what was accepted, refuse what else comes on open connections; then close."""
         logger.info("stopping", extra={"under_way": self._handler.under_way})
         self._handler.draining = True
+        await asyncio.sleep(0)  # those who wait to be accepted are, before there is nobody to accept them
+        for server in self.servers:
+            server.close()
         linger = time.monotonic() + _LINGER
         while not self.force_exit and (self._handler.under_way or time.monotonic() < linger):
             await asyncio.sleep(0.02)
@@ -161,60 +162,6 @@ class _Server(uvicorn.Server):
         while True:
             await asyncio.sleep(_HOUSEKEEPING)
             await self._handler.pool.unload_idle()
-
-
-def _protocol(seconds: float) -> type[HttpToolsProtocol]:
-    """Return uvicorn's protocol with a limit to the time that a head may take, and a body that is not read any more."""
-
-    class TimelyProtocol(HttpToolsProtocol):
-        """Closes connections on which nothing comes to an end."""
-
-        _patience: TimerHandle | None = None
-
-        def connection_made(self, transport: Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-            super().connection_made(transport)
-            self._wait()
-
-        def on_message_begin(self) -> None:
-            self._wait()
-            super().on_message_begin()
-
-        def on_headers_complete(self) -> None:
-            self._stop_waiting()
-            super().on_headers_complete()
-
-        def on_response_complete(self) -> None:
-            if self.cycle.more_body:  # refused, and still being sent
-                self._wait()
-            super().on_response_complete()
-
-        def on_message_complete(self) -> None:
-            self._stop_waiting()
-            super().on_message_complete()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._stop_waiting()
-            super().connection_lost(exc)
-
-        def _wait(self) -> None:
-            self._stop_waiting()
-            self._patience = self.loop.call_later(seconds, self._give_up)
-
-        def _stop_waiting(self) -> None:
-            if self._patience:
-                self._patience.cancel()
-
-        def _give_up(self) -> None:
-            busy = (
-                self.cycle is not None and not self.cycle.response_complete
-            )  # with a request before the unfinished one
-            if busy:
-                self._wait()
-            elif not self.transport.is_closing():
-                self.transport.write(_NO_TIME)
-                self.transport.close()
-
-    return TimelyProtocol
 
 
 def _remove_stale(path: Path) -> None:

@@ -6,7 +6,7 @@ Source: the public interfaces of Cohere, Jina and Voyage, of text-embeddings-inf
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
 Text = Annotated[str, StringConstraints(strict=True)]
 DocumentFields = dict[str, JsonValue]
@@ -76,17 +76,19 @@ class RerankRequest(Request):
 class ScoreRequest(Request):
     """Pairs to score: two lists of one length, or one text with each of a list."""
 
-    text_1: Text | list[Text] | None = Field(None, description="Queries, or one.")
-    text_2: Text | list[Text] | None = Field(None, description="Documents, or one.")
-    queries: Text | list[Text] | None = Field(None, description="Instead of text_1.")
-    documents: Text | list[Text] | None = Field(None, description="Instead of text_2.")
+    text_1: Text | list[Text] = Field(
+        description="Queries, or one; also called queries, query or data_1.",
+        validation_alias=AliasChoices("text_1", "queries", "query", "data_1"),
+    )
+    text_2: Text | list[Text] = Field(
+        description="Documents, or one; also called documents, items or data_2.",
+        validation_alias=AliasChoices("text_2", "documents", "items", "data_2"),
+    )
 
     @property
-    def sides(self) -> "tuple[list[str], list[str]]":
+    def sides(self) -> tuple[list[str], list[str]]:
         """Queries and documents, as given."""
-        left = self.text_1 if self.queries is None else self.queries
-        right = self.text_2 if self.documents is None else self.documents
-        return _as_list(left), _as_list(right)
+        return _as_list(self.text_1), _as_list(self.text_2)
 
 
 class Result(BaseModel):
@@ -172,7 +174,7 @@ class Error(BaseModel):
 
     error: ErrorDetail
     message: str
-    detail: str
+    detail: str | list[dict[str, JsonValue]]
 
 
 class TeiError(BaseModel):
@@ -191,12 +193,19 @@ def document_fields(document: "str | Mapping[str, Any]", fields: "list[str] | No
     """
     if isinstance(document, str):
         return document
-    names = fields or [name for name in ("text", "content") if isinstance(document.get(name), str)][:1]
-    values = [document[name] for name in names if document.get(name) is not None]
-    usable = [str(value) for value in values if isinstance(value, (str, int, float))]
-    return "\n".join(usable) if usable and len(usable) == len(values) else None
+    names = fields or [name for name in ("text", "content") if document.get(name) is not None][:1]
+    texts = [_joined(document[name]) for name in names if document.get(name) is not None]
+    return "\n".join(map(str, texts)) if texts and None not in texts else None
 
 
-def _as_list(texts: str | list[str] | None) -> list[str]:
+def _as_list(texts: str | list[str]) -> list[str]:
     """Return one text or several as a list."""
-    return [texts] if isinstance(texts, str) else texts or []
+    return [texts] if isinstance(texts, str) else texts
+
+
+def _joined(value: Any) -> str | None:
+    """Return a field's value as a text: parts of a message are joined, as clients of chat models send them."""
+    if isinstance(value, list):
+        parts = [part.get("text") if isinstance(part, dict) else None for part in value]
+        return " ".join(map(str, parts)) if parts and all(isinstance(part, str) for part in parts) else None
+    return str(value) if isinstance(value, (str, int, float)) else None

@@ -8,6 +8,6 @@ from servers import Server, serving
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
-    """The embedded model's server with its defaults, which all tests of a run share."""
-    with serving() as server:
+    """The embedded model's server, which all tests of a run share; on the CPU, as the fixture `mini` is."""
+    with serving("--device", "cpu") as server:
         yield server

@@ -1,0 +1,114 @@
+"""The page at / as a person meets it: in a browser, whose complaints fail the test."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, Route, expect
+from servers import Server
+
+expect.set_options(timeout=20_000)  # milliseconds; for machines that are busy
+CHROMIUM = Path("/usr/bin/chromium")
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-quic",
+]
+QUERY = "How do vaccines work?"
+DOCUMENTS = [
+    "The bakery closes at six.",
+    "A vaccine trains the immune system.",
+    "חיסון מלמד את מערכת החיסון לזהות נגיף.",
+]
+
+# Every visible text with less contrast than 4.5 to what is painted behind it, and every field's edge with less than 3.
+LOW_CONTRAST = """() => {
+  const channels = (color) => color.match(/[\\d.]+/g).map(Number);
+  const linear = (c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+  const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+  const behind = (element) => {
+    const color = channels(getComputedStyle(element).backgroundColor);
+    return color[3] === 0 ? behind(element.parentElement) : color;
+  };
+  const ratio = (one, other) => {
+    const [low, high] = [light(one), light(other)].sort((a, b) => a - b);
+    return (high + 0.05) / (low + 0.05);
+  };
+  const isText = (element) => element.matches("textarea, select, input") ||
+    [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+  const seen = [...document.body.querySelectorAll("*")].filter((element) => element.checkVisibility());
+  const texts = seen.filter(isText).filter((e) => ratio(channels(getComputedStyle(e).color), behind(e)) < 4.5);
+  const edges = seen.filter((e) => e.matches("textarea, select, button:not(.plain)")).filter((e) =>
+    ratio(channels(getComputedStyle(e).borderTopColor), behind(e.parentElement)) < 3);
+  return [...texts, ...edges].map((element) => element.outerHTML.slice(0, 120));
+}"""
+
+NAMELESS = """() => [...document.querySelectorAll("input, select, textarea, button")]
+  .filter((element) => !(element.labels?.length ? [...element.labels] : [element]).some((e) => e.textContent.trim()))
+  .map((element) => element.outerHTML)"""
+
+
+@contextmanager
+def opened(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
+    """Open the page; in the end, nothing may have gone elsewhere, and the browser may not have complained."""
+    with browser.new_context(**options) as context:
+        page, problems = context.new_page(), list[str]()
+        page.on("console", lambda line: problems.append(line.text) if line.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        here = (f"{url}/", "data:")
+        page.on("request", lambda request: None if request.url.startswith(here) else problems.append(request.url))
+        page.goto(url)
+        expect(page.get_by_label("Model", exact=True)).to_contain_text("mini")
+        yield page
+        expected = re.compile(r"Failed to load resource.*(422|429|503|ERR_FAILED)\b")  # which some tests are about
+        assert not [problem for problem in problems if not expected.match(problem)]
+
+
+def fill(page: Page, query: str = QUERY, documents: list[str] = DOCUMENTS) -> None:
+    page.get_by_label("Query", exact=True).fill(query)
+    page.get_by_label("Documents", exact=True).fill("\n".join(documents))
+
+
+def rank(page: Page) -> None:
+    page.get_by_role("button", name="Rank", exact=True).click()
+    expect(page.get_by_role("status")).to_contain_text("Ranked")
+
+
+def answer(server: Server, documents: list[str] = DOCUMENTS, query: str = QUERY, **fields: Any) -> list[dict[str, Any]]:
+    """Return the results that a program gets."""
+    body = {"query": query, "documents": documents, **fields}
+    return httpx.post(f"{server.url}/rerank", json=body, timeout=60).raise_for_status().json()["results"]
+
+
+def hold_first(page: Page, then: dict[str, Any] | None = None) -> list[Route]:
+    """Answer the first request for a ranking with `then`, or never; let the others through. Returns what was held."""
+    held: list[Route] = []
+
+    def handle(route: Route) -> None:
+        if held:
+            route.continue_()
+        else:
+            held.append(route)
+            if then:
+                route.fulfill(**then)
+
+    page.route("**/rerank", handle)
+    return held
+
+
+def tab_to(page: Page, label: str) -> None:
+    """Press Tab until the field so called has the focus, which has to be seen on the way."""
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+        if page.evaluate("document.activeElement.labels?.[0]?.textContent.trim()") == label:
+            return
+    pytest.fail(f"no key leads to {label}")
