@@ -132,7 +132,7 @@ def _loaded(contender: Contender, threads: int) -> dict[str, Any]:
         return {"status": f"not installed: {', '.join(contender.missing)}"}
     try:
         with Worker(contender, threads) as worker:
-            return {"status": "measured", **_held(worker.pid), "active": (worker.mlx or {}).get("active")}
+            return {"status": "measured", **held(worker.pid), "active": (worker.mlx or {}).get("active")}
     except WorkerError as error:
         return {"status": str(error)}
 
@@ -147,12 +147,16 @@ def _over_shapes(
             pairs = texts.cut(counter.tokenizer, length, rows, exact=False)
             mlx = worker.score(pairs).mlx or {}
             longest = int(counter.lengths(pairs).max())
-            series.append({"rows": rows, "length": longest, "resident": _held(worker.pid)["resident"], **mlx})
+            series.append({"rows": rows, "length": longest, "resident": held(worker.pid)["resident"], **mlx})
     return series
 
 
-def _held(pid: int) -> dict[str, int | None]:
-    """Return the bytes of a process that are resident, and those that no other process shares."""
+def held(pid: int) -> dict[str, int | None]:
+    """Return the bytes of a process that are resident, and those that no other process shares.
+
+    Raises:
+        MissingDependencyError: psutil is not installed.
+    """
     psutil = _psutil()
     process = psutil.Process(pid)
     try:

@@ -18,7 +18,7 @@ from mlx_rerank.bench.contenders import Contender
 from mlx_rerank.errors import WorkerError
 
 _SCRIPT = Path(__file__).with_name("worker.py")
-_THREAD_VARIABLES = (
+THREAD_VARIABLES = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "RAYON_NUM_THREADS",
 )  # fmt: skip
 _STDERR_LINES = 5
@@ -54,7 +54,7 @@ class Worker:
             WorkerError: the process ended before; its last lines on stderr say why.
         """
         self.contender = contender
-        environment = os.environ | dict.fromkeys(_THREAD_VARIABLES, str(threads)) | {"HF_HUB_OFFLINE": "1"}
+        environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads)) | {"HF_HUB_OFFLINE": "1"}
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  close() closes it
         command = [sys.executable, str(_SCRIPT), json.dumps(asdict(contender))]
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The commands that measure on the user's own machine: bench speed, memory, padding and roofline."""
+"""The commands that measure on the user's own machine: bench speed, memory, padding, roofline and serving."""
 
 import shlex
 import sys
@@ -114,6 +114,28 @@ def roofline(
     path, facts = _path("roofline", output), _about("roofline", model, data, output)
     chip = None if tflops is None and bandwidth is None else (tflops, bandwidth)
     facts |= run(Options(model, shape, data, candidates, rounds, dtype, device, max_length, seed), chip)
+    _finish(path, facts, print_tables)
+
+
+@app.command()
+def serving(
+    model: Model = "mini",
+    data: Data = None,
+    length: Annotated[int, Option(min=8, help="Of every pair, in tokens.")] = 32,
+    requests: Annotated[int, Option(min=1, help="That library and server are compared on.")] = 40,
+    rounds: Rounds = 3,
+    clients: Annotated[int, Option(min=1, help="At once, under load.")] = 64,
+    seconds: Annotated[float, Option(min=1, help="Of load.")] = 60.0,
+    threads: Threads = None,
+    device: Device = None,
+    seed: Seed = 0,
+    output: Output = None,
+) -> None:
+    """Compare the server's throughput with the library's, and put it under load (extra: server)."""
+    from mlx_rerank.bench.serving import Options, print_tables, run
+
+    path, facts = _path("serving", output), _about("serving", model, data, output)
+    facts |= run(Options(model, data, length, requests, rounds, clients, seconds, threads or _cores(), device, seed))
     _finish(path, facts, print_tables)
 
 

@@ -80,6 +80,17 @@ def test_a_port_that_is_taken(server: Server) -> None:
     assert words in fails("--port", port)
 
 
+def test_answers_do_not_wait_for_packets_to_fill(server: Server) -> None:
+    def seconds() -> float:
+        begin = time.perf_counter()
+        for _ in range(20):
+            client.get(f"{server.url}/health")
+        return time.perf_counter() - begin
+
+    with httpx.Client() as client:
+        assert min(seconds() for _ in range(5)) < 20 * 0.03  # with Nagle's algorithm it is 0.04 each
+
+
 def test_a_unix_socket(tmp_path: Path) -> None:
     path = tmp_path / "s"
     with socket.socket(socket.AF_UNIX) as stale:

@@ -1,0 +1,25 @@
+"""The OpenAPI document and the server agree, whatever is sent: property tests by schemathesis."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from servers import serving
+
+CASES = 2000
+OPTIONS = ["--phases", "coverage,fuzzing", "--max-examples", "120", "--seed", "1", "--no-color", "--checks", "all"]
+# What a schema cannot say is refused all the same: nothing to rank, texts on one side alone, too little room.
+OPTIONS += ["--exclude-checks", "positive_data_acceptance"]
+
+
+def test_no_case_of_thousands_breaks_the_document(tiny: Path, tmp_path: Path) -> None:
+    with serving("--model", f"mini={tiny}") as server:
+        command = [sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/openapi.json", *OPTIONS]
+        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=500)
+        assert result.returncode == 0, result.stdout[-5000:] + result.stderr
+        assert not [line for line in server.log if "failed" in line]
+    found = re.search(r"(\d+) generated, (\d+) passed", result.stdout)
+    assert found, result.stdout[-1000:]
+    assert int(found[1]) >= CASES
+    assert found[1] == found[2]
