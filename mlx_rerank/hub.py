@@ -43,10 +43,11 @@ def resolve(model: str | Path, *, revision: str | None = None, cache_dir: str | 
 
 
 def public_name(model: str | Path) -> str:
-    """Return what a model may be called in a file that others read: a hub id as it is, a directory by its last part."""
+    """Return what a model may be called where others read it: a hub id as it is, a directory by its last part."""
     path = Path(model).expanduser()
-    if not isinstance(model, Path) and not path.is_dir():
-        return model
+    like_a_path = isinstance(model, Path) or model.startswith((".", "/", "~")) or model.count("/") > 1
+    if not like_a_path and not path.is_dir():
+        return str(model)
     return repo_of(path.resolve()) or path.resolve().name
 
 

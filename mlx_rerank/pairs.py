@@ -66,6 +66,21 @@ class EncodedPairs:
     truncated_tokens: np.ndarray
     share_read: np.ndarray
 
+    @classmethod
+    def joined(cls, parts: "Sequence[EncodedPairs]") -> "EncodedPairs":
+        """Return the pairs of several, at least one, in that order; sequences that they share are there once."""
+        if len(parts) == 1:
+            return parts[0]
+        places: dict[bytes, int] = {}
+        sequences: list[np.ndarray] = []
+        inverse = []
+        for part in parts:
+            own = np.array([places.setdefault(ids.tobytes(), len(places)) for ids in part.sequences], dtype=np.int64)
+            sequences += [ids for ids, place in zip(part.sequences, own, strict=True) if place >= len(sequences)]
+            inverse.append(own[part.inverse])
+        columns = ([part.truncated_tokens for part in parts], [part.share_read for part in parts])
+        return cls(sequences, np.concatenate(inverse), *map(np.concatenate, columns))
+
     @property
     def lengths(self) -> np.ndarray:
         """Tokens of each distinct sequence, int64."""

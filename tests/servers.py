@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import httpx
 
-COMMAND = [sys.executable, "-m", "mlx_rerank", "serve"]
+MODULE = ["-m", "mlx_rerank"]
+COMMAND = [sys.executable, *MODULE, "serve"]
 
 
 @dataclass
@@ -37,12 +38,16 @@ class Server:
 
 @contextmanager
 def serving(
-    *options: str, ready: bool = True, port: bool = True, environment: dict[str, str] | None = None
+    *options: str,
+    ready: bool = True,
+    port: bool = True,
+    environment: dict[str, str] | None = None,
+    python: Sequence[str] = MODULE,
 ) -> Iterator[Server]:
     """Start a server, wait until it listens and, if `ready`, until its model is loaded; kill it in the end."""
     process = subprocess.Popen(
-        [*COMMAND, *(["--port", "0"] if port else []), *options], stderr=subprocess.PIPE, text=True, encoding="utf-8",
-        env={**os.environ, **(environment or {})},
+        [sys.executable, *python, "serve", *(["--port", "0"] if port else []), *options],
+        stderr=subprocess.PIPE, text=True, encoding="utf-8", env={**os.environ, **(environment or {})},
     )  # fmt: skip
     server, listening = Server(process), threading.Event()
 

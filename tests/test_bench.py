@@ -19,7 +19,8 @@ from mlx_rerank.bench.report import output_path, write
 from mlx_rerank.bench.roofline import bounds
 from mlx_rerank.bench.speed import max_delta, scaling_workloads, sizes_of, summarise
 from mlx_rerank.bench.texts import Counter, Texts, Workload
-from mlx_rerank.config import ModelConfig
+from mlx_rerank.config import ModelConfig, Quantization
+from mlx_rerank.convert import convert
 from mlx_rerank.errors import InputError, OutputError
 from mlx_rerank.hub import EMBEDDED
 
@@ -192,10 +193,16 @@ def test_checkpoints_for_everybody(tiny: Path, tmp_path: Path) -> None:
     from mlx_rerank import Reranker
 
     assert hugging_face(tiny, tmp_path) == tiny
-    written = hugging_face(EMBEDDED["mini"], tmp_path)
-    pair = ("what do pandas eat?", "Bamboo.")
-    copy, own = (Reranker(model, device="cpu", dtype="float32").score(*pair) for model in (written, "mini"))
+    packed = convert(tiny, tmp_path / "packed", layers=Quantization(64, 8, "affine"),
+                     embeddings=Quantization(32, 4, "affine"))  # fmt: skip
+    written = hugging_face(packed, tmp_path)
+    pair = ("what is the panda", "the bear")
+    copy, own, other = (
+        Reranker(model, device="cpu", dtype="float32").score(*pair, raw_scores=True)
+        for model in (written, packed, tiny)
+    )
     assert copy == pytest.approx(own)
+    assert other != pytest.approx(own)
 
 
 def test_seeded_weights_of_a_shape(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -101,6 +102,10 @@ def test_a_forked_process_is_told_so_instead_of_hanging() -> None:
 def test_the_process_ends_cleanly_after_scoring() -> None:
     # A thread that has used MLX aborted about one process in five when it ended during the interpreter's shutdown.
     code = "from mlx_rerank import Reranker; print(Reranker('mini').score('panda', 'a bear') > 0)"
-    for _ in range(5):
-        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
-        assert (result.returncode, result.stdout, result.stderr) == (0, "True\n", "")
+
+    def run(_: int) -> tuple[int, str, str]:
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+        return done.returncode, done.stdout, done.stderr
+
+    with ThreadPoolExecutor(2) as two_at_a_time:
+        assert list(two_at_a_time.map(run, range(5))) == [(0, "True\n", "")] * 5

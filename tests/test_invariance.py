@@ -30,7 +30,7 @@ def expected(mini: Reranker) -> np.ndarray:
     return alone(mini)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 @given(company=COMPANY, budget=BUDGET)
 def test_in_any_company_and_order(mini: Reranker, expected: np.ndarray, company: list[int], budget: int) -> None:
     mini.token_budget, usual = budget, mini.token_budget

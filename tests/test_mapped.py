@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import product
 from pathlib import Path
 
 import mlx.core as mx
@@ -115,11 +116,10 @@ def test_large_tables_are_mapped_unless_told_otherwise(tiny: Path, monkeypatch: 
         Reranker(tiny, embeddings="disk")
 
 
-@pytest.mark.parametrize("keep_quantized", [True, False])
 @pytest.mark.parametrize("packing", [None, *PACKED], ids=lambda p: p and f"{p.mode}-{p.bits}")
-def test_the_size_of_a_table(tiny: Path, tmp_path: Path, packing: Quantization | None, keep_quantized: bool) -> None:
+def test_the_size_of_a_table(tiny: Path, tmp_path: Path, packing: Quantization | None) -> None:
     checkpoint = Checkpoint.open(convert(tiny, tmp_path / "target", embeddings=packing))
-    for dtype in (mx.float16, mx.float32):
+    for dtype, keep_quantized in product((mx.float16, mx.float32), (True, False)):
         model = load_model(checkpoint, dtype, keep_quantized=keep_quantized)
         held = sum(
             value.nbytes for name, value in dict(tree_flatten(model.parameters())).items() if name in TABLE_NAMES

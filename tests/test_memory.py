@@ -70,18 +70,25 @@ def test_the_buffer_cache_is_bounded_after_each_batch(tiny_reranker: Reranker, m
         pytest.fail("MLX kept no buffer, so that this test shows nothing")
 
 
+def wait_for(done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not done() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
 def test_an_idle_thread_gives_memory_back_once(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[str] = []
     monkeypatch.setattr(device, "_IDLE", 0.05)
     monkeypatch.setattr(memory, "give_back", lambda: given.append(threading.current_thread().name))
     monkeypatch.setattr("atexit.register", lambda _: None)
     thread = DeviceThread()
-    time.sleep(0.3)
+    wait_for(lambda: bool(given))
+    time.sleep(0.15)
     assert given == ["mlx-rerank"]  # and not again while it stays idle
     for _ in range(20):
         assert thread.submit(lambda: "alive").result() == "alive"
     assert len(given) == 1
-    time.sleep(0.3)
+    wait_for(lambda: len(given) > 1)
     assert len(given) == 2
 
 

@@ -304,7 +304,7 @@ def test_the_oldest_tenth_goes_and_the_file_stops_growing(tmp_path: Path) -> Non
         assert tight.get([*scores(0, 3)]) == scores(n, n + 1)
 
 
-def full(path: Path, count: int = 20_000) -> dict[bytes, CachedScore]:
+def full(path: Path, count: int = 5_000) -> dict[bytes, CachedScore]:
     """Fill a cache and close it."""
     cache = ScoreCache(path)
     cache.put(scores(0, count))
@@ -371,7 +371,7 @@ KEEPER = """
 import sys
 from hashlib import sha256
 from mlx_rerank.score_cache import CachedScore, ScoreCache
-keys = [sha256(str(n).encode()).digest()[:16] for n in range(20_000)]
+keys = [sha256(str(n).encode()).digest()[:16] for n in range(5_000)]
 cache = ScoreCache(sys.argv[1])
 cache.put({bytes([n]): CachedScore(n, 0) for n in range(100)})
 print("open", flush=True)
@@ -393,7 +393,7 @@ def test_processes_that_have_a_damaged_file_open_go_over_to_the_new_one(tmp_path
         cache.put(stored)
         assert cache.get([*stored]) == stored
         answer, _ = process.communicate("\n", timeout=60)
-    assert answer == "20000\n"
+    assert answer == "5000\n"
     assert cache.get([*stored]) == stored
 
 

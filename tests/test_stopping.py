@@ -12,6 +12,7 @@ import pytest
 from mlx_rerank import Reranker
 from mlx_rerank.device import device_thread
 from mlx_rerank.errors import CancelledError, DeadlineError, InputError, StoppedError
+from mlx_rerank.results import PairLogits
 
 PAIRS = [("panda", "the bear " * (i % 7) + str(i)) for i in range(40)]
 CALLS: list[Callable] = [
@@ -36,18 +37,18 @@ def busy_device() -> Iterator[None]:
 
 
 @pytest.fixture
-def slow(tiny_reranker: Reranker, monkeypatch: pytest.MonkeyPatch) -> tuple[Reranker, list[int]]:
-    """A reranker that computes a pair in a batch of its own, for 20 ms, and notes each."""
+def slow(tiny_reranker: Reranker, monkeypatch: pytest.MonkeyPatch) -> tuple[Reranker, list[int], PairLogits]:
+    """A reranker that computes a pair in a batch of its own, for 20 ms, and notes each; and what comes of them all."""
+    monkeypatch.setattr(tiny_reranker, "deterministic", True)
+    expected = tiny_reranker.logits(PAIRS)
     forward, computed = tiny_reranker.engine._forward, []
     monkeypatch.setattr(
         tiny_reranker.engine, "_forward", lambda *b: (time.sleep(0.02), computed.append(1), forward(*b))[2]
     )
-    monkeypatch.setattr(tiny_reranker, "deterministic", True)
-    return tiny_reranker, computed
+    return tiny_reranker, computed, expected
 
 
-def assert_partial(error: StoppedError, reranker: Reranker) -> None:
-    expected = reranker.logits(PAIRS)
+def assert_partial(error: StoppedError, expected: PairLogits) -> None:
     assert 0 < len(error.indices) < len(PAIRS)
     assert (error.indices.dtype, error.logits.dtype, error.truncated_tokens.dtype) == (np.int64, np.float32, np.int64)
     np.testing.assert_array_equal(error.logits, expected.logits[error.indices])
@@ -80,18 +81,18 @@ def test_time_enough(tiny_reranker: Reranker, call: Callable) -> None:
     assert repr(found) == repr(call(tiny_reranker))
 
 
-def test_what_was_scored_before_the_deadline(slow: tuple[Reranker, list[int]]) -> None:
-    reranker, computed = slow
+def test_what_was_scored_before_the_deadline(slow: tuple[Reranker, list[int], PairLogits]) -> None:
+    reranker, computed, expected = slow
     with pytest.raises(DeadlineError, match=r"^\d+ of 40 pairs were scored in 0.2 s") as caught:
         reranker.score(PAIRS, timeout=0.2)
     reranker.engine.apply(lambda *_: None, np.zeros((1, 1), np.int32))
     assert len(computed) <= len(caught.value.indices) + 2  # the rest was cancelled
     assert isinstance(caught.value, TimeoutError)
-    assert_partial(caught.value, reranker)
+    assert_partial(caught.value, expected)
 
 
-def test_what_was_scored_when_cancelled(slow: tuple[Reranker, list[int]]) -> None:
-    reranker, computed = slow
+def test_what_was_scored_when_cancelled(slow: tuple[Reranker, list[int], PairLogits]) -> None:
+    reranker, computed, expected = slow
     cancel = threading.Event()
     stream, found = reranker.score_stream(iter(PAIRS), cancel=cancel, raw_scores=True), []
     with pytest.raises(CancelledError, match=r"^5 pairs were scored when") as caught:
@@ -100,7 +101,7 @@ def test_what_was_scored_when_cancelled(slow: tuple[Reranker, list[int]]) -> Non
     assert len(computed) <= 5 + 3
     assert caught.value.indices.tolist() == [pair.index for pair in found]
     assert caught.value.logits.tolist() == [pair.score for pair in found]
-    assert_partial(caught.value, reranker)
+    assert_partial(caught.value, expected)
 
 
 def test_no_batch_of_a_stopped_call_reaches_the_device(

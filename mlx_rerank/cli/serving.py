@@ -1,5 +1,6 @@
 """The command that serves: serve."""
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from mlx_rerank.server.pool import Pool
     from mlx_rerank.server.settings import Settings
 
+_KEY_VARIABLE = "MLX_RERANK_API_KEY"
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 
 
@@ -44,8 +46,8 @@ def serve(
     ] = "default",
     warmup: Annotated[bool, Option("--warmup", help="Load every model at the start, and score with it.")] = False,
     max_documents: Annotated[int, Option(min=1, help="Most of a request.")] = 1000,
-    max_characters: Annotated[int, Option(min=1, help="Most of a text.")] = 1_000_000,
-    max_body: Annotated[str, Option(metavar="BYTES", help="Most of a request's body.")] = "32M",
+    max_characters: Annotated[int, Option(min=1, help="Most of a text.")] = 200_000,
+    max_body: Annotated[str, Option(metavar="BYTES", help="Most of a request's body.")] = "8M",
     max_queue: Annotated[int, Option(min=1, help="Most documents that wait, for each model.")] = 4096,
     timeout: Annotated[float, Option(min=0.001, metavar="SECONDS", help="Most that a request may take.")] = 60.0,
     body_timeout: Annotated[float, Option(min=0.001, metavar="SECONDS", help="In which it must arrive.")] = 30.0,
@@ -72,7 +74,7 @@ def serve(
     )
     pool = _pool(
         model or ["mini"],
-        keep_alive=None if keep_alive < 0 else keep_alive,
+        keep_alive=keep_alive if keep_alive >= 0 else None,  # NaN is never either
         memory_limit=None if memory_limit is None else _size("--memory-limit", memory_limit),
         refuse_unknown=unknown_model == "404",
         warm_up=warmup,
@@ -90,25 +92,20 @@ def serve(
     logs.set_up(log_format, log_level)
     listener = run.open_socket(host, port, unix_socket)
     _warn(host, unix_socket, settings)
-    try:
-        run.run(pool, Bounds(max_documents, max_characters, max_queue, timeout), settings, listener)
-    finally:
-        if unix_socket:
-            unix_socket.unlink(missing_ok=True)
+    run.run(pool, Bounds(max_documents, max_characters, max_queue, timeout), settings, listener)
 
 
 def _pool(models: list[str], **options: Any) -> "Pool":
     """Return the pool of models that are asked for."""
-    from mlx_rerank.server.pool import ModelSpec, Pool
+    from mlx_rerank.server.pool import Pool
+    from mlx_rerank.server.served import ModelSpec
 
     return Pool([ModelSpec.parse(model) for model in models], **options)
 
 
 def _keys(path: Path | None) -> tuple[str, ...]:
     """Return the keys of a file and of the environment, neither of which others see in a list of processes."""
-    import os
-
-    given = os.environ.get("MLX_RERANK_API_KEY", "").strip()
+    given = os.environ.get(_KEY_VARIABLE, "").strip()
     lines = []
     if path is not None:
         try:
@@ -132,8 +129,8 @@ def _origins(given: list[str]) -> tuple[str, ...]:
 
 def _size(option: str, text: str) -> int:
     """Return a number of bytes, such as 32M or 4G."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?)b?", text.strip().lower())
-    if not found or not float(found[1]):
+    found = re.fullmatch(r"(\d{1,12}(?:\.\d{1,12})?)\s*([kmg]?)b?", text.strip().lower())
+    if not found or float(found[1]) * _UNITS[found[2]] < 1:
         raise InputError(f"{option} {text!r} is not a number of bytes, such as 4G or 500M")
     return int(float(found[1]) * _UNITS[found[2]])
 
@@ -148,6 +145,8 @@ def _warn(host: str, unix_socket: Path | None, settings: "Settings") -> None:
 
 def _install(service: Any) -> None:
     """Install the service, or print what would be installed."""
+    if os.environ.get(_KEY_VARIABLE):
+        raise InputError(f"launchd does not pass {_KEY_VARIABLE} on: write the key to a file, for --api-key-file")
     arguments = [word for word in sys.argv[sys.argv.index("serve") + 1 :] if word != "--install-service"]
     if sys.platform == "darwin":
         typer.echo(f"wrote {service.install(arguments)}, and started the server", err=True)

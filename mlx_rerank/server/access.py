@@ -51,7 +51,7 @@ class SameSite:
             message = f"Host {host[:80]!r} is not a name of this server: add it with --allow-host, if it is one"
             raise RefusedError(403, "wrong_host", message)
         origin = headers.get("origin")
-        if origin is not None and origin not in self._origins and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and origin not in self._origins and origin.lower().partition("://")[2] != host.lower():
             message = f"Origin {origin[:80]!r} may not use this server: add it with --allow-origin, if it should"
             raise RefusedError(403, "wrong_origin", message)
 

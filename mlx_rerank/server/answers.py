@@ -20,6 +20,11 @@ def refuse(path: str, error: RefusedError, dialect: dialects.Dialect | None = No
     return JSONResponse(dialects.refusal(dialect or dialects.dialect_of(path), error), error.status, headers)
 
 
+def internal_error() -> RefusedError:
+    """Return what a client is told of an error that nobody expected: not its words, which may hold another's text."""
+    return RefusedError(500, "internal_error", "the server failed at this request, and its log says where")
+
+
 def work_headers(work: Work) -> dict[str, str]:
     """Return what a request has taken, in milliseconds, tokens and texts."""
     seconds = work.queue_seconds, work.inference_seconds, work.total_seconds

@@ -6,25 +6,28 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
+from fastapi.security import HTTPBearer
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
 from mlx_rerank.errors import RefusedError
 from mlx_rerank.server import dialects, facts, schema
 from mlx_rerank.server.access import Keys, SameSite
-from mlx_rerank.server.answers import EXPOSED_HEADERS, refuse, work_headers
+from mlx_rerank.server.answers import EXPOSED_HEADERS, internal_error, refuse, work_headers
 from mlx_rerank.server.bodies import BoundedBody, JsonRoute
+from mlx_rerank.server.failures import log_failure
 from mlx_rerank.server.handler import Handler
-from mlx_rerank.server.logs import CLIENT_GONE, RequestLog, log_failure
+from mlx_rerank.server.logs import CLIENT_GONE, RequestLog
 from mlx_rerank.server.metrics import Metrics
-from mlx_rerank.server.middleware import LastAnswers, Prefixes
+from mlx_rerank.server.middleware import Attendance, Routing
 from mlx_rerank.server.settings import Settings
 
 T = TypeVar("T")
@@ -68,11 +71,13 @@ def create_app(handler: Handler, settings: Settings) -> FastAPI:
             RequestValidationError: _invalid,
             HTTPException: _http_error,
         },
+        dependencies=[Security(HTTPBearer(auto_error=False))] if settings.keys else None,  # for the document alone
         docs_url=None,  # these would load their scripts from elsewhere
         redoc_url=None,
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.router.route_class = JsonRoute
+    app.state.most_items = handler.bounds.documents
     _add_ranking(app, handler)
     _add_facts(app, handler, keyed=bool(settings.keys))
     _add_pages(app, metrics)
@@ -82,14 +87,15 @@ def create_app(handler: Handler, settings: Settings) -> FastAPI:
 def _middleware(handler: Handler, metrics: Metrics, settings: Settings) -> list[Middleware]:
     """Return what a request passes on its way to a route, the outermost first."""
     layers = [
-        Middleware(Prefixes, names=dialects.PREFIXES),
-        Middleware(LastAnswers, stopping=lambda: handler.draining),
+        Middleware(Routing, prefixes=dialects.PREFIXES),
         Middleware(RequestLog, count=metrics.answered),
+        Middleware(Attendance, handler=handler),
         Middleware(SameSite, hosts=settings.hosts, origins=settings.origins),
     ]
     if settings.origins:
         allowed = {"allow_origins": settings.origins, "allow_methods": ["GET", "POST"], "allow_headers": ["*"]}
-        layers.append(Middleware(CORSMiddleware, **allowed, expose_headers=EXPOSED_HEADERS))
+        near = {"expose_headers": EXPOSED_HEADERS, "allow_private_network": True}
+        layers.append(Middleware(CORSMiddleware, **allowed, **near))
     if settings.keys:
         layers.append(Middleware(Keys, keys=settings.keys))
     layers.append(Middleware(BoundedBody, most=settings.body_bytes, seconds=settings.body_timeout))
@@ -183,8 +189,7 @@ async def _answer(request: Request, dialect: dialects.Dialect, work: Coroutine[A
         return refuse(request.url.path, error, dialect)
     except Exception as error:  # whatever it is, its words may hold a document: they go no further
         log_failure(error)
-        message = "the server failed at this request, and its log says where"
-        return refuse(request.url.path, RefusedError(500, "internal_error", message), dialect)
+        return refuse(request.url.path, internal_error(), dialect)
 
 
 class _PageFiles(StaticFiles):
@@ -235,13 +240,17 @@ async def _invalid(request: Request, error: Exception) -> Response:
 async def _http_error(request: Request, error: Exception) -> Response:
     """Answer with an error of the framework's, or with the one of ours that it was made of while the body was read."""
     assert isinstance(error, HTTPException)
-    if isinstance(error.__cause__, RefusedError):
-        return refuse(request.url.path, error.__cause__)
+    cause = error.__cause__
+    if isinstance(cause, ClientDisconnect):
+        return Response(status_code=CLIENT_GONE)
+    if isinstance(cause, RefusedError):
+        dialect = dialects.dialect_of(request.url.path, getattr(request.state, "fields", ()))
+        return refuse(request.url.path, cause, dialect)
     words = {404: "there is no such route: see /openapi.json"}
     message = words.get(error.status_code, str(error.detail))
     answer = refuse(request.url.path, RefusedError(error.status_code, "http_error", message))
     answer.headers.update(error.headers or {})
-    if error.status_code == 405:  # the framework knows only of the first route with that path
+    if error.status_code == 405 and "path" not in request.path_params:  # the framework knows of the first route alone
         routes = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
         answer.headers["Allow"] = ", ".join(sorted({method for route in routes for method in route.methods}))
     return answer

@@ -14,7 +14,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlx_rerank.errors import RefusedError
 
+_FIELDS = 100  # of a body, that its dialect is told by
 _DEEPEST = 64  # levels of nesting; no client needs more than four
+_BODIES = 16  # bodies of the largest size that may be there at once, or more smaller ones
 
 
 class JsonRequest(Request):
@@ -40,7 +42,20 @@ class JsonRequest(Request):
             raise RefusedError(400, "invalid_json", f"the body is not JSON: {str(error)[:200]}") from None
         if _depth(value) > _DEEPEST:
             raise RefusedError(400, "invalid_json", f"the body is nested more than {_DEEPEST} deep: send a flat object")
+        if isinstance(value, dict):
+            self.state.fields = [name for name, given in value.items() if given is not None or name != "texts"][
+                :_FIELDS
+            ]
+            self._count(value)
         return value
+
+    def _count(self, value: dict[str, Any]) -> None:
+        """Refuse lists that are too long, before each of their items is looked at."""
+        most = self.app.state.most_items
+        for name, items in value.items():
+            if isinstance(items, list) and len(items) > most:
+                message = f"{len(items)} {name[:40]} are more than the {most} that a request may have: send fewer"
+                raise RefusedError(422, "too_many_documents", message, param=name[:40])
 
 
 class JsonRoute(APIRoute):
@@ -63,11 +78,12 @@ class JsonRoute(APIRoute):
 
 
 class BoundedBody:
-    """Gives up on bodies that are too long, or too long in coming."""
+    """Gives up on bodies that are too long, too long in coming, or too many at once."""
 
     def __init__(self, app: ASGIApp, most: int, seconds: float) -> None:
         """Take the application, the most bytes of a body, and the time in which all of them have to be there."""
         self._app, self._most, self._seconds = app, most, seconds
+        self._held = 0  # bytes of all bodies whose requests are not answered yet
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, with a `receive` that raises RefusedError beyond a bound."""
@@ -87,18 +103,25 @@ class BoundedBody:
             except asyncio.TimeoutError:
                 message = f"the body did not arrive within {self._seconds:g} s: send it faster, or less"
                 raise RefusedError(408, "body_timeout", message) from None
-            size += len(message.get("body", b""))
+            piece = len(message.get("body", b""))
+            size, self._held = size + piece, self._held + piece
             self._check(size)
             complete = not message.get("more_body", False)
             return message
 
-        await self._app(scope, receive_within_bounds, send)
+        try:
+            await self._app(scope, receive_within_bounds, send)
+        finally:
+            self._held -= size
 
     def _check(self, size: int) -> None:
         """Raise RefusedError for a body that is too long."""
         if size > self._most:
             message = f"the body has more than {self._most} bytes: send fewer or shorter documents at a time"
             raise RefusedError(413, "body_too_large", message)
+        if self._held > _BODIES * self._most:
+            message = "the requests that are under way fill the memory for them: try again in a moment"
+            raise RefusedError(429, "too_much_at_once", message, retry_after=1)
 
 
 def _refuse(name: str) -> None:

@@ -62,7 +62,7 @@ def dialect_of(path: str, fields: Collection[str] = ()) -> Dialect:
         path: of its URL.
         fields: that its body has, where that is known.
     """
-    prefix = path.split("/")[1]
+    prefix = "".join(path.split("/")[1:2])
     if path == "/" or prefix == "tei" or "texts" in fields:
         return Dialect(Shape.TEI, as_text=True)
     if prefix == "voyage" or "top_k" in fields or "truncation" in fields:
@@ -94,9 +94,9 @@ def ranking(dialect: Dialect, model: str, ranked: Sequence[Ranked], tokens: int,
         ]
     results = [_result(row, dialect, documents) for row in ranked]
     if dialect.shape is Shape.VOYAGE:
-        return {"object": "list", "data": results, "model": model, "usage": usage(tokens)}
+        return {"object": "list", "data": results, "model": model, "usage": _usage(tokens)}
     meta = {"api_version": {"version": dialect.version}, "billed_units": {"search_units": 0}}
-    return _envelope("rerank", "rerank", model) | {"results": results, "usage": usage(tokens), "meta": meta}
+    return _envelope("rerank", "rerank", model) | {"results": results, "usage": _usage(tokens), "meta": meta}
 
 
 def scores(model: str, values: Sequence[float], truncated_tokens: Sequence[int], tokens: int) -> dict[str, Any]:
@@ -105,10 +105,10 @@ def scores(model: str, values: Sequence[float], truncated_tokens: Sequence[int],
     data = [
         {"index": i, "object": "score", "score": value, "truncated_tokens": cut} for i, (value, cut) in enumerate(rows)
     ]
-    return _envelope("score", "list", model) | {"data": data, "usage": usage(tokens)}
+    return _envelope("score", "list", model) | {"data": data, "usage": _usage(tokens)}
 
 
-def usage(tokens: int) -> dict[str, int]:
+def _usage(tokens: int) -> dict[str, int]:
     """Return what was read."""
     return {"prompt_tokens": tokens, "completion_tokens": 0, "total_tokens": tokens}
 
@@ -136,7 +136,9 @@ def _result(row: Ranked, dialect: Dialect, documents: bool) -> dict[str, Any]:
     result: dict[str, Any] = {"index": row.index, "relevance_score": row.score}
     if documents:
         fields = {} if isinstance(row.document, str) else row.document
-        result["document"] = row.text if dialect.as_text else {"text": row.text, **fields}
+        text = fields.get("text")
+        whole = {**fields, "text": text if isinstance(text, str) else row.text}
+        result["document"] = row.text if dialect.as_text else whole
     return result | {
         "tokens": row.tokens, "truncated_tokens": row.truncated_tokens, "share_read": row.share_read,
     }  # fmt: skip

@@ -5,7 +5,8 @@ from typing import Any
 
 from mlx_rerank.hub import public_name
 from mlx_rerank.server.handler import Handler
-from mlx_rerank.server.pool import Pool, Served
+from mlx_rerank.server.pool import Pool
+from mlx_rerank.server.served import Served
 
 
 def models(pool: Pool, *, infinity: bool = False) -> dict[str, Any]:

@@ -11,11 +11,14 @@ import numpy as np
 
 from mlx_rerank.errors import InputError, NonFiniteScoreError, RefusedError
 from mlx_rerank.pairs import EncodedPairs, Limits, checked_length
+from mlx_rerank.reranker import Reranker
 from mlx_rerank.results import require_finite, sigmoid
 from mlx_rerank.server import dialects
 from mlx_rerank.server.dialects import Dialect, Ranked
-from mlx_rerank.server.pool import Pool, Served
-from mlx_rerank.server.schema import Request, RerankRequest, ScoreRequest, document_fields
+from mlx_rerank.server.pool import Pool
+from mlx_rerank.server.schema import Request, RerankRequest, ScoreRequest, text_of
+from mlx_rerank.server.served import Served
+from mlx_rerank.server.tokenising import Tokeniser
 
 _LONGEST_WAIT = 60  # seconds that a client is told to wait at the most
 
@@ -25,14 +28,14 @@ class Bounds:
     """What a server takes on.
 
     Args:
-        documents: most of a request.
+        documents: most of a request; bodies.py counts them.
         document_characters: most of a text.
         queue: most pairs that wait or are computed, for each model; a request that is alone may have more.
         timeout: seconds that a request may take.
     """
 
     documents: int = 1000
-    document_characters: int = 1_000_000
+    document_characters: int = 200_000
     queue: int = 4096
     timeout: float = 60.0
 
@@ -82,13 +85,24 @@ class Handler:
         """Take the models and what may be asked of them."""
         self.pool, self.bounds = pool, bounds
         self.draining = False  # whether new requests are refused, as the server is about to stop
-        self.under_way = 0  # requests
+        self.under_way = 0  # requests, from their head to the end of their answer
+        self._tokeniser = Tokeniser()
+
+    async def close(self) -> None:
+        """End all threads, when no request is under way any more."""
+        self._tokeniser.close()
+        await self.pool.close()
 
     def require_service(self) -> None:
         """Raise RefusedError where new requests are not served."""
         if self.draining:
-            raise RefusedError(503, "stopping", "the server is stopping: try again when it is back", retry_after=5)
+            raise self.stopping()
         self.pool.require_ready()
+
+    @staticmethod
+    def stopping() -> RefusedError:
+        """Return what a request is told that comes too late."""
+        return RefusedError(503, "stopping", "the server is stopping: try again when it is back", retry_after=5)
 
     async def rerank(self, request: RerankRequest, dialect: Dialect) -> tuple[Any, Work]:
         """Rank documents.
@@ -118,8 +132,8 @@ class Handler:
     async def score(self, request: ScoreRequest) -> tuple[Any, Work]:
         """Score pairs; as `rerank`."""
         left, right = request.sides
-        if len(left) == 1 and right:
-            left = left * len(right)
+        if len(left) == 1 or not right:
+            left = left[:1] * len(right)
         if len(left) != len(right):
             message = f"text_1 has {len(left)} texts and text_2 has {len(right)}: give one, or as many on both sides"
             raise RefusedError(422, "invalid_request", message, param="text_1")
@@ -129,36 +143,36 @@ class Handler:
         return dialects.scores(name, scored.scores.tolist(), cut, int(scored.tokens.sum())), scored.work
 
     async def _score(self, request: Request, pairs: Sequence[tuple[str, str]], field: str) -> Scored:
-        """Score pairs in time."""
-        self.require_service()
+        """Score pairs in time, if the queue of the model that is asked for has room."""
         self._check(pairs, field)
         direction = (request.truncation_direction or "right").lower()
         if direction != "right":
             message = f"truncation_direction {direction[:20]!r} is not supported: texts are cut at the right"
             raise RefusedError(422, "invalid_request", message, param="truncation_direction")
-        self.under_way += 1
+        self.pool.require_ready()
+        served = self.pool.named(request.model)
+        if served.pairs and served.pairs + len(pairs) > self.bounds.queue:
+            wait = _wait_for(served)
+            message = f"{served.pairs} documents are waiting: try again in {wait} s, or send fewer at a time"
+            raise RefusedError(429, "queue_full", message, retry_after=wait)
+        served.pairs += len(pairs)
         try:
-            return await asyncio.wait_for(self._with_model(request, pairs, field), self.bounds.timeout)
+            return await asyncio.wait_for(self._computed(served, request, pairs, field), self.bounds.timeout)
         except asyncio.TimeoutError:
-            message = (
-                f"the {self.bounds.timeout:g} s that a request may take have passed: send fewer or shorter documents"
-            )
+            message = f"this took longer than the {self.bounds.timeout:g} s that a request may: send less, or try later"
             raise RefusedError(504, "timeout", message) from None
         except NonFiniteScoreError as error:
             raise RefusedError(500, "non_finite_score", str(error)) from None
         except InputError as error:
             raise RefusedError(422, "invalid_request", str(error)) from None
         finally:
-            self.under_way -= 1
+            served.pairs -= len(pairs)
 
     def _check(self, pairs: Sequence[tuple[str, str]], field: str) -> None:
         """Refuse what is too much, or nothing."""
         bounds = self.bounds
         if not pairs:
             raise RefusedError(400, "empty", f"`{field}` is empty: send at least one text", param=field)
-        if len(pairs) > bounds.documents:
-            message = f"{len(pairs)} documents are more than the {bounds.documents} that a request may have: send fewer"
-            raise RefusedError(422, "too_many_documents", message, param=field)
         for i, pair in enumerate(pairs):
             longest = max(map(len, pair))
             if longest > bounds.document_characters:
@@ -167,41 +181,26 @@ class Handler:
                 )
                 raise RefusedError(413, "text_too_long", message, param=field)
 
-    async def _with_model(self, request: Request, pairs: Sequence[tuple[str, str]], field: str) -> Scored:
-        """Score pairs with the model that the request names, if its queue has room."""
-        begin = time.monotonic()
-        async with self.pool.use(request.model) as served:
-            if served.waiting and served.waiting + len(pairs) > self.bounds.queue:
-                wait = _wait_for(served)
-                message = f"{served.waiting} documents are waiting: try again in {wait} s, or send fewer at a time"
-                raise RefusedError(429, "queue_full", message, retry_after=wait)
-            served.waiting += len(pairs)
-            try:
-                return await self._computed(served, request, pairs, field, begin)
-            finally:
-                served.waiting -= len(pairs)
-
-    async def _computed(
-        self, served: Served, request: Request, pairs: Sequence[tuple[str, str]], field: str, begin: float
-    ) -> Scored:
+    async def _computed(self, served: Served, request: Request, pairs: Sequence[tuple[str, str]], field: str) -> Scored:
         """Tokenise pairs, queue them, and wait for their scores."""
-        reranker, scheduler = served.reranker, served.scheduler
-        assert reranker
-        assert scheduler
-        limits = _limits(request, served)
-        encoded = await asyncio.to_thread(reranker.encoder.encode, pairs, limits)
-        truncated = int(np.count_nonzero(encoded.truncated_tokens))
-        if truncated and not request.may_cut:
-            message = (
-                f"{truncated} of {len(pairs)} pairs have more than {limits.max_length} tokens, and truncation is off: "
-                "send shorter texts, or allow it"
-            )
-            raise RefusedError(422, "too_long", message, param=field)
-        job = scheduler.submit(encoded)
-        logits = (await asyncio.wrap_future(job.result))[encoded.inverse]
+        begin = time.monotonic()
+        async with self.pool.use(served):
+            reranker, scheduler = served.reranker, served.scheduler
+            assert reranker
+            assert scheduler
+            limits = _limits(request, reranker)
+            encoded = await self._tokeniser.encode(reranker.encoder, pairs, limits)
+            truncated = int(np.count_nonzero(encoded.truncated_tokens))
+            if truncated and not request.may_cut:
+                message = (
+                    f"{truncated} of {len(pairs)} pairs have more than {limits.max_length} tokens, and truncation is "
+                    "off: send shorter texts, or allow it"
+                )
+                raise RefusedError(422, "too_long", message, param=field)
+            job = scheduler.submit(encoded)
+            logits = (await asyncio.wrap_future(job.result))[encoded.inverse]
         end = time.monotonic()
-        hint = f"In {reranker.dtype} an activation may have overflowed: try a model in float32"
-        require_finite(logits, pairs, hint)
+        require_finite(logits, pairs, f"In {reranker.dtype} an activation may have overflowed: try a model in float32")
         started = job.started or job.queued
         work = Work(
             model=served.spec.name,
@@ -217,7 +216,7 @@ class Handler:
 
 def _text(document: str | dict[str, Any], index: int, request: RerankRequest, field: str) -> str:
     """Return what is to be read of a document."""
-    text = document_fields(document, request.rank_fields)
+    text = text_of(document, request.rank_fields)
     if text is None:
         wanted = " or ".join(request.rank_fields or ("text", "content"))
         message = f"{field}[{index}] has no text under {wanted}: send a text, or an object with one"
@@ -225,13 +224,11 @@ def _text(document: str | dict[str, Any], index: int, request: RerankRequest, fi
     return text
 
 
-def _limits(request: Request, served: Served) -> Limits:
+def _limits(request: Request, reranker: Reranker) -> Limits:
     """Return the lengths that a request's pairs are cut to."""
-    assert served.reranker
-    longest = served.reranker.max_length
-    wanted = request.truncate_prompt_tokens
+    longest, wanted = reranker.max_length, request.truncate_prompt_tokens
     if wanted is not None and wanted != -1:
-        longest = min(longest, checked_length(wanted, served.reranker.config))
+        longest = min(longest, checked_length(wanted, reranker.config))
     document = request.max_tokens_per_doc if isinstance(request, RerankRequest) else None
     return Limits(longest, document_max_length=document)
 
@@ -239,4 +236,4 @@ def _limits(request: Request, served: Served) -> Limits:
 def _wait_for(served: Served) -> int:
     """Return in how many seconds the queue will be shorter."""
     pace = served.scheduler.pace if served.scheduler else 0.0
-    return min(_LONGEST_WAIT, max(1, math.ceil(served.waiting / pace) if pace else 1))
+    return min(_LONGEST_WAIT, max(1, math.ceil(served.pairs / pace) if pace else 1))

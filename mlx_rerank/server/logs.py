@@ -3,7 +3,6 @@
 import logging
 import sys
 import time
-import traceback
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict
@@ -13,6 +12,8 @@ from pythonjsonlogger.json import JsonFormatter
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mlx_rerank.server.answers import internal_error, refuse
+from mlx_rerank.server.failures import log_failure
 from mlx_rerank.server.handler import Work
 
 CLIENT_GONE = 499  # not of HTTP: nobody is there to read an answer
@@ -50,13 +51,6 @@ def set_up(form: str, level: str) -> None:
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
 
 
-def log_failure(error: BaseException) -> None:
-    """Log an error that nobody expected: its kind and where it arose, but not its words, which may quote a document."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in frames[-8:]]
-    logger.error("failed", extra={"error": type(error).__name__, "where": " ".join(where)})
-
-
 class RequestLog:
     """Gives every request an id, logs its end, and counts it."""
 
@@ -69,18 +63,23 @@ class RequestLog:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begin, status, identity = time.monotonic(), CLIENT_GONE, uuid.uuid4().hex
+        begin, status, identity, started = time.monotonic(), CLIENT_GONE, uuid.uuid4().hex, False
         state: dict[str, Any] = scope.setdefault("state", {})
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
+            nonlocal status, started
             if message["type"] == "http.response.start":
-                status = message["status"]
+                started, status = True, message["status"]
                 MutableHeaders(scope=message)["x-request-id"] = identity
             await send(message)
 
         try:
             await self._app(scope, receive, send_with_id)
+        except Exception as error:  # of the layers below, whose own code should have none: the server is to go on
+            log_failure(error)
+            status = 500
+            if not started:
+                await refuse(scope["path"], internal_error())(scope, receive, send_with_id)
         finally:
             seconds, work = time.monotonic() - begin, state.get("work")
             route = getattr(scope.get("route"), "path", None)  # of ours: a client's own words are not for labels

@@ -16,7 +16,8 @@ from prometheus_client.registry import Collector
 
 from mlx_rerank.memory import usage
 from mlx_rerank.server.handler import Work
-from mlx_rerank.server.pool import Pool, Served
+from mlx_rerank.server.pool import Pool
+from mlx_rerank.server.served import Served
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
@@ -64,7 +65,7 @@ class _PoolCollector(Collector):
         """Yield the figures of each model, and MLX's memory."""
         for kind, name, text, value in (
             (GaugeMetricFamily, "loaded", "Whether the weights are in memory.", lambda m: float(m.in_memory)),
-            (GaugeMetricFamily, "waiting_pairs", "Pairs that wait or are computed.", lambda m: m.waiting),
+            (GaugeMetricFamily, "waiting_pairs", "Pairs that wait or are computed.", lambda m: m.pairs),
             (CounterMetricFamily, "batches", "Batches computed.", lambda m: _of_queue(m, "batches")),
             (CounterMetricFamily, "computed_tokens", "Tokens, without padding.", lambda m: _of_queue(m, "tokens")),
             (CounterMetricFamily, "padded_tokens", "Tokens, with padding.", lambda m: _of_queue(m, "padded_tokens")),

@@ -1,40 +1,62 @@
-"""What every request passes, and that has no better place."""
+"""What every request passes on its way to a route."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mlx_rerank.server.answers import refuse
+from mlx_rerank.server.handler import Handler
 
-class Prefixes:
-    """Lets every route be found below some prefixes too; the path stays as it is, for the dialect to be told by."""
 
-    def __init__(self, app: ASGIApp, names: Sequence[str]) -> None:
+class Routing:
+    """Lets every route be found below some prefixes too, and asked for its head.
+
+    The path stays as it is, for the dialect to be told by.
+    """
+
+    def __init__(self, app: ASGIApp, prefixes: Sequence[str]) -> None:
         """Take the application and the first parts of paths that it is mounted at."""
-        self._app, self._names = app, frozenset(names)
+        self._app, self._prefixes = app, frozenset(prefixes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
         first = scope.get("path", "").split("/")[1:2]
-        if scope["type"] == "http" and self._names.issuperset(first) and first:
+        if scope["type"] == "http" and first and first[0] in self._prefixes:
             path = scope["path"]
             scope = {**scope, "root_path": f"/{first[0]}", "path": path if path.count("/") > 1 else f"{path}/"}
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}  # the protocol, which has a scope of its own, leaves the body out
         await self._app(scope, receive, send)
 
 
-class LastAnswers:
-    """Has clients close their connection with the answer, once the server is stopping: so nothing gets lost."""
+class Attendance:
+    """Counts the requests that are under way, refuses new ones once the server is stopping, and says goodbye.
 
-    def __init__(self, app: ASGIApp, stopping: Callable[[], bool]) -> None:
+    With the last answer of a connection the client is told to close it, so that no request of its crosses with the end.
+    """
+
+    def __init__(self, app: ASGIApp, handler: Handler) -> None:
         """Take the application, and who knows whether the server is stopping."""
-        self._app, self._stopping = app, stopping
+        self._app, self._handler = app, handler
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
+        """Pass a request on, or answer 503."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
 
         async def send_last(message: Message) -> None:
-            if message["type"] == "http.response.start" and self._stopping():
+            if message["type"] == "http.response.start" and self._handler.draining:
                 MutableHeaders(scope=message)["connection"] = "close"
             await send(message)
 
-        await self._app(scope, receive, send_last)
+        self._handler.under_way += 1
+        try:
+            if self._handler.draining and scope["method"] == "POST":
+                answer = refuse(scope["path"], self._handler.stopping())
+                await answer(scope, receive, send_last)
+            else:
+                await self._app(scope, receive, send_last)
+        finally:
+            self._handler.under_way -= 1

@@ -1,30 +1,49 @@
-"""Uvicorn's HTTP protocol, with an end to its patience."""
+"""Uvicorn's HTTP protocol, with an end to its patience and its memory."""
 
 from asyncio import TimerHandle, Transport
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-_NO_TIME = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+_MOST_OF_A_HEAD = 64 * 2**10  # bytes
 
 
-class TimelyProtocol(HttpToolsProtocol):
-    """Closes connections on which nothing begins, a head does not end, or a body comes that nobody reads any more."""
+class BoundedProtocol(HttpToolsProtocol):
+    """Closes connections on which nothing comes to an end: no head, no body that nobody reads any more, no reading.
+
+    What is refused here has no shape of a dialect: it is no request yet.
+    """
 
     patience = 30.0  # seconds
-    _timer: TimerHandle | None = None
+    most_connections = 1000
+    _timer: TimerHandle | None = None  # for the client to send
+    _reading: TimerHandle | None = None  # for the client to read
+    _in_head = True
+    _head = 0  # bytes
 
     def connection_made(self, transport: Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Wait for a first request."""
         super().connection_made(transport)
-        self._wait()
+        if len(self.connections) > self.most_connections:
+            self._refuse("503 Service Unavailable", "retry-after: 1\r\n")
+        else:
+            self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, unless a head has become too long."""
+        self._head += len(data) if self._in_head else 0
+        super().data_received(data)
+        if self._in_head and self._head > _MOST_OF_A_HEAD:
+            self._refuse("431 Request Header Fields Too Large")
 
     def on_message_begin(self) -> None:
         """Wait for the rest of a head."""
+        self._in_head = True
         self._wait()
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """Leave the body to whoever reads it."""
+        self._in_head, self._head = False, 0
         self._stop_waiting()
         super().on_headers_complete()
 
@@ -39,9 +58,20 @@ class TimelyProtocol(HttpToolsProtocol):
         self._stop_waiting()
         super().on_message_complete()
 
+    def pause_writing(self) -> None:
+        """Wait for a client that reads more slowly than it is written to."""
+        self._reading = self._reading or self.loop.call_later(self.patience, self.transport.abort)
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """Be content with what it has read."""
+        self._stop_reading()
+        super().resume_writing()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait for nothing more."""
         self._stop_waiting()
+        self._stop_reading()
         super().connection_lost(exc)
 
     def _wait(self) -> None:
@@ -52,15 +82,28 @@ class TimelyProtocol(HttpToolsProtocol):
         if self._timer:
             self._timer.cancel()
 
+    def _stop_reading(self) -> None:
+        if self._reading:
+            self._reading.cancel()
+            self._reading = None
+
     def _give_up(self) -> None:
         """Close, unless an earlier request of the connection is not answered yet."""
         if self.cycle is not None and not self.cycle.response_complete:
             self._wait()
-        elif not self.transport.is_closing():
-            self.transport.write(_NO_TIME)
+        elif self.cycle is not None and self.cycle.more_body:  # it has its answer
+            self.transport.close()
+        else:
+            self._refuse("408 Request Timeout")
+
+    def _refuse(self, status: str, headers: str = "") -> None:
+        """Say why, and close."""
+        if not self.transport.is_closing():
+            head = f"HTTP/1.1 {status}\r\n{headers}connection: close\r\ncontent-length: 0\r\n\r\n"
+            self.transport.write(head.encode())
             self.transport.close()
 
 
-def patient_for(seconds: float) -> type[TimelyProtocol]:
-    """Return the protocol with so much patience, as a class: uvicorn makes an object of it for each connection."""
-    return type("TimelyProtocol", (TimelyProtocol,), {"patience": seconds})
+def bounded_by(patience: float, most_connections: int) -> type[BoundedProtocol]:
+    """Return the protocol with its bounds, as a class: uvicorn makes an object of it for each connection."""
+    return type("BoundedProtocol", (BoundedProtocol,), {"patience": patience, "most_connections": most_connections})

@@ -16,16 +16,19 @@ from typing import Any
 
 import uvicorn
 
-from mlx_rerank.errors import OutputError, RerankError
+from mlx_rerank.errors import OutputError, RefusedError, RerankError
 from mlx_rerank.server.app import create_app
+from mlx_rerank.server.failures import log_failure
 from mlx_rerank.server.handler import Bounds, Handler
 from mlx_rerank.server.pool import Pool
-from mlx_rerank.server.protocol import patient_for
+from mlx_rerank.server.protocol import bounded_by
 from mlx_rerank.server.settings import Settings
 
 _BACKLOG = 1024
 _OPEN_FILES = 4096  # wanted; launchd allows 256
 _SPARE_FILES = 64  # for models and logs
+_KEEP_ALIVE = 75  # seconds; longer than most clients keep idle connections, so that it is they who close them
+_LAST_ANSWERS = 10  # seconds in which clients have to read their answers, when the server stops
 _HOUSEKEEPING = 1.0  # seconds between two looks at what may be unloaded
 _LINGER = 0.5  # seconds in which clients with idle connections are told that the server stops
 
@@ -47,22 +50,25 @@ def run(pool: Pool, bounds: Bounds, settings: Settings, listener: socket.socket)
     """
     handler = Handler(pool, bounds)
     app = create_app(handler, settings)
-    files = _allow_files()
     config = uvicorn.Config(
         app,
-        http=patient_for(settings.body_timeout),
+        http=bounded_by(settings.body_timeout, max(16, _allow_files() - _SPARE_FILES)),
         ws="none",
         lifespan="off",  # a failed start has to say why, which uvicorn keeps to its own log
         log_config=None,
         access_log=False,
         server_header=False,
         backlog=_BACKLOG,
-        limit_concurrency=max(16, files - _SPARE_FILES),
-        timeout_keep_alive=75,  # longer than clients keep idle ones: they close them, and no request crosses with that
+        timeout_keep_alive=_KEEP_ALIVE,
+        timeout_graceful_shutdown=_LAST_ANSWERS,
     )
     server = _Server(config, handler)
+    file = _file_of(listener)
     logger.info("listening on %s", address(listener))
-    server.run(sockets=[listener])
+    try:
+        server.run(sockets=[listener])
+    finally:
+        _remove(file)
     if server.failure:
         raise server.failure
     if server.interrupted:
@@ -110,7 +116,7 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Note a signal; unlike uvicorn's, it is not raised again in the end: the server has done as it was told."""
-        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.force_exit |= self.should_exit and sig == signal.SIGINT
         self.interrupted |= sig == signal.SIGINT
         self.should_exit = True
 
@@ -124,7 +130,7 @@ class _Server(uvicorn.Server):
                 task.cancel()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept nobody any more, answer what was accepted, refuse what else comes on open connections; then close."""
+        """Accept nobody any more, answer the requests whose head is there, refuse those that still come; then close."""
         logger.info("stopping", extra={"under_way": self._handler.under_way})
         self._handler.draining = True
         await asyncio.sleep(0)  # those who wait to be accepted are, before there is nobody to accept them
@@ -135,7 +141,7 @@ class _Server(uvicorn.Server):
             await asyncio.sleep(0.02)
         await super().shutdown(sockets)
         if not self.force_exit:
-            await self._handler.pool.close()
+            await self._handler.close()
         logger.info("stopped")
 
     async def _load(self) -> None:
@@ -143,20 +149,24 @@ class _Server(uvicorn.Server):
         try:
             await self._handler.pool.start()
             logger.info("ready")
-        except RerankError as error:
-            self.failure = error
+        except RefusedError as error:
+            self.failure = error.__cause__ if isinstance(error.__cause__, RerankError) else error
             self.should_exit = True
 
     async def _keep_house(self) -> None:
         """Unload what is idle."""
         while True:
             await asyncio.sleep(_HOUSEKEEPING)
-            await self._handler.pool.unload_idle()
+            try:
+                await self._handler.pool.unload_idle()
+            except Exception as error:  # the next look may fare better
+                log_failure(error)
 
 
 def _tcp_socket(host: str, port: int) -> socket.socket:
-    """Return a socket bound to the first address of a host."""
-    family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    """Return a socket bound to an address of a host: 127.0.0.1 for localhost, which clients try in any case."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    family, kind, protocol, _, place = min(found, key=lambda row: row[0] != socket.AF_INET)  # the first of the old kind
     # The protocol is named because asyncio turns Nagle's algorithm off only where it is: 40 ms an answer otherwise.
     listener = socket.socket(family, kind, protocol)
     try:
@@ -182,6 +192,21 @@ def _unix_socket(path: Path) -> socket.socket:
     finally:
         os.umask(before)
     return listener
+
+
+def _file_of(listener: socket.socket) -> tuple[Path, int] | None:
+    """Return the file of a Unix socket, and which of that name it is."""
+    if listener.family != socket.AF_UNIX:
+        return None
+    path = Path(listener.getsockname())
+    return path, path.stat().st_ino
+
+
+def _remove(file: tuple[Path, int] | None) -> None:
+    """Remove the file of a socket, unless another server has put its own in its place."""
+    with suppress(FileNotFoundError):
+        if file and file[0].stat().st_ino == file[1]:
+            file[0].unlink()
 
 
 def _remove_stale(path: Path) -> None:

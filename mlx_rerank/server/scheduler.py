@@ -104,6 +104,12 @@ class Scheduler:
             self._changed.notify()
         return job
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is queued or being computed."""
+        with self._changed:
+            return not self._jobs and not self._handed_over
+
     def close(self) -> None:
         """Finish what is queued, and end the thread."""
         with self._changed:
@@ -118,9 +124,10 @@ class Scheduler:
             try:
                 with closing(self._engine.run(self._groups())) as results:
                     for logits in results:
-                        members = self._handed_over.popleft()
+                        members = self._handed_over[0]
                         for (job, place), logit in zip(members, logits.tolist(), strict=True):
                             job.complete(place, logit)
+                        self._handed_over.popleft()
                         begin = self._measure(len(members), begin)
             except Exception as error:  # whatever it is, those who wait are to know, and the others to be served
                 self._fail(error)
@@ -136,9 +143,9 @@ class Scheduler:
         while True:
             with self._changed:
                 chosen = [batch for _ in range(self._side_by_side) if (batch := self._next_batch())]
-            if not chosen:
-                return
-            self._handed_over.append([member for batch in chosen for member in batch])
+                if not chosen:
+                    return
+                self._handed_over.append([member for batch in chosen for member in batch])
             yield [self._padded(batch) for batch in chosen]
 
     def _next_batch(self) -> list[tuple[Job, int]]:

@@ -6,10 +6,21 @@ Source: the public interfaces of Cohere, Jina and Voyage, of text-embeddings-inf
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, JsonValue, StringConstraints
+from pydantic import AliasChoices, BaseModel, ConfigDict, FailFast, Field, JsonValue, StringConstraints
+
+
+class _FirstError(FailFast):
+    """Has the first error of a list be enough: a million of them would fill the memory. Unions need it hashable."""
+
+    def __hash__(self) -> int:
+        """Return the same for all, as they are equal."""
+        return hash(type(self))
+
 
 Text = Annotated[str, StringConstraints(strict=True)]
 DocumentFields = dict[str, JsonValue]
+_FIRST_ERROR = _FirstError()
+Texts = Annotated[list[Text], _FIRST_ERROR]
 _SOME: dict[str, JsonValue] = {"minItems": 1}  # in the document alone, for an empty list has a status of its own
 
 
@@ -48,17 +59,17 @@ class RerankRequest(Request):
     model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["documents"]}, {"required": ["texts"]}]})
 
     query: Text = Field(description="What is asked.")
-    documents: list[Text | DocumentFields] | None = Field(
+    documents: Annotated[list[Text | DocumentFields], _FIRST_ERROR] | None = Field(
         None, description="Texts, or objects with `text`, `content` or the rank_fields.", json_schema_extra=_SOME
     )
-    texts: list[Text] | None = Field(
-        None, description="Instead of documents, for TEI's clients.", json_schema_extra=_SOME
-    )
+    texts: Texts | None = Field(None, description="Instead of documents, for TEI's clients.", json_schema_extra=_SOME)
     top_n: int | None = Field(None, description="How many to return; all if none, 0, -1 or more than there are.")
     top_k: int | None = Field(None, description="The same; it also selects Voyage's shape.")
     return_documents: bool | None = Field(None, description="Return each document with its score.")
     return_text: bool | None = Field(None, description="The same for TEI's clients.")
-    rank_fields: list[str] | None = Field(None, description="Fields of documents that are read, in this order.")
+    rank_fields: Annotated[list[str], _FIRST_ERROR] | None = Field(
+        None, max_length=64, description="Fields of documents that are read, in this order."
+    )
     max_tokens_per_doc: int | None = Field(None, ge=1, description="Most tokens of a document.")
 
     @property
@@ -76,11 +87,11 @@ class RerankRequest(Request):
 class ScoreRequest(Request):
     """Pairs to score: two lists of one length, or one text with each of a list."""
 
-    text_1: Text | list[Text] = Field(
+    text_1: Text | Texts = Field(
         description="Queries, or one; also called queries, query or data_1.",
         validation_alias=AliasChoices("text_1", "queries", "query", "data_1"),
     )
-    text_2: Text | list[Text] = Field(
+    text_2: Text | Texts = Field(
         description="Documents, or one; also called documents, items or data_2.",
         validation_alias=AliasChoices("text_2", "documents", "items", "data_2"),
     )
@@ -184,7 +195,7 @@ class TeiError(BaseModel):
     error_type: str
 
 
-def document_fields(document: "str | Mapping[str, Any]", fields: "list[str] | None") -> str | None:
+def text_of(document: str | Mapping[str, Any], fields: list[str] | None) -> str | None:
     """Return the text of a document that is to be read; None where it has none.
 
     Args:
@@ -193,8 +204,12 @@ def document_fields(document: "str | Mapping[str, Any]", fields: "list[str] | No
     """
     if isinstance(document, str):
         return document
-    names = fields or [name for name in ("text", "content") if document.get(name) is not None][:1]
-    texts = [_joined(document[name]) for name in names if document.get(name) is not None]
+    names = (
+        list(dict.fromkeys(fields))
+        if fields
+        else [name for name in ("text", "content") if document.get(name) is not None][:1]
+    )
+    texts = [_as_text(document[name]) for name in names if document.get(name) is not None]
     return "\n".join(map(str, texts)) if texts and None not in texts else None
 
 
@@ -203,7 +218,7 @@ def _as_list(texts: str | list[str]) -> list[str]:
     return [texts] if isinstance(texts, str) else texts
 
 
-def _joined(value: Any) -> str | None:
+def _as_text(value: Any) -> str | None:
     """Return a field's value as a text: parts of a message are joined, as clients of chat models send them."""
     if isinstance(value, list):
         parts = [part.get("text") if isinstance(part, dict) else None for part in value]

@@ -18,5 +18,5 @@ class Settings:
     hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
-    body_bytes: int = 32 * 2**20
+    body_bytes: int = 8 * 10**6
     body_timeout: float = 30.0

@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from urllib.parse import urlsplit
 
 import httpx
@@ -76,6 +77,8 @@ def post(server: Server, content: bytes, path: str = "/rerank", **headers: str) 
         (b'{"query": "a", "documents": ["b", null]}', 422, "documents.1"),
         (b'{"query": "a", "documents": [{"image": "http://127.0.0.1/x.png"}]}', 422, "documents[0] has no text"),
         (json.dumps({"query": "a", "documents": ["b"] * 51}).encode(), 422, "51 documents are more than the 50"),
+        (json.dumps({"query": "a", "documents": [0] * 300_000}).encode(), 422, "300000 documents are more than the 50"),
+        (json.dumps({"query": "a", "documents": [{"t": "b"}], "rank_fields": ["t"] * 65}).encode(), 422, "rank_fields"),
         (json.dumps({"query": "a", "documents": ["b" * 10_001]}).encode(), 413, "10001 characters"),
         (json.dumps({"query": "a" * 10_001, "documents": ["b"]}).encode(), 413, "10001 characters"),
         (json.dumps({**GOOD, "model": "../../../etc/passwd"}).encode(), 404, "not served here"),
@@ -119,6 +122,7 @@ def test_errors_quote_no_document_in_the_log(strict: Server, path: str) -> None:
         ({"origin": "https://evil.example"}, 403),
         ({"origin": "null"}, 403),
         ({"origin": "http://127.0.0.1:1"}, 403),
+        ({"origin": "http://["}, 403),
         ({"content-type": "text/plain"}, 415),  # what a page may send without asking first
         ({"content-type": "application/x-www-form-urlencoded"}, 415),
         ({"content-type": "application/json; charset=utf-8"}, 200),
@@ -148,7 +152,7 @@ def test_a_compressed_body_is_no_json(strict: Server) -> None:
 @pytest.mark.parametrize(("method", "path", "status"), [
     ("GET", "/rerank", 405), ("DELETE", "/v1/models", 405), ("GET", "/../../etc/passwd", 404),
     ("GET", "/page/../../pyproject.toml", 404), ("GET", "/page/%2e%2e/app.py", 404), ("POST", "/nope", 404),
-    ("GET", "/docs", 404),
+    ("GET", "/docs", 404), ("OPTIONS", "*", 404),
 ])  # fmt: skip
 def test_routes_that_are_not(strict: Server, method: str, path: str, status: int) -> None:
     line = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
@@ -159,10 +163,11 @@ def test_routes_that_are_not(strict: Server, method: str, path: str, status: int
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"GET\r\n\r\n", b"\x00" * 100,
     HEAD + b"Content-Length: -5\r\n\r\n", HEAD + b"Transfer-Encoding: chunked\r\n\r\nZZ\r\n",
     b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\n",
+    b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X: 1\r\n" * 1_000_000 + b"\r\n",
 ])  # fmt: skip
 def test_what_is_no_http(strict: Server, data: bytes) -> None:
     answer = exchange(strict, data, patience=3)
-    assert not answer or answer.startswith((b"HTTP/1.1 400", b"HTTP/1.1 408")), answer[:100]
+    assert not answer or answer.startswith((b"HTTP/1.1 400", b"HTTP/1.1 408", b"HTTP/1.1 431")), answer[:100]
 
 
 def test_100_mb_that_say_so(strict: Server) -> None:
@@ -229,3 +234,47 @@ def test_control_characters_and_markup_come_back_as_they_are(strict: Server) -> 
     answer = post(strict, json.dumps(body).encode())
     assert answer.status_code == 200
     assert {row["index"]: row["document"]["text"] for row in answer.json()["results"]} == dict(enumerate(documents))
+
+
+def test_repeated_fields_do_not_multiply_a_text(strict: Server) -> None:
+    body = {"query": "a", "documents": [{"t": "b" * 9000}], "rank_fields": ["t"] * 60}
+    assert post(strict, json.dumps(body).encode()).status_code == 200
+
+
+def test_a_client_that_does_not_read(strict: Server) -> None:
+    body = {"query": "a", "documents": ["b" * 9999] * 50, "return_documents": True, "truncate_prompt_tokens": 16}
+    data = json.dumps(body).encode()
+    address = urlsplit(strict.url)
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect((address.hostname or "", address.port or 0))
+        for _ in range(12):  # answers that no buffer of the system holds
+            connection.sendall(HEAD + f"Content-Length: {len(data)}\r\n\r\n".encode() + data)
+        time.sleep(2.5)
+        with pytest.raises(ConnectionResetError):  # noqa: PT012
+            while connection.recv(65536):
+                pass
+
+
+def test_requests_that_are_given_up_hold_up_nobody() -> None:
+    """Texts that take longer to tokenise than a request may are not tokenised to their end."""
+    body = json.dumps({"query": "a", "documents": ["\ufdfa " * 60_000] * 15}).encode()
+    with serving("--timeout", "1") as server, ThreadPoolExecutor(8) as clients:
+        begin = time.monotonic()
+        given_up = [clients.submit(post, server, body) for _ in range(8)]
+        assert {future.result().status_code for future in given_up} == {504}
+        while post(server, json.dumps(GOOD).encode()).status_code != 200:
+            assert time.monotonic() - begin < 15
+        assert server.stop() == 0
+
+
+def test_more_connections_than_there_may_be() -> None:
+    limit = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128)); "
+    with serving(python=["-c", limit + "runpy.run_module('mlx_rerank', run_name='__main__')"]) as server:
+        address = urlsplit(server.url)
+        with httpx.Client(base_url=server.url) as early, ExitStack() as stack:
+            assert early.post("/rerank", json=GOOD).status_code == 200
+            for _ in range(80):
+                stack.enter_context(socket.create_connection((address.hostname or "", address.port or 0)))
+            assert exchange(server, b"GET /health HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 503 ")
+            assert early.post("/rerank", json=GOOD).status_code == 200

@@ -1,6 +1,7 @@
 """The server as a process: its start, its end, its sockets, and many clients at once."""
 
 import json
+import os
 import plistlib
 import signal
 import socket
@@ -62,7 +63,8 @@ def test_interrupted_while_loading() -> None:
 
 
 def test_what_cannot_be_served(tmp_path: Path) -> None:
-    assert "nothing cannot be loaded: 'nothing' is not a directory" in fails("--port", "0", "--model", "nothing")
+    assert "'nothing' is not a directory" in fails("--port", "0", "--model", "nothing")
+    assert "is not a number of bytes" in fails("--port", "0", "--max-body", "9" * 400)
     assert "models of different names" in fails("--port", "0", "--model", "mini", "--model", "mini")
     assert "'lots' is not a number of bytes, such as 4G" in fails("--port", "0", "--memory-limit", "lots")
     assert "higher --memory-limit" in fails("--port", "0", "--memory-limit", "1M")
@@ -103,7 +105,11 @@ def test_a_unix_socket(tmp_path: Path) -> None:
                 time.sleep(0.05)
             assert client.post("/rerank", json=BODY).status_code == 200
         assert "another program is using it" in fails("--unix-socket", str(path))
-        assert server.stop() == 0
+        path.unlink()
+        with serving("--unix-socket", str(path), port=False, ready=False) as successor:
+            assert server.stop() == 0
+            assert path.exists()  # it is the other's
+            assert successor.stop() == 0
     assert not path.exists()
     path.write_text("precious")
     assert "a file of that name exists" in fails("--unix-socket", str(path))
@@ -139,6 +145,10 @@ def test_the_service_is_printed(tmp_path: Path) -> None:
     service = plistlib.loads(result.stdout)
     assert service["ProgramArguments"][1:] == ["-m", "mlx_rerank", "serve", "--model", "mini", "--port", "9000"]
     assert service["WorkingDirectory"] == str(tmp_path)
+    with_key = {**os.environ, "MLX_RERANK_API_KEY": "sesame"}
+    result = subprocess.run(command, capture_output=True, check=False, cwd=tmp_path, env=with_key, text=True)
+    assert result.returncode == 1
+    assert "write the key to a file, for --api-key-file" in result.stderr
 
 
 def test_many_clients_get_the_scores_of_one(server: Server, mini: Reranker) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from mlx_rerank.server.app import create_app
 from mlx_rerank.server.handler import Bounds, Handler
-from mlx_rerank.server.pool import ModelSpec, Pool
+from mlx_rerank.server.pool import Pool
+from mlx_rerank.server.served import ModelSpec
 from mlx_rerank.server.settings import Settings
 
 Connect = Callable[..., AbstractAsyncContextManager[tuple[httpx.AsyncClient, Handler]]]
@@ -32,7 +33,7 @@ def connect(tiny: Path) -> Connect:
         transport = httpx.ASGITransport(create_app(handler, settings or Settings()), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             yield client, handler
-        await pool.close()
+        await handler.close()
 
     return connected
 

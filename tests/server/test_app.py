@@ -18,7 +18,7 @@ from mlx_rerank.device import device_thread
 from mlx_rerank.server.app import RERANK_PATHS
 from mlx_rerank.server.dialects import PREFIXES
 from mlx_rerank.server.handler import Bounds
-from mlx_rerank.server.pool import ModelSpec
+from mlx_rerank.server.served import ModelSpec
 from mlx_rerank.server.settings import Settings
 from server.conftest import Connect
 
@@ -26,6 +26,7 @@ pytestmark = pytest.mark.anyio
 
 DOCUMENTS = ["the bear", "what is panda", "熊猫吃竹子", "", "a bear eats the panda", "the bear"]
 BODY = {"query": "panda", "documents": DOCUMENTS}
+PARTS = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
 WANTED = {"return_documents": True}
 TEXTS = {"query": "panda", "texts": DOCUMENTS}
 
@@ -65,6 +66,8 @@ async def test_every_route_ranks(connect: Connect, tiny_reranker: Reranker, pref
         ("/rerank", {"return_documents": "false"}, None),
         ("/rerank", {"documents": [{"text": "the bear", "id": 7}]} | WANTED, {"text": "the bear", "id": 7}),
         ("/rerank", {"documents": [{"content": "the bear"}]} | WANTED, {"text": "the bear", "content": "the bear"}),
+        ("/rerank", {"documents": [{"text": None, "content": "a"}]} | WANTED, {"text": "a", "content": "a"}),
+        ("/rerank", {"documents": [{"content": PARTS}]} | WANTED, {"text": "a b", "content": PARTS}),
         ("/infinity/rerank", WANTED, "the bear"),
         ("/api/rerank", WANTED, "the bear"),
         ("/api/rerank", {"documents": [{"text": "the bear"}], "return_documents": True}, "the bear"),
@@ -196,7 +199,7 @@ async def test_scores(connect: Connect, tiny_reranker: Reranker, path: str, body
 
 @pytest.mark.parametrize(("body", "status"), [
     ({"text_1": ["a", "b"], "text_2": ["c", "d", "e"]}, 422), ({"text_1": "a"}, 422),
-    ({"text_1": [], "text_2": []}, 400), ({"text_1": "a", "text_2": 5}, 422),
+    ({"text_1": [], "text_2": []}, 400), ({"text_1": "a", "text_2": []}, 400), ({"text_1": "a", "text_2": 5}, 422),
 ])  # fmt: skip
 async def test_scores_of_no_pairs(connect: Connect, body: dict[str, Any], status: int) -> None:
     async with connect() as (client, _):
@@ -235,6 +238,7 @@ async def test_while_loading_and_while_stopping(connect: Connect) -> None:
         handler.draining = True
         answer = await client.post("/rerank", json=BODY)
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "stopping")
+        assert answer.headers["connection"] == "close"
         assert (await client.post("/", json=TEXTS)).json()["error_type"] == "Unhealthy"
 
 
@@ -242,7 +246,7 @@ async def test_a_full_queue(connect: Connect) -> None:
     async with connect(bounds=Bounds(queue=10)) as (client, handler):
         with busy_device():
             waiting = asyncio.create_task(client.post("/rerank", json=BODY))
-            while not handler.pool.default.waiting:
+            while not handler.pool.default.pairs:
                 await asyncio.sleep(0.001)
             refused = await client.post("/rerank", json=BODY)
             small = asyncio.create_task(client.post("/rerank", json=BODY | {"documents": ["a"]}))
@@ -252,7 +256,7 @@ async def test_a_full_queue(connect: Connect) -> None:
         assert [(await task).status_code for task in (waiting, small)] == [200, 200]
         alone = await client.post("/rerank", json=BODY | {"documents": DOCUMENTS * 4})
         assert alone.status_code == 200  # more than the queue holds, but nobody else is there
-        assert handler.pool.default.waiting == 0
+        assert handler.pool.default.pairs == 0
 
 
 async def test_a_deadline(connect: Connect) -> None:
@@ -402,12 +406,43 @@ async def test_a_client_that_goes_is_worked_for_no_longer(connect: Connect) -> N
 
         with busy_device():
             answering = asyncio.create_task(app(scope, receive, send))
-            while not handler.pool.default.waiting:
+            while not handler.pool.default.pairs:
                 await asyncio.sleep(0.001)
             gone.set()
             await answering
-            assert handler.pool.default.waiting == 0
+            assert handler.pool.default.pairs == 0
             assert handler.under_way == 0
         assert statuses[0] == 499
         assert (await client.post("/rerank", json=BODY)).status_code == 200
         assert handler.pool.default.scheduler.rows < 40  # pyright: ignore[reportOptionalMemberAccess]
+
+
+async def test_heads_alone(connect: Connect) -> None:
+    async with connect() as (client, _):
+        for path in ("/", "/health", "/v1/models", "/page/page.js"):
+            assert (await client.head(path)).status_code == 200
+        assert (await client.delete("/")).headers["allow"] == "GET, POST"
+        assert (await client.delete("/page/page.js")).status_code == 405
+
+
+async def test_long_texts_are_encoded_a_slice_at_a_time(connect: Connect, tiny_reranker: Reranker) -> None:
+    documents = [f"bear {i % 40} " * (400 if i % 50 == 0 else 1) for i in range(700)]
+    async with connect() as (client, _):
+        answer = await client.post("/rerank", json={"query": "panda", "documents": documents, "raw_scores": True})
+    found = {row["index"]: row["relevance_score"] for row in answer.json()["results"]}
+    expected = tiny_reranker.score([("panda", document) for document in documents], raw_scores=True)
+    assert [found[i] for i in range(700)] == pytest.approx(expected.tolist(), abs=1e-5)
+    assert int(answer.headers["x-compute-tokens"]) < answer.json()["usage"]["total_tokens"] / 5  # equal ones once
+
+
+async def test_bodies_that_fill_the_memory_together(connect: Connect) -> None:
+    async with connect(settings=Settings(body_bytes=10_000)) as (client, _):
+        with busy_device():
+            body = BODY | {"documents": ["bear " * 1900]}
+            held = [asyncio.create_task(client.post("/rerank", json=body)) for _ in range(16)]
+            await asyncio.sleep(0.3)
+            refused = [await client.post("/rerank", json=body) for _ in range(2)]
+        assert refused[-1].status_code == 429
+        assert refused[-1].headers["retry-after"] == "1"
+        assert [(await task).status_code for task in held] == [200] * 16
+        assert (await client.post("/rerank", json=body)).status_code == 200

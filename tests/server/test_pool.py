@@ -2,14 +2,18 @@
 
 import asyncio
 import shutil
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from mlx_rerank.device import device_thread
 from mlx_rerank.errors import InputError, RefusedError
-from mlx_rerank.server import pool as pool_module
-from mlx_rerank.server.pool import ModelSpec, Pool
+from mlx_rerank.server import served as served_module
+from mlx_rerank.server.handler import Bounds
+from mlx_rerank.server.pool import Pool
+from mlx_rerank.server.served import ModelSpec
 from server.conftest import Connect
 
 pytestmark = pytest.mark.anyio
@@ -65,12 +69,13 @@ async def test_warming_up_loads_all_and_scores(connect: Connect, tiny: Path) -> 
     async with connect(specs=three(tiny), warm_up=True) as (_, handler):
         assert all(served.in_memory for served in handler.pool)
         assert all(served.reranker.engine.tokens > 0 for served in handler.pool if served.reranker)
+        assert all(served.idle for served in handler.pool)
 
 
 async def test_idle_models_are_unloaded_and_come_back(connect: Connect, tiny: Path) -> None:
     async with connect(specs=three(tiny), keep_alive=0.05) as (client, handler):
         before = (await client.post("/rerank", json=BODY)).json()["results"]
-        async with handler.pool.use("b"):
+        async with handler.pool.use(handler.pool.named("b")):
             await asyncio.sleep(0.1)
             await handler.pool.unload_idle()
             assert [served.in_memory for served in handler.pool] == [False, True, False]  # b is in use
@@ -97,27 +102,34 @@ async def test_the_model_used_least_recently_makes_room(connect: Connect, tiny: 
         for name, loaded in (("b", "ab"), ("a", "ab"), ("c", "ac"), ("b", "bc")):
             assert (await client.post("/rerank", json=BODY | {"model": name})).status_code == 200
             assert "".join(served.spec.name for served in handler.pool if served.in_memory) == loaded
-        async with handler.pool.use("b"), handler.pool.use("c"):
-            answer = await client.post("/rerank", json=BODY | {"model": "a"})
-            assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
-            assert "the models in use leave less" in answer.json()["message"]
-        assert (await client.post("/rerank", json=BODY | {"model": "a"})).status_code == 200
+        async with handler.pool.use(handler.pool.named("b")), handler.pool.use(handler.pool.named("c")):
+            waiting = asyncio.create_task(client.post("/rerank", json=BODY | {"model": "a"}))
+            await asyncio.sleep(0.1)
+            late = asyncio.create_task(client.post("/rerank", json=BODY | {"model": "c"}))  # which has to go first
+            await asyncio.sleep(0.1)
+            assert not waiting.done()
+            assert not late.done()
+        assert [(await task).status_code for task in (waiting, late)] == [200, 200]
+        assert all(not served.active and not served.waiters for served in handler.pool)
 
 
 async def test_a_model_that_is_larger_than_the_limit(tiny: Path) -> None:
     with pytest.raises(
-        RefusedError, match="more than the limit of 0 MB: start the server with a higher --memory-limit"
+        RefusedError,
+        match=r"needs 0.3 MB, more than the limit of 0.0 MB: start the server with a higher --memory-limit",
     ):
         await Pool([ModelSpec("a", str(tiny))], memory_limit=1000).start()
 
 
 async def test_a_model_that_cannot_be_loaded(connect: Connect, tiny: Path, tmp_path: Path) -> None:
-    with pytest.raises(RefusedError, match="no cannot be loaded: 'nothing' is not a directory"):
+    with pytest.raises(RefusedError, match="no cannot be loaded: the server's log says why") as caught:
         await Pool([ModelSpec("no", "nothing")]).start()
+    assert "'nothing' is not a directory" in str(caught.value.__cause__)
     place = tmp_path / "later"
     async with connect(specs=[ModelSpec("a", str(tiny)), ModelSpec("b", str(place))]) as (client, _):
         answer = await client.post("/rerank", json=BODY | {"model": "b"})
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "model_error")
+        assert str(tmp_path) not in answer.text + (await client.get("/v1/models")).text
         shutil.copytree(tiny, place)
         assert (await client.post("/rerank", json=BODY | {"model": "b"})).status_code == 200
 
@@ -126,17 +138,96 @@ async def test_a_load_goes_on_when_who_asked_for_it_is_gone(
     connect: Connect, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with connect(specs=three(tiny)) as (client, handler):
-        made, build = [], pool_module.Reranker
+        made, build = [], served_module.Reranker
 
         def slow(*arguments: object, **options: object) -> object:
             time.sleep(0.2)
             made.append(1)
             return build(*arguments, **options)  # pyright: ignore[reportArgumentType]
 
-        monkeypatch.setattr(pool_module, "Reranker", slow)
+        monkeypatch.setattr(served_module, "Reranker", slow)
         first = asyncio.create_task(client.post("/rerank", json=BODY | {"model": "b"}))
         await asyncio.sleep(0.05)
         first.cancel()
         assert (await client.post("/rerank", json=BODY | {"model": "b"})).status_code == 200
         assert made == [1]
-        assert {served.spec.name: served.users for served in handler.pool} == {"a": 0, "b": 0, "c": 0}
+        assert {served.spec.name: served.active for served in handler.pool} == {"a": 0, "b": 0, "c": 0}
+
+
+async def test_a_start_that_fails_in_a_way_that_nobody_expected(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def overflow(*_: object, **__: object) -> None:
+        raise OverflowError
+
+    monkeypatch.setattr(served_module, "Reranker", overflow)
+    with pytest.raises(RefusedError, match="a cannot be loaded"):
+        await Pool([ModelSpec("a", str(tiny))]).start()
+
+
+async def test_downloads_that_stall_hold_up_nobody_else(
+    connect: Connect, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, find = threading.Event(), served_module.hub.resolve
+    monkeypatch.setattr(
+        served_module.hub, "resolve", lambda model, **_: find(model) if str(model) == str(tiny) else gate.wait()
+    )
+    stalled = [ModelSpec(f"s{i}", f"some/model{i}") for i in range(40)]
+    async with connect(specs=[ModelSpec("a", str(tiny)), *stalled], bounds=Bounds(timeout=1.0)) as (client, _):
+        asked = [asyncio.create_task(client.post("/rerank", json=BODY | {"model": spec.name})) for spec in stalled]
+        await asyncio.sleep(0.1)
+        assert (await client.post("/rerank", json=BODY)).status_code == 200
+        assert {(await task).status_code for task in asked} == {504}
+        gate.set()
+
+
+async def test_a_model_is_not_unloaded_under_batches_that_are_left_over(connect: Connect) -> None:
+    async with connect(keep_alive=0.0, bounds=Bounds(timeout=0.05)) as (client, handler):
+        gate = threading.Event()
+        device_thread().submit(gate.wait)
+        answer = await client.post("/rerank", json=BODY | {"documents": ["bear " * i for i in range(60)]})
+        assert answer.status_code == 504  # and some of its batches are with the device
+        await handler.pool.unload_idle()
+        assert handler.pool.default.in_memory
+        gate.set()
+        while not handler.pool.default.idle:
+            await asyncio.sleep(0.01)
+        await handler.pool.unload_idle()
+        assert not handler.pool.default.in_memory
+        assert handler.pool.default.reranker
+        assert not handler.pool.default.reranker.loaded
+
+
+async def test_the_queue_is_bounded_while_a_model_loads(
+    connect: Connect, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, build = threading.Event(), served_module.Reranker
+    async with connect(specs=three(tiny), bounds=Bounds(queue=5)) as (client, _):
+        monkeypatch.setattr(served_module, "Reranker", lambda *a, **k: gate.wait() and build(*a, **k))
+        asked = [asyncio.create_task(client.post("/rerank", json=BODY | {"model": "b"})) for _ in range(5)]
+        await asyncio.sleep(0.2)
+        gate.set()
+        assert sorted([(await task).status_code for task in asked]) == [200, 200, 429, 429, 429]
+
+
+async def test_one_model_does_not_keep_another_from_memory_for_ever(connect: Connect, tiny: Path) -> None:
+    async with connect(specs=three(tiny), memory_limit=500_000) as (client, _):  # room for one
+        stop = asyncio.Event()
+
+        async def keep_asking() -> None:
+            while not stop.is_set():
+                await client.post("/rerank", json=BODY)
+
+        busy = [asyncio.create_task(keep_asking()) for _ in range(3)]
+        await asyncio.sleep(0.1)
+        assert (await asyncio.wait_for(client.post("/rerank", json=BODY | {"model": "b"}), 20)).status_code == 200
+        stop.set()
+        await asyncio.gather(*busy)
+
+
+async def test_what_goes_while_it_waits_is_lent_nothing(connect: Connect, tiny: Path) -> None:
+    async with connect(specs=three(tiny), memory_limit=500_000) as (client, handler):
+        async with handler.pool.use(handler.pool.default):
+            waiting = asyncio.create_task(client.post("/rerank", json=BODY | {"model": "b"}))
+            await asyncio.sleep(0.1)
+            waiting.cancel()
+        assert (await client.post("/rerank", json=BODY)).status_code == 200
+        assert [served.active for served in handler.pool] == [0, 0, 0]

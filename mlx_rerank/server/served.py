@@ -1,0 +1,137 @@
+"""A model of the server: what it is called, and its way into memory and out of it."""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mlx_rerank import hub
+from mlx_rerank.checkpoint import Checkpoint
+from mlx_rerank.device import device_thread, parse_device
+from mlx_rerank.dtypes import default_dtype, parse_dtype
+from mlx_rerank.errors import InputError
+from mlx_rerank.info import weights_bytes
+from mlx_rerank.mapped import choose_embeddings
+from mlx_rerank.reranker import Reranker
+from mlx_rerank.server.scheduler import Scheduler
+from mlx_rerank.server.threads import in_thread
+
+_DTYPES = ("float16", "bfloat16", "float32")
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a model is called, what it is, and the dtype that it runs in if not the device's usual one."""
+
+    name: str
+    model: str
+    dtype: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "ModelSpec":
+        """Read ``[NAME=]MODEL[@DTYPE]``. Without a name it is called as it is written, a directory by its last part.
+
+        Raises:
+            InputError: a part is empty.
+        """
+        name, equals, model = text.partition("=")
+        model = model if equals else text
+        head, at, dtype = model.rpartition("@")
+        if not at or dtype not in _DTYPES:
+            head, dtype = model, ""
+        name = name if equals else hub.public_name(head) + (f"@{dtype}" if dtype else "")
+        if not name.strip() or not head.strip():
+            raise InputError(f"--model {text!r} is not [NAME=]MODEL[@DTYPE], such as half=mini@float16")
+        return cls(name, head, dtype or None)
+
+
+@dataclass(eq=False)
+class Served:
+    """A model of the pool.
+
+    Args:
+        spec: what was asked for.
+        settings: of its Reranker.
+        reranker: it, from the first load on.
+        scheduler: its queue, likewise.
+        in_memory: whether its weights are loaded.
+        memory: bytes of its weights, as its files say; 0 until they have been asked.
+        active: requests that it is lent to.
+        waiters: one future for each request that it is to be lent to when it is loaded.
+        leaving: whether it is to be lent to nobody, since another model needs its room.
+        pairs: of all its requests, whether it is loaded or not.
+        used: when the last request was done, in seconds of the monotonic clock.
+        loading: the work on it, while it is under way.
+    """
+
+    spec: ModelSpec
+    settings: dict[str, Any]
+    reranker: Reranker | None = None
+    scheduler: Scheduler | None = None
+    in_memory: bool = False
+    memory: int = 0
+    active: int = 0
+    waiters: "list[asyncio.Future[None]]" = field(default_factory=list)
+    leaving: bool = False
+    pairs: int = 0
+    used: float = field(default_factory=time.monotonic)
+    loading: "asyncio.Task[None] | None" = None
+    _directory: Path | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody has it, and none of its batches is left over from those who have gone."""
+        return not self.active and (self.scheduler is None or self.scheduler.idle)
+
+    async def resolve(self) -> Path:
+        """Return the directory of its checkpoint, downloaded if need be.
+
+        Raises:
+            CheckpointNotFoundError: it cannot be had.
+        """
+        if self._directory is None:
+            find = partial(hub.resolve, self.spec.model, revision=self.settings.get("revision"))
+            self._directory = await in_thread(find)
+        return self._directory
+
+    async def measure(self) -> None:
+        """Note how many bytes its weights take in memory."""
+        if not self.memory:
+            size = device_thread().submit(self._size, await self.resolve())
+            self.memory = await asyncio.wrap_future(size)
+
+    async def load(self) -> None:
+        """Read its weights.
+
+        Raises:
+            RerankError: that cannot be done.
+        """
+        directory = await self.resolve()
+        if self.reranker is None:
+            settings = self.settings | ({"dtype": self.spec.dtype} if self.spec.dtype else {})
+            reranker = await in_thread(partial(Reranker, directory, **settings))
+            pad_token_id, budget = reranker.encoder.pad_token_id, reranker.token_budget
+            self.scheduler = Scheduler(reranker.engine, pad_token_id, budget, deterministic=reranker.deterministic)
+            self.reranker = reranker
+        else:
+            await in_thread(self.reranker.engine.load)
+        self.in_memory = True
+        self.used = time.monotonic()
+
+    async def unload(self) -> None:
+        """Free its weights."""
+        assert self.reranker
+        self.in_memory = False
+        await in_thread(self.reranker.unload)
+
+    def _size(self, directory: Path) -> int:
+        """Return how many bytes its weights take; in the device thread, which alone deals with MLX."""
+        device = parse_device(self.settings.get("device"))
+        wanted = self.spec.dtype or self.settings.get("dtype")
+        dtype = parse_dtype(wanted) if wanted else default_dtype(device)
+        checkpoint, packed = Checkpoint.open(directory), device.type != device.type.cpu
+        embeddings = self.settings.get("embeddings")
+        kind = choose_embeddings(checkpoint, dtype, keep_quantized=packed, wanted=embeddings)
+        return weights_bytes(checkpoint, dtype, packed)[kind]
