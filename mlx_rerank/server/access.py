@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mlx_rerank.errors import RefusedError
 from mlx_rerank.server.answers import refuse
+from mlx_rerank.server.dialects import dialect_of
 
 # Names that always mean this machine: its own, and those under which containers on it find it.
 _CONTAINERS = ("host.docker", "gateway.docker", "host.containers", "host.lima", "host.orb")
@@ -39,7 +40,7 @@ class SameSite:
             try:
                 self._check(Headers(scope=scope))
             except RefusedError as error:
-                await refuse(scope["path"], error)(scope, receive, send)
+                await refuse(error, dialect_of(scope["path"]))(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -68,7 +69,7 @@ class Keys:
         """Pass a request on, or answer 401."""
         if scope["type"] == "http" and not self._open(scope) and not self._known(Headers(scope=scope)):
             error = RefusedError(401, "wrong_key", "send one of the server's keys: Authorization: Bearer KEY")
-            await refuse(scope["path"], error)(scope, receive, send)
+            await refuse(error, dialect_of(scope["path"]))(scope, receive, send)
             return
         await self._app(scope, receive, send)
 

@@ -10,14 +10,14 @@ WORK_HEADERS = ("x-queue-time", "x-inference-time", "x-total-time", "x-compute-t
 EXPOSED_HEADERS = ("x-request-id", *WORK_HEADERS, "retry-after")  # to pages of other origins that may use the server
 
 
-def refuse(path: str, error: RefusedError, dialect: dialects.Dialect | None = None) -> JSONResponse:
+def refuse(error: RefusedError, dialect: dialects.Dialect) -> JSONResponse:
     """Return the answer that an error is."""
     headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     if error.status == 408:
         headers["Connection"] = "close"  # the rest of the body, should it come, is no request
-    return JSONResponse(dialects.refusal(dialect or dialects.dialect_of(path), error), error.status, headers)
+    return JSONResponse(dialects.refusal(dialect, error), error.status, headers)
 
 
 def internal_error() -> RefusedError:

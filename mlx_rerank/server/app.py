@@ -107,13 +107,12 @@ def _add_ranking(app: FastAPI, handler: Handler) -> None:
 
     async def rerank(request: Request, body: schema.RerankRequest) -> Response:
         """Rank documents by how well they answer a query."""
-        dialect = dialects.dialect_of(request.url.path, body.fields)
+        dialect = _dialect(request)
         return await _answer(request, dialect, handler.rerank(body, dialect))
 
     async def score(request: Request, body: schema.ScoreRequest) -> Response:
         """Score pairs, in the order given."""
-        dialect = dialects.dialect_of(request.url.path)
-        return await _answer(request, dialect, handler.score(body))
+        return await _answer(request, _dialect(request), handler.score(body))
 
     ranking = schema.RerankAnswer | schema.VoyageAnswer | list[schema.TeiResult]
     for paths, function, model in ((RERANK_PATHS, rerank, ranking), (SCORE_PATHS, score, schema.ScoreAnswer)):
@@ -186,10 +185,10 @@ async def _answer(request: Request, dialect: dialects.Dialect, work: Coroutine[A
     except _ClientGoneError:
         return Response(status_code=CLIENT_GONE)
     except RefusedError as error:
-        return refuse(request.url.path, error, dialect)
+        return refuse(error, dialect)
     except Exception as error:  # whatever it is, its words may hold a document: they go no further
         log_failure(error)
-        return refuse(request.url.path, internal_error(), dialect)
+        return refuse(internal_error(), dialect)
 
 
 class _PageFiles(StaticFiles):
@@ -200,6 +199,11 @@ class _PageFiles(StaticFiles):
         response = super().file_response(*args, **kwargs)
         response.headers.update(_PAGE_HEADERS)
         return response
+
+
+def _dialect(request: Request) -> dialects.Dialect:
+    """Return how to answer a request, by its path and, where its body has been read, by its fields."""
+    return dialects.dialect_of(request.url.path, getattr(request.state, "fields", ()))
 
 
 class _ClientGoneError(Exception):
@@ -224,7 +228,7 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
 async def _refused(request: Request, error: Exception) -> Response:
     """Answer with an error of our own, raised before the handler was called."""
     assert isinstance(error, RefusedError)
-    return refuse(request.url.path, error)
+    return refuse(error, _dialect(request))
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
@@ -233,8 +237,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"] if part != "body")
     message = f"{where or 'the body'}: {first['msg']}"
-    dialect = dialects.dialect_of(request.url.path, error.body if isinstance(error.body, dict) else ())
-    return refuse(request.url.path, RefusedError(422, "invalid_request", message, param=where or None), dialect)
+    return refuse(RefusedError(422, "invalid_request", message, param=where or None), _dialect(request))
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -244,11 +247,10 @@ async def _http_error(request: Request, error: Exception) -> Response:
     if isinstance(cause, ClientDisconnect):
         return Response(status_code=CLIENT_GONE)
     if isinstance(cause, RefusedError):
-        dialect = dialects.dialect_of(request.url.path, getattr(request.state, "fields", ()))
-        return refuse(request.url.path, cause, dialect)
+        return refuse(cause, _dialect(request))
     words = {404: "there is no such route: see /openapi.json"}
     message = words.get(error.status_code, str(error.detail))
-    answer = refuse(request.url.path, RefusedError(error.status_code, "http_error", message))
+    answer = refuse(RefusedError(error.status_code, "http_error", message), _dialect(request))
     answer.headers.update(error.headers or {})
     if error.status_code == 405 and "path" not in request.path_params:  # the framework knows of the first route alone
         routes = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]

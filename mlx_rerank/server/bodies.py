@@ -14,13 +14,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlx_rerank.errors import RefusedError
 
-_FIELDS = 100  # of a body, that its dialect is told by
 _DEEPEST = 64  # levels of nesting; no client needs more than four
 _BODIES = 16  # bodies of the largest size that may be there at once, or more smaller ones
 
 
 class JsonRequest(Request):
-    """A request whose body is strict JSON: UTF-8, no NaN, no lone surrogates, not nested without end."""
+    """A request whose body is strict JSON: UTF-8, no NaN, no lone surrogates, not nested without end.
+
+    The names of its fields are left in `state.fields`, for the dialect to be told by.
+    """
 
     async def json(self) -> Any:
         """Return what the body says.
@@ -34,8 +36,8 @@ class JsonRequest(Request):
             value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
             if "\\ud" in text.lower():
                 json.dumps(value, ensure_ascii=False).encode()
-        except UnicodeError as error:
-            raise RefusedError(400, "invalid_json", f"the body is not UTF-8 text: {error.reason}") from None  # pyright: ignore
+        except (UnicodeDecodeError, UnicodeEncodeError) as error:
+            raise RefusedError(400, "invalid_json", f"the body is not UTF-8 text: {error.reason}") from None
         except RecursionError:
             raise RefusedError(400, "invalid_json", "the body is nested too deeply: send a flat object") from None
         except ValueError as error:
@@ -43,9 +45,7 @@ class JsonRequest(Request):
         if _depth(value) > _DEEPEST:
             raise RefusedError(400, "invalid_json", f"the body is nested more than {_DEEPEST} deep: send a flat object")
         if isinstance(value, dict):
-            self.state.fields = [name for name, given in value.items() if given is not None or name != "texts"][
-                :_FIELDS
-            ]
+            self.state.fields = {name for name, given in value.items() if name != "texts" or given is not None}
             self._count(value)
         return value
 

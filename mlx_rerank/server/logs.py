@@ -13,6 +13,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlx_rerank.server.answers import internal_error, refuse
+from mlx_rerank.server.dialects import dialect_of
 from mlx_rerank.server.failures import log_failure
 from mlx_rerank.server.handler import Work
 
@@ -79,7 +80,7 @@ class RequestLog:
             log_failure(error)
             status = 500
             if not started:
-                await refuse(scope["path"], internal_error())(scope, receive, send_with_id)
+                await refuse(internal_error(), dialect_of(scope["path"]))(scope, receive, send_with_id)
         finally:
             seconds, work = time.monotonic() - begin, state.get("work")
             route = getattr(scope.get("route"), "path", None)  # of ours: a client's own words are not for labels

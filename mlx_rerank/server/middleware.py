@@ -6,6 +6,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlx_rerank.server.answers import refuse
+from mlx_rerank.server.dialects import dialect_of
 from mlx_rerank.server.handler import Handler
 
 
@@ -54,7 +55,7 @@ class Attendance:
         self._handler.under_way += 1
         try:
             if self._handler.draining and scope["method"] == "POST":
-                answer = refuse(scope["path"], self._handler.stopping())
+                answer = refuse(self._handler.stopping(), dialect_of(scope["path"]))
                 await answer(scope, receive, send_last)
             else:
                 await self._app(scope, receive, send_last)

@@ -38,11 +38,6 @@ class Request(BaseModel):
     truncate_prompt_tokens: int | None = Field(None, ge=-1, description="Most tokens of a pair; -1 for the server's.")
 
     @property
-    def fields(self) -> set[str]:
-        """What was said, a null for `texts` aside."""
-        return self.model_fields_set - ({"texts"} if getattr(self, "texts", None) is None else set())
-
-    @property
     def raw(self) -> bool:
         """Whether logits are wanted."""
         return bool(self.raw_scores) or self.use_activation is False
