@@ -3,14 +3,13 @@
 import pickle
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import numpy as np
 import pytest
+from devices import busy_device
 
 from mlx_rerank import Reranker
-from mlx_rerank.device import device_thread
 from mlx_rerank.errors import CancelledError, DeadlineError, InputError, StoppedError
 from mlx_rerank.results import PairLogits
 
@@ -22,18 +21,6 @@ CALLS: list[Callable] = [
     lambda reranker, **stop: reranker.rank("panda", ["bear", "the bear"], **stop),
     lambda reranker, **stop: list(reranker.score_stream(PAIRS, **stop)),
 ]
-
-
-@contextmanager
-def busy_device() -> Iterator[None]:
-    """Keep the device at another caller's work."""
-    gate = threading.Event()
-    working = device_thread().submit(gate.wait)
-    try:
-        yield
-    finally:
-        gate.set()
-        working.result()
 
 
 @pytest.fixture

@@ -2,9 +2,6 @@
 
 import asyncio
 import re
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +9,9 @@ import httpx
 import numpy as np
 import pytest
 from checkpoints import TINY, random_tensors, write_checkpoint
+from devices import busy_device
 
 from mlx_rerank import Reranker
-from mlx_rerank.device import device_thread
 from mlx_rerank.server.app import RERANK_PATHS
 from mlx_rerank.server.dialects import PREFIXES
 from mlx_rerank.server.handler import Bounds
@@ -29,17 +26,6 @@ BODY = {"query": "panda", "documents": DOCUMENTS}
 PARTS = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
 WANTED = {"return_documents": True}
 TEXTS = {"query": "panda", "texts": DOCUMENTS}
-
-
-@contextmanager
-def busy_device() -> Iterator[None]:
-    """Keep the device at other work."""
-    gate = threading.Event()
-    device_thread().submit(gate.wait)
-    try:
-        yield
-    finally:
-        gate.set()
 
 
 @pytest.mark.parametrize("prefix", ["", *(f"/{name}" for name in PREFIXES)])

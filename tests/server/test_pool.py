@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
+from devices import busy_device
 
-from mlx_rerank.device import device_thread
 from mlx_rerank.errors import InputError, RefusedError
 from mlx_rerank.server import served as served_module
 from mlx_rerank.server.handler import Bounds
@@ -181,13 +181,11 @@ async def test_downloads_that_stall_hold_up_nobody_else(
 
 async def test_a_model_is_not_unloaded_under_batches_that_are_left_over(connect: Connect) -> None:
     async with connect(keep_alive=0.0, bounds=Bounds(timeout=0.05)) as (client, handler):
-        gate = threading.Event()
-        device_thread().submit(gate.wait)
-        answer = await client.post("/rerank", json=BODY | {"documents": ["bear " * i for i in range(60)]})
-        assert answer.status_code == 504  # and some of its batches are with the device
-        await handler.pool.unload_idle()
-        assert handler.pool.default.in_memory
-        gate.set()
+        with busy_device():
+            answer = await client.post("/rerank", json=BODY | {"documents": ["bear " * i for i in range(60)]})
+            assert answer.status_code == 504  # and some of its batches are with the device
+            await handler.pool.unload_idle()
+            assert handler.pool.default.in_memory
         while not handler.pool.default.idle:
             await asyncio.sleep(0.01)
         await handler.pool.unload_idle()

@@ -9,11 +9,11 @@ from random import Random
 
 import numpy as np
 import pytest
+from devices import busy_device
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_rerank import Reranker
-from mlx_rerank.device import device_thread
 from mlx_rerank.errors import DeviceError
 from mlx_rerank.pairs import EncodedPairs, Limits
 from mlx_rerank.server.scheduler import Job, Scheduler
@@ -83,13 +83,11 @@ def scheduler_for_all(tiny_reranker: Reranker) -> Iterator[Scheduler]:
 
 
 def test_a_short_request_does_not_wait_for_a_long_one(scheduler: Scheduler, encode: Encode, order: Order) -> None:
-    gate = threading.Event()
-    device_thread().submit(gate.wait)
-    long = scheduler.submit(encode(pairs_of(600)))
-    while not scheduler._handed_over:
-        time.sleep(0.001)
-    short = scheduler.submit(encode(pairs_of(5, seed=1)))
-    gate.set()
+    with busy_device():
+        long = scheduler.submit(encode(pairs_of(600)))
+        while not scheduler._handed_over:
+            time.sleep(0.001)
+        short = scheduler.submit(encode(pairs_of(5, seed=1)))
     short.result.result(60)
     assert not long.result.done()
     long.result.result(60)
@@ -99,10 +97,8 @@ def test_a_short_request_does_not_wait_for_a_long_one(scheduler: Scheduler, enco
 
 
 def test_requests_have_equal_shares(scheduler: Scheduler, encode: Encode, order: Order) -> None:
-    gate = threading.Event()
-    device_thread().submit(gate.wait)
-    jobs = [scheduler.submit(encode(pairs_of(150, seed))) for seed in range(4)]
-    gate.set()
+    with busy_device():
+        jobs = [scheduler.submit(encode(pairs_of(150, seed))) for seed in range(4)]
     for job in jobs:
         job.result.result(60)
     start = next(i for i, batch in enumerate(order) if jobs[-1] in batch)  # the first alone had the device before
@@ -134,26 +130,25 @@ def test_newcomers_without_end_do_not_keep_a_long_request_from_its_end(
 
 
 def test_batches_are_shared_and_hardly_padded(scheduler: Scheduler, encode: Encode, order: Order) -> None:
-    gate = threading.Event()
-    device_thread().submit(gate.wait)
-    jobs = [scheduler.submit(encode(pairs_of(40, seed))) for seed in range(6)]
-    gate.set()
+    with busy_device():
+        jobs = [scheduler.submit(encode(pairs_of(40, seed))) for seed in range(6)]
     for job in jobs:
         job.result.result(60)
     assert any(len(batch) > 1 for batch in order)
     assert scheduler.rows == 240
-    odd = scheduler.submit(encode([("panda", "bear " * (2 * i)) for i in range(25)]))
-    odd.result.result(60)
+
+
+def test_pairs_of_different_lengths_are_kept_apart(scheduler: Scheduler, encode: Encode) -> None:
+    scheduler.submit(encode([("panda", "bear " * (10 * i)) for i in range(6)])).result.result(60)
+    assert scheduler.rows == 6
     assert scheduler.padded_tokens - scheduler.tokens <= 32 * scheduler.batches  # as batching.py bounds it
 
 
 def test_dropped_work_is_not_computed(scheduler: Scheduler, encode: Encode) -> None:
-    gate = threading.Event()
-    device_thread().submit(gate.wait)
-    dropped = scheduler.submit(encode(pairs_of(500)))
-    kept = scheduler.submit(encode(pairs_of(10, seed=1)))
-    assert dropped.result.cancel()
-    gate.set()
+    with busy_device():
+        dropped = scheduler.submit(encode(pairs_of(500)))
+        kept = scheduler.submit(encode(pairs_of(10, seed=1)))
+        assert dropped.result.cancel()
     kept.result.result(60)
     assert scheduler.rows < 150
     with pytest.raises(CancelledError):
