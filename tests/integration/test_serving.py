@@ -76,6 +76,14 @@ def test_what_cannot_be_served(tmp_path: Path) -> None:
     assert "cannot listen on no.such.host.invalid" in fails("--host", "no.such.host.invalid")
 
 
+def test_without_the_extra() -> None:
+    code = "import runpy, sys; sys.modules['fastapi'] = None; sys.argv = ['mlx-rerank', 'serve']; "
+    command = [sys.executable, "-c", code + "runpy.run_module('mlx_rerank', run_name='__main__')"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert result.returncode == 1
+    assert "install it with: pip install 'mlx-rerank[server]'" in result.stderr
+
+
 def test_a_port_that_is_taken(server: Server) -> None:
     port = server.url.rpartition(":")[2]
     words = f"cannot listen on 127.0.0.1 port {port}: another program is using it; choose another --port"
