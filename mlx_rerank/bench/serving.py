@@ -53,7 +53,7 @@ class Options:
     model: str = "mini"
     data: Path | None = None
     length: int = 32
-    requests: int = 40
+    requests: int = 20
     rounds: int = 3
     clients: int = 64
     seconds: float = 60.0

@@ -122,7 +122,7 @@ def serving(
     model: Model = "mini",
     data: Data = None,
     length: Annotated[int, Option(min=8, help="Of every pair, in tokens.")] = 32,
-    requests: Annotated[int, Option(min=1, help="That library and server are compared on.")] = 40,
+    requests: Annotated[int, Option(min=1, help="That library and server are compared on.")] = 20,
     rounds: Rounds = 3,
     clients: Annotated[int, Option(min=1, help="At once, under load.")] = 64,
     seconds: Annotated[float, Option(min=1, help="Of load.")] = 60.0,
