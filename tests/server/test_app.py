@@ -222,6 +222,8 @@ async def test_while_loading_and_while_stopping(connect: Connect) -> None:
         assert (await client.get("/ready")).status_code == 200
         assert (await client.post("/rerank", json=BODY)).status_code == 200
         handler.draining = True
+        assert (await client.get("/ready")).status_code == 503
+        assert (await client.get("/health")).status_code == 200
         answer = await client.post("/rerank", json=BODY)
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "stopping")
         assert answer.headers["connection"] == "close"
