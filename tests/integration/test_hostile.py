@@ -216,9 +216,12 @@ def test_many_who_are_slow(strict: Server) -> None:
     assert sum(b"the body did not arrive within 1 s" in answer for answer in answers) == 24
 
 
-def test_a_head_that_trickles(strict: Server) -> None:
+@pytest.mark.parametrize("before", [b"", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+def test_a_head_that_trickles(strict: Server, before: bytes) -> None:
     address = urlsplit(strict.url)
     with socket.create_connection((address.hostname or "", address.port or 0), timeout=5) as connection:
+        connection.sendall(before)
+        time.sleep(0.3)
         begin = time.monotonic()
         with pytest.raises((ConnectionResetError, BrokenPipeError)):  # noqa: PT012
             connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n")

@@ -1,0 +1,63 @@
+"""Slices of requests: the same ids as in one go, and an end to those that are dropped."""
+
+import asyncio
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlx_rerank import Reranker
+from mlx_rerank.pairs import EncodedPairs, Limits
+from mlx_rerank.server import tokenising
+from mlx_rerank.server.tokenising import Tokeniser, slices
+
+LIMITS = Limits(20)
+PAIRS = [("panda", "bear " * (i % 7) + str(i % 11)) for i in range(60)]
+
+
+@given(st.lists(st.integers(0, 300_000), min_size=1, max_size=40))
+def test_slices_are_the_pairs_and_bounded(lengths: list[int]) -> None:
+    pairs = [("q", "d" * length) for length in lengths]
+    found = list(slices(pairs))
+    assert [pair for part in found for pair in part] == pairs
+    assert all(len(part) == 1 or sum(len(document) for _, document in part) <= 200_000 for part in found)
+
+
+def test_slices_of_many_short_pairs() -> None:
+    assert [len(part) for part in slices([("q", "d")] * 600)] == [256, 256, 88]
+
+
+@settings(max_examples=30, deadline=None)
+@given(cuts=st.lists(st.integers(1, 59), max_size=5))
+def test_parts_join_to_what_one_go_gives(tiny_reranker: Reranker, cuts: list[int]) -> None:
+    encode, edges = tiny_reranker.encoder.encode, sorted({0, *cuts, len(PAIRS)})
+    joined = EncodedPairs.joined([encode(PAIRS[a:b], LIMITS) for a, b in pairwise(edges)])
+    whole = encode(PAIRS, LIMITS)
+    assert [ids.tolist() for ids in joined.sequences] == [ids.tolist() for ids in whole.sequences]
+    for name in ("inverse", "truncated_tokens", "share_read"):
+        np.testing.assert_array_equal(getattr(joined, name), getattr(whole, name))
+
+
+@pytest.mark.anyio
+async def test_a_dropped_request_ends_with_its_slice(tiny_reranker: Reranker, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[int] = []
+    encode = tiny_reranker.encoder.encode
+    monkeypatch.setattr(tokenising, "_PAIRS", 1)
+
+    def noted(pairs: Sequence[tuple[str, str]], *arguments: object) -> EncodedPairs:
+        encoded.append(len(pairs))
+        return encode(pairs, *arguments)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(tiny_reranker.encoder, "encode", noted)
+    tokeniser = Tokeniser()
+    task = asyncio.create_task(tokeniser.encode(tiny_reranker.encoder, PAIRS * 50, LIMITS))
+    while not encoded:
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await asyncio.sleep(0.05)
+    assert len(encoded) <= 3
+    tokeniser.close()
