@@ -141,7 +141,6 @@ class Pool:
                     await served.measure()
                     await self._make_room(served, self._memory_limit)
                 await served.load()
-                self._lend(served, None)  # here, before anybody else can take the room
             seconds = round(time.monotonic() - start, 3)
             logger.info("loaded", extra={"model": served.spec.name, "seconds": seconds})
         except RefusedError as error:
@@ -153,7 +152,7 @@ class Pool:
             message = f"{served.spec.name} cannot be loaded: the server's log says why"
             failure = RefusedError(503, "model_error", message)
             failure.__cause__ = error
-        finally:
+        finally:  # which nothing comes before once the lock is free, so that nobody else takes the room meanwhile
             served.loading = None
             self._lend(served, failure)
 

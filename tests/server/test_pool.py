@@ -229,3 +229,22 @@ async def test_what_goes_while_it_waits_is_lent_nothing(connect: Connect, tiny: 
             waiting.cancel()
         assert (await client.post("/rerank", json=BODY)).status_code == 200
         assert [served.active for served in handler.pool] == [0, 0, 0]
+
+
+async def test_what_goes_in_the_moment_in_which_a_model_is_lent(
+    connect: Connect, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, build = threading.Event(), served_module.Reranker
+    async with connect(specs=three(tiny)) as (client, handler):
+        monkeypatch.setattr(served_module, "Reranker", lambda *a, **k: gate.wait() and build(*a, **k))
+        asked = asyncio.create_task(client.post("/rerank", json=BODY | {"model": "b"}))
+        served = handler.pool.named("b")
+        while not served.waiters:
+            await asyncio.sleep(0.001)
+        handler.pool._lend(served, None)
+        assert served.active == 1
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+        assert served.active == 0
+        gate.set()
+        assert (await client.post("/rerank", json=BODY | {"model": "b"})).status_code == 200
