@@ -237,8 +237,8 @@ async def test_what_goes_in_the_moment_in_which_a_model_is_lent(
     gate, build = threading.Event(), served_module.Reranker
     async with connect(specs=three(tiny)) as (client, handler):
         monkeypatch.setattr(served_module, "Reranker", lambda *a, **k: gate.wait() and build(*a, **k))
-        asked = asyncio.create_task(client.post("/rerank", json=BODY | {"model": "b"}))
         served = handler.pool.named("b")
+        asked = asyncio.create_task(handler.pool.use(served).__aenter__())
         while not served.waiters:
             await asyncio.sleep(0.001)
         handler.pool._lend(served, None)
