@@ -179,7 +179,8 @@ class Pool:
                 f"{wanted.spec.name} needs {wanted.memory / 1e6:.1f} MB, more than the limit of {limit / 1e6:.1f} MB: "
                 "start the server with a higher --memory-limit, or convert the model to fewer bits",
             )
-        loaded = sorted((served for served in self if served.in_memory), key=lambda served: served.used)
+        others = [served for served in self if served.in_memory and served is not wanted]
+        loaded = sorted(others, key=lambda served: served.used)
         room = limit - sum(served.memory for served in loaded)
         while room < wanted.memory:
             victim = loaded.pop(0)
