@@ -52,7 +52,7 @@ class SameSite:
             message = f"Host {host[:80]!r} is not a name of this server: add it with --allow-host, if it is one"
             raise RefusedError(403, "wrong_host", message)
         origin = headers.get("origin")
-        if origin is not None and origin not in self._origins and origin.lower().partition("://")[2] != host.lower():
+        if origin is not None and origin not in self._origins and not _same(origin.lower(), host.lower()):
             message = f"Origin {origin[:80]!r} may not use this server: add it with --allow-origin, if it should"
             raise RefusedError(403, "wrong_origin", message)
 
@@ -94,6 +94,13 @@ def _name(host: str) -> str:
         return (urlsplit(f"//{host}").hostname or "").rstrip(".")
     except ValueError:
         return ""
+
+
+def _same(origin: str, host: str) -> bool:
+    """Tell whether an origin is that of a host, whether or not either names the scheme's own port."""
+    scheme, _, place = origin.partition("://")
+    port = {"http": ":80", "https": ":443"}.get(scheme, ":")
+    return place.removesuffix(port) == host.removesuffix(port)
 
 
 def _is_address(name: str) -> bool:

@@ -252,7 +252,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
     message = words.get(error.status_code, str(error.detail))
     answer = refuse(RefusedError(error.status_code, "http_error", message), _dialect(request))
     answer.headers.update(error.headers or {})
-    if error.status_code == 405 and "path" not in request.path_params:  # the framework knows of the first route alone
+    if error.status_code == 405:  # the framework knows of the first route with that path alone
         routes = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
-        answer.headers["Allow"] = ", ".join(sorted({method for route in routes for method in route.methods}))
+        methods = {method for route in routes for method in getattr(route, "methods", None) or ()}
+        answer.headers["Allow"] = ", ".join(sorted(methods or {"GET", "HEAD"}))  # the latter of the page's files
     return answer

@@ -115,7 +115,7 @@ class BoundedBody:
             self._held -= size
 
     def _check(self, size: int) -> None:
-        """Raise RefusedError for a body that is too long."""
+        """Raise RefusedError for a body that is too long, or that is too much beside all others."""
         if size > self._most:
             message = f"the body has more than {self._most} bytes: send fewer or shorter documents at a time"
             raise RefusedError(413, "body_too_large", message)

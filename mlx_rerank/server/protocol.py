@@ -1,10 +1,12 @@
 """Uvicorn's HTTP protocol, with an end to its patience and its memory."""
 
+import re
 from asyncio import TimerHandle, Transport
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 _MOST_OF_A_HEAD = 64 * 2**10  # bytes
+_UPGRADE = re.compile(rb"\r\nupgrade:[^\r\n]*", re.IGNORECASE)
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -30,10 +32,17 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read on, unless a head has become too long."""
-        self._head += len(data) if self._in_head else 0
+        if self._in_head:
+            self._head += len(data)
+            # An offer of another protocol, as Java's client makes it, may be ignored; the parser would drop the body.
+            head, end, rest = data.partition(b"\r\n\r\n")
+            data = _UPGRADE.sub(b"", head) + end + rest
         super().data_received(data)
+        busy = self.cycle is not None and not self.cycle.response_complete
         if self._in_head and self._head > _MOST_OF_A_HEAD:
             self._refuse("431 Request Header Fields Too Large")
+        elif not busy and self._timer is None and self.timeout_keep_alive_task is None:
+            self._wait()  # an empty line after an answer, with which no request begins, has ended uvicorn's timer
 
     def on_message_begin(self) -> None:
         """Wait for the rest of a head."""
@@ -54,7 +63,8 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_response_complete()
 
     def on_message_complete(self) -> None:
-        """Be content."""
+        """Be content; the next head may come."""
+        self._in_head = True
         self._stop_waiting()
         super().on_message_complete()
 
@@ -81,6 +91,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _stop_waiting(self) -> None:
         if self._timer:
             self._timer.cancel()
+            self._timer = None
 
     def _stop_reading(self) -> None:
         if self._reading:

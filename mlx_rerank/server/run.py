@@ -28,6 +28,7 @@ _BACKLOG = 1024
 _OPEN_FILES = 4096  # wanted; launchd allows 256
 _SPARE_FILES = 64  # for models and logs
 _KEEP_ALIVE = 75  # seconds; longer than most clients keep idle connections, so that it is they who close them
+_GOING = 0.1  # seconds in which requests notice that nobody waits for them any more
 _LAST_ANSWERS = 10  # seconds in which clients have to read their answers, when the server stops
 _HOUSEKEEPING = 1.0  # seconds between two looks at what may be unloaded
 _LINGER = 0.5  # seconds in which clients with idle connections are told that the server stops
@@ -62,13 +63,8 @@ def run(pool: Pool, bounds: Bounds, settings: Settings, listener: socket.socket)
         timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=_LAST_ANSWERS,
     )
-    server = _Server(config, handler)
-    file = _file_of(listener)
-    logger.info("listening on %s", address(listener))
-    try:
-        server.run(sockets=[listener])
-    finally:
-        _remove(file)
+    server = _Server(config, handler, listener)
+    server.run(sockets=[listener])
     if server.failure:
         raise server.failure
     if server.interrupted:
@@ -107,10 +103,11 @@ def address(listener: socket.socket) -> str:
 class _Server(uvicorn.Server):
     """Uvicorn's, which loads the models while it listens, and refuses new requests before it stops."""
 
-    def __init__(self, config: uvicorn.Config, handler: Handler) -> None:
-        """Take the configuration and who answers."""
+    def __init__(self, config: uvicorn.Config, handler: Handler, listener: socket.socket) -> None:
+        """Take the configuration, who answers, and where."""
         super().__init__(config)
         self._handler = handler
+        self._address, self._file = address(listener), _file_of(listener)
         self.failure: RerankError | None = None
         self.interrupted = False
 
@@ -122,6 +119,7 @@ class _Server(uvicorn.Server):
 
     async def main_loop(self) -> None:
         """Serve until told to stop."""
+        logger.info("listening on %s", self._address)  # now that signals are heeded
         tasks = [asyncio.create_task(self._load()), asyncio.create_task(self._keep_house())]
         try:
             await super().main_loop()
@@ -134,11 +132,16 @@ class _Server(uvicorn.Server):
         logger.info("stopping", extra={"under_way": self._handler.under_way})
         self._handler.draining = True
         await asyncio.sleep(0)  # those who wait to be accepted are, before there is nobody to accept them
+        _remove(self._file)  # while its number is taken: a successor's file could have the same one afterwards
         for server in self.servers:
             server.close()
         linger = time.monotonic() + _LINGER
         while not self.force_exit and (self._handler.under_way or time.monotonic() < linger):
             await asyncio.sleep(0.02)
+        if self.force_exit:
+            for connection in list(self.server_state.connections):
+                connection.transport.abort()  # so that its request ends as one whose client has gone
+            await asyncio.sleep(_GOING)
         await super().shutdown(sockets)
         if not self.force_exit:
             await self._handler.close()
@@ -149,8 +152,12 @@ class _Server(uvicorn.Server):
         try:
             await self._handler.pool.start()
             logger.info("ready")
-        except RefusedError as error:
-            self.failure = error.__cause__ if isinstance(error.__cause__, RerankError) else error
+        except Exception as error:  # whatever it is, a server without a model is none
+            cause = error.__cause__ if isinstance(error, RefusedError) and error.__cause__ else error
+            if not isinstance(cause, RerankError):
+                log_failure(cause)
+                cause = RefusedError(500, "internal_error", "the start failed, and the log says where")
+            self.failure = cause
             self.should_exit = True
 
     async def _keep_house(self) -> None:
@@ -164,33 +171,33 @@ class _Server(uvicorn.Server):
 
 
 def _tcp_socket(host: str, port: int) -> socket.socket:
-    """Return a socket bound to an address of a host: 127.0.0.1 for localhost, which clients try in any case."""
+    """Return a socket that listens at an address of a host: 127.0.0.1 for localhost, which clients try in any case."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     family, kind, protocol, _, place = min(found, key=lambda row: row[0] != socket.AF_INET)  # the first of the old kind
     # The protocol is named because asyncio turns Nagle's algorithm off only where it is: 40 ms an answer otherwise.
     listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(place)
-        listener.listen(_BACKLOG)  # now, because two may be bound to a port while neither listens
-    except OSError:
-        listener.close()
-        raise
-    return listener
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    return _listening(listener, place)
 
 
 def _unix_socket(path: Path) -> socket.socket:
-    """Return a socket bound to a path."""
+    """Return a socket that listens at a path, to which nobody else may connect, from the moment that it is there."""
     _remove_stale(path)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o177)  # the file is there from bind on, and nobody else is to connect meanwhile
+    before = os.umask(0o177)
     try:
-        listener.bind(str(path))
+        return _listening(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), str(path))
+    finally:
+        os.umask(before)
+
+
+def _listening(listener: socket.socket, place: Any) -> socket.socket:
+    """Bind a socket, and listen at once: two may be bound to a place while neither listens."""
+    try:
+        listener.bind(place)
+        listener.listen(_BACKLOG)
     except OSError:
         listener.close()
         raise
-    finally:
-        os.umask(before)
     return listener
 
 

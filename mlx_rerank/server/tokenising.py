@@ -38,9 +38,10 @@ class Tokeniser:
 def slices(pairs: Sequence[Pair]) -> Iterator[Sequence[Pair]]:
     """Cut pairs into slices that take about as long to encode."""
     start = characters = 0
-    for i, (_, document) in enumerate(pairs):
-        if i - start == _PAIRS or (i > start and characters + len(document) > _CHARACTERS):
+    for i, (query, document) in enumerate(pairs):
+        size = len(document) + (len(query) if i == 0 or query != pairs[i - 1][0] else 0)  # each is encoded once
+        if i - start == _PAIRS or (i > start and characters + size > _CHARACTERS):
             yield pairs[start:i]
             start, characters = i, 0
-        characters += len(document)
+        characters += size
     yield pairs[start:]

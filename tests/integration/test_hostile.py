@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from http.client import HTTPResponse
 from urllib.parse import urlsplit
 
 import httpx
@@ -115,6 +116,9 @@ def test_errors_quote_no_document_in_the_log(strict: Server, path: str) -> None:
         ({"host": "127.0.0.1.nip.example"}, 403),
         ({"host": ""}, 403),
         ({"host": "[::1"}, 403),
+        ({"host": "localhost:80", "origin": "http://localhost"}, 200),
+        ({"host": "localhost", "origin": "https://localhost:443"}, 200),
+        ({"host": "localhost", "origin": "http://localhost:443"}, 403),
         ({"host": "localhost:1"}, 200),
         ({"host": "LOCALHOST."}, 200),
         ({"host": "[::1]:8787"}, 200),
@@ -142,6 +146,34 @@ def test_a_body_that_is_not_called_json_at_all(strict: Server) -> None:
     answer = httpx.post(f"{strict.url}/rerank", content=json.dumps(GOOD))
     assert answer.status_code == 415
     assert "Content-Type: application/json" in answer.json()["message"]
+
+
+def test_an_offer_of_another_protocol_is_ignored(strict: Server) -> None:
+    """As Java's client makes it, with every request."""
+    body = json.dumps(GOOD).encode()
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAA\r\n"
+    address = urlsplit(strict.url)
+    with socket.create_connection((address.hostname or "", address.port or 0), timeout=10) as connection:
+        for _ in range(3):
+            connection.sendall(HEAD + offer + f"Content-Length: {len(body)}\r\n\r\n".encode())
+            time.sleep(0.05)
+            connection.sendall(body)
+            answer = HTTPResponse(connection)
+            answer.begin()
+            assert answer.status == 200
+            assert len(json.loads(answer.read())["results"]) == 2
+
+
+def test_an_empty_line_after_an_answer_holds_no_connection(strict: Server) -> None:
+    address = urlsplit(strict.url)
+    with socket.create_connection((address.hostname or "", address.port or 0), timeout=5) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        time.sleep(0.3)
+        connection.sendall(b"\r\n")
+        begin = time.monotonic()
+        while connection.recv(65536):
+            pass
+        assert time.monotonic() - begin < 3
 
 
 def test_a_compressed_body_is_no_json(strict: Server) -> None:

@@ -16,7 +16,9 @@ from pathlib import Path
 from random import Random
 
 import httpx
+import numpy as np
 import pytest
+from checkpoints import TINY, random_tensors, write_checkpoint
 from servers import COMMAND, Server, serving, wait_until_ready
 
 from mlx_rerank import Reranker
@@ -55,6 +57,32 @@ def test_interrupted() -> None:
     with serving() as server:
         assert server.stop(signal.SIGINT) == 130
         assert not [line for line in server.log if "Traceback" in line]
+
+
+def test_interrupted_twice_ends_at_once() -> None:
+    with serving() as server, ThreadPoolExecutor(1) as client:
+        body = {"query": "panda", "documents": [" ".join(texts(6, seed)) for seed in range(900)]}
+        asked = client.submit(httpx.post, f"{server.url}/rerank", json=body, timeout=60)
+        time.sleep(1)
+        server.process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        begin = time.monotonic()
+        assert server.stop(signal.SIGINT) == 130
+        assert time.monotonic() - begin < 5
+        assert isinstance(asked.exception(), httpx.HTTPError)
+        assert not [line for line in server.log if "Traceback" in line or "Error" in line]
+
+
+def test_terminated_as_soon_as_it_listens() -> None:
+    with serving(ready=False) as server:
+        assert server.stop() == 0
+
+
+def test_a_warm_up_that_fails_ends_the_server(tmp_path: Path) -> None:
+    tensors = random_tensors(TINY)
+    tensors["classifier.out_proj.bias"][:] = np.nan
+    broken = write_checkpoint(tmp_path / "broken", tensors=tensors)
+    assert "NaN or infinity" in fails("--port", "0", "--model", str(broken), "--warmup")
 
 
 def test_interrupted_while_loading() -> None:

@@ -26,6 +26,11 @@ def test_slices_are_the_pairs_and_bounded(lengths: list[int]) -> None:
     assert all(len(part) == 1 or sum(len(document) for _, document in part) <= 200_000 for part in found)
 
 
+def test_slices_count_queries_that_differ() -> None:
+    assert [len(part) for part in slices([("q" * 150_000 + str(i), "d") for i in range(3)])] == [1, 1, 1]
+    assert [len(part) for part in slices([("q" * 150_000, "d")] * 3)] == [3]
+
+
 def test_slices_of_many_short_pairs() -> None:
     assert [len(part) for part in slices([("q", "d")] * 600)] == [256, 256, 88]
 
