@@ -100,7 +100,7 @@ def run(options: Options) -> dict[str, Any]:
     with Worker(own, options.threads) as worker, serving(options, device) as (url, pid):
         expected = dict(zip(pairs, worker.score(pairs).logits, strict=True))
         rounds = [_round(worker, url, calls) for _ in range(options.rounds)]
-        replies, memory = asyncio.run(_load(url, pid, calls, expected, options))
+        replies, memory, seconds = asyncio.run(_load(url, pid, calls, expected, options))
     return {
         "model": public_name(options.model),
         "texts": texts.name,
@@ -108,7 +108,7 @@ def run(options: Options) -> dict[str, Any]:
         "pairs": len(pairs),
         "documents_a_request": sizes,
         "rounds": rounds,
-        "load": _summary(replies, memory, options),
+        "load": _summary(replies, memory, seconds),
     }
 
 
@@ -193,9 +193,14 @@ async def _all(url: str, calls: Sequence[Pairs]) -> float:
 
 async def _load(
     url: str, pid: int, calls: Sequence[Pairs], expected: dict[tuple[str, str], float], options: Options
-) -> tuple[list[Reply], list[int]]:
-    """Keep clients asking for some time; return what became of each request, and the server's memory every second."""
-    end = time.monotonic() + options.seconds
+) -> tuple[list[Reply], list[int], float]:
+    """Keep clients asking for some time.
+
+    Returns:
+        What became of each request, the server's memory every second, and the seconds until the last answer.
+    """
+    begin = time.monotonic()
+    end = begin + options.seconds
     replies: list[Reply] = []
     memory: list[int] = []
 
@@ -212,7 +217,7 @@ async def _load(
     limits = httpx.Limits(max_connections=options.clients)
     async with httpx.AsyncClient(base_url=url, timeout=None, limits=limits) as http:
         await asyncio.gather(watch(), *(client(options.seed + number) for number in range(options.clients)))
-    return replies, memory
+    return replies, memory, time.monotonic() - begin
 
 
 async def _ask(http: httpx.AsyncClient, call: Pairs, expected: dict[tuple[str, str], float]) -> Reply:
@@ -233,8 +238,8 @@ async def _ask(http: httpx.AsyncClient, call: Pairs, expected: dict[tuple[str, s
     return Reply(200, seconds, len(call), deviation if len(rows) == len(call) else float("inf"))
 
 
-def _summary(replies: Sequence[Reply], memory: list[int], options: Options) -> dict[str, Any]:
-    """Return what became of the requests."""
+def _summary(replies: Sequence[Reply], memory: list[int], seconds: float) -> dict[str, Any]:
+    """Return what became of the requests, of which the last was answered after so many seconds."""
     done = [reply for reply in replies if reply.status == 200]
     if not done:
         raise WorkerError(f"of {len(replies)} requests under load none was answered: give --seconds more")
@@ -242,7 +247,8 @@ def _summary(replies: Sequence[Reply], memory: list[int], options: Options) -> d
     warm_up = min(_WARM_UP, len(memory) - 1)
     return {
         "statuses": dict(Tally(str(reply.status) for reply in replies)),
-        "pairs_per_second": sum(reply.pairs for reply in done) / options.seconds,
+        "seconds": seconds,
+        "pairs_per_second": sum(reply.pairs for reply in done) / seconds,
         "latency": _quantiles(done),
         "latency_small": _quantiles(small),
         "deviation": max(reply.deviation or 0.0 for reply in done),

@@ -21,6 +21,9 @@ def test_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert load["deviation"] < 1e-4
     assert 0 < load["latency"]["p50"] <= load["latency"]["p99"]
     assert min(load["memory"]) > 50e6
+    assert load["seconds"] >= max(2.0, *(reply["seconds"] for reply in load["replies"]))
+    scored = sum(reply["pairs"] for reply in load["replies"])
+    assert load["pairs_per_second"] == pytest.approx(scored / load["seconds"])
     serving.print_tables(facts)
     shown = capsys.readouterr().out
     assert "library, all pairs in one call" in shown
