@@ -10,8 +10,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mlx_rerank.errors import RefusedError
-from mlx_rerank.server.answers import refuse
-from mlx_rerank.server.dialects import dialect_of
+from mlx_rerank.server.answers import turn_down
 
 # Names that always mean this machine: its own, and those under which containers on it find it.
 _CONTAINERS = ("host.docker", "gateway.docker", "host.containers", "host.lima", "host.orb")
@@ -40,7 +39,7 @@ class SameSite:
             try:
                 self._check(Headers(scope=scope))
             except RefusedError as error:
-                await refuse(error, dialect_of(scope["path"]))(scope, receive, send)
+                await turn_down(error, scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -69,16 +68,15 @@ class Keys:
         """Pass a request on, or answer 401."""
         if scope["type"] == "http" and not self._open(scope) and not self._known(Headers(scope=scope)):
             error = RefusedError(401, "wrong_key", "send one of the server's keys: Authorization: Bearer KEY")
-            await refuse(error, dialect_of(scope["path"]))(scope, receive, send)
+            await turn_down(error, scope, receive, send)
             return
         await self._app(scope, receive, send)
 
     @staticmethod
     def _open(scope: Scope) -> bool:
         """Tell whether a request needs no key."""
-        return scope["method"] in ("GET", "HEAD") and (
-            scope["path"] in _OPEN_PATHS or scope["path"].startswith("/page/")
-        )
+        path = scope["path"]
+        return scope["method"] == "GET" and (path in _OPEN_PATHS or path.startswith("/page/"))
 
     def _known(self, headers: Headers) -> bool:
         """Compare with every key, in a time that does not depend on how much of one is right."""

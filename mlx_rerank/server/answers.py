@@ -1,6 +1,7 @@
 """Answers of HTTP that are not rankings: errors in the client's shape, and headers."""
 
 from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
 
 from mlx_rerank.errors import RefusedError
 from mlx_rerank.server import dialects
@@ -18,6 +19,11 @@ def refuse(error: RefusedError, dialect: dialects.Dialect) -> JSONResponse:
     if error.status == 408:
         headers["Connection"] = "close"  # the rest of the body, should it come, is no request
     return JSONResponse(dialects.refusal(dialect, error), error.status, headers)
+
+
+async def turn_down(error: RefusedError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer with an error before a request has come to its route, and its fields are known."""
+    await refuse(error, dialects.dialect_of(scope["path"]))(scope, receive, send)
 
 
 def internal_error() -> RefusedError:

@@ -117,7 +117,8 @@ class Handler:
         texts = [_text(document, i, request, field) for i, document in enumerate(request.given)]
         scored = await self._score(request, [(request.query, text) for text in texts], field)
         order = np.argsort(-scored.logits, kind="stable")[: request.limit]
-        columns = (scored.scores, scored.tokens, scored.encoded.truncated_tokens, scored.encoded.share_read)
+        tokens = scored.tokens
+        columns = (scored.scores, tokens, scored.encoded.truncated_tokens, scored.encoded.share_read)
         rows = [tuple(column[i].item() for column in columns) for i in order]
         ranked = [
             Ranked(int(i), score, request.given[i], texts[i], *rest)
@@ -126,8 +127,7 @@ class Handler:
         asked = request.return_text if request.return_documents is None else request.return_documents
         documents = dialect.return_documents if asked is None else asked
         name = request.model or scored.work.model
-        total = int(scored.tokens.sum())
-        return dialects.ranking(dialect, name, ranked, total, documents=documents), scored.work
+        return dialects.ranking(dialect, name, ranked, int(tokens.sum()), documents=documents), scored.work
 
     async def score(self, request: ScoreRequest) -> tuple[Any, Work]:
         """Score pairs; as `rerank`."""

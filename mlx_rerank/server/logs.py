@@ -12,8 +12,7 @@ from pythonjsonlogger.json import JsonFormatter
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mlx_rerank.server.answers import internal_error, refuse
-from mlx_rerank.server.dialects import dialect_of
+from mlx_rerank.server.answers import internal_error, turn_down
 from mlx_rerank.server.failures import log_failure
 from mlx_rerank.server.handler import Work
 
@@ -80,7 +79,7 @@ class RequestLog:
             log_failure(error)
             status = 500
             if not started:
-                await refuse(internal_error(), dialect_of(scope["path"]))(scope, receive, send_with_id)
+                await turn_down(internal_error(), scope, receive, send_with_id)
         finally:
             seconds, work = time.monotonic() - begin, state.get("work")
             route = getattr(scope.get("route"), "path", None)  # of ours: a client's own words are not for labels

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mlx_rerank.server.answers import refuse
-from mlx_rerank.server.dialects import dialect_of
+from mlx_rerank.server.answers import turn_down
 from mlx_rerank.server.handler import Handler
 
 
@@ -55,8 +54,7 @@ class Attendance:
         self._handler.under_way += 1
         try:
             if self._handler.draining and scope["method"] == "POST":
-                answer = refuse(self._handler.stopping(), dialect_of(scope["path"]))
-                await answer(scope, receive, send_last)
+                await turn_down(self._handler.stopping(), scope, receive, send_last)
             else:
                 await self._app(scope, receive, send_last)
         finally:

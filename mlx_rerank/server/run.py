@@ -43,7 +43,7 @@ def run(pool: Pool, bounds: Bounds, settings: Settings, listener: socket.socket)
         pool: the models.
         bounds: what a request may ask for.
         settings: of the server.
-        listener: a bound socket.
+        listener: a socket that listens.
 
     Raises:
         RerankError: the default model, or one to be warmed up, cannot be loaded.

@@ -10,15 +10,13 @@ from typing import Any
 from mlx_rerank import hub
 from mlx_rerank.checkpoint import Checkpoint
 from mlx_rerank.device import device_thread, parse_device
-from mlx_rerank.dtypes import default_dtype, parse_dtype
+from mlx_rerank.dtypes import NAMES, default_dtype, parse_dtype
 from mlx_rerank.errors import InputError
 from mlx_rerank.info import weights_bytes
 from mlx_rerank.mapped import choose_embeddings
 from mlx_rerank.reranker import Reranker
 from mlx_rerank.server.scheduler import Scheduler
 from mlx_rerank.server.threads import in_thread
-
-_DTYPES = ("float16", "bfloat16", "float32")
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class ModelSpec:
         name, equals, model = text.partition("=")
         model = model if equals else text
         head, at, dtype = model.rpartition("@")
-        if not at or dtype not in _DTYPES:
+        if not at or dtype not in NAMES:
             head, dtype = model, ""
         name = name if equals else hub.public_name(head) + (f"@{dtype}" if dtype else "")
         if not name.strip() or not head.strip():
