@@ -11,7 +11,7 @@ from mlx_rerank.errors import RefusedError
 
 PREFIXES = ("cohere", "jina", "voyage", "tei", "vllm", "infinity")
 _TEXT_ROUTES = ("/infinity/", "/api/rerank")  # whose documents are strings
-_TEI_TYPES = {400: "Empty", 413: "Validation", 422: "Validation", 429: "Overloaded", 503: "Unhealthy"}
+_TEI_TYPES = {429: "Overloaded", 500: "Backend", 503: "Unhealthy", 504: "Backend"}  # others: Validation
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
@@ -117,8 +117,8 @@ def refusal(dialect: Dialect, error: RefusedError) -> dict[str, Any]:
     """Return an error, to be written as JSON."""
     message = str(error)
     if dialect.shape is Shape.TEI:
-        known = "Empty" if error.code == "empty" else _TEI_TYPES.get(error.status, "Validation")
-        return {"error": message, "error_type": "Backend" if error.status in (500, 504) else known}
+        known = _TEI_TYPES.get(error.status, "Validation")
+        return {"error": message, "error_type": "Empty" if error.code == "empty" else known}
     kind = _TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "server_error")
     detail = {"message": message, "type": kind, "param": error.param, "code": error.code}
     items = [{"loc": ["body", error.param or ""], "msg": message, "type": error.code}]

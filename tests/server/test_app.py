@@ -88,6 +88,8 @@ async def test_tei(connect: Connect) -> None:
         refused = await client.post("/rerank", json=TEXTS | {"texts": [1]})
         assert (refused.status_code, refused.json()["error_type"]) == (422, "Validation")
         assert set(refused.json()) == {"error", "error_type"}
+        refused = await client.post("/tei/rerank", content=b"{", headers={"content-type": "application/json"})
+        assert (refused.status_code, refused.json()["error_type"]) == (400, "Validation")  # it is not empty
         info = (await client.get("/tei/info")).json()
         assert info["model_type"]["reranker"]
         assert info["max_input_length"] == 64
