@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mlx_rerank.memory import Usage
 
 _BAR = 12  # characters
+_SHOWN = 1000  # characters of a document, more than a line holds
 
 
 def print_ranking(ranking: Sequence[RankedDocument], *, as_json: bool, raw_scores: bool) -> None:
@@ -50,7 +51,8 @@ def _print_table(ranking: Sequence[RankedDocument], shares: Sequence[float]) -> 
     for rank, (result, row, share) in enumerate(zip(ranking, rows, shares, strict=True), 1):
         cells = [str(rank), f"{result.score:.4f}", _bar(share)]
         cells += [_plain(str(row.get("id", result.index)))] if named else []
-        cells += [_plain(row["text"])]
+        begin = result.span[0]  # of what was read, or of the best window
+        cells += [_plain(("… " if begin else "") + row["text"][begin : begin + _SHOWN])]
         cells += [str(row["truncated_tokens"] or "")] if cut else []
         table.add_row(*cells)
     Console().print(table)
@@ -110,7 +112,7 @@ def _fields(result: RankedDocument) -> dict[str, Any]:
     """Return id (where there is one), text and truncated tokens of a result."""
     document = {"text": result.document} if isinstance(result.document, str) else result.document
     identity = {"id": document["id"]} if "id" in document else {}
-    return {**identity, "text": document["text"], "truncated_tokens": result.truncated_tokens}
+    return {**identity, "text": document["text"], "truncated_tokens": result.truncated_tokens, "span": result.span}
 
 
 def _shares(scores: Sequence[float], raw_scores: bool) -> list[float]:

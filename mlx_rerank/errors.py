@@ -80,19 +80,26 @@ class StoppedError(RerankError):
         indices: int64 [n], places in the caller's list of the pairs that were scored, in the order of completion.
         logits: float32 [n], theirs.
         truncated_tokens: int64 [n], tokens of each that the model did not see.
+        spans: int64 [n, 2], the characters of each document that its logit is of.
     """
 
     def __init__(
-        self, message: str, indices: "np.ndarray", logits: "np.ndarray", truncated_tokens: "np.ndarray"
+        self,
+        message: str,
+        indices: "np.ndarray",
+        logits: "np.ndarray",
+        truncated_tokens: "np.ndarray",
+        spans: "np.ndarray",
     ) -> None:
         super().__init__(message)
         self.indices = indices
         self.logits = logits
         self.truncated_tokens = truncated_tokens
+        self.spans = spans
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Let it travel between processes with all that it holds."""
-        return type(self), (str(self), self.indices, self.logits, self.truncated_tokens)
+        return type(self), (str(self), self.indices, self.logits, self.truncated_tokens, self.spans)
 
 
 class DeadlineError(StoppedError, TimeoutError):

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from mlx_rerank.arguments import check_pairs, require_sequence
 from mlx_rerank.errors import InputError
-from mlx_rerank.pairs import check_pairs, require_sequence
+from mlx_rerank.pairs import Limits
 from mlx_rerank.reranker import Reranker
 from mlx_rerank.results import log_truncation, sigmoid
 
@@ -118,8 +119,7 @@ class FlagReranker:
         limit = self._limit(self.max_length if max_length is None else max_length)
         scored = self.reranker.logits(
             self._instructed(check_pairs(pairs)),  # pyright: ignore[reportArgumentType]
-            max_length=limit,
-            query_max_length=self.query_max_length if query_max_length is None else query_max_length,
+            limits=Limits(limit, self.query_max_length if query_max_length is None else query_max_length),
             batch_size=self.batch_size if batch_size is None else batch_size,
         )
         log_truncation(scored.truncated_tokens, limit)

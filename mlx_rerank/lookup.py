@@ -90,14 +90,14 @@ class CachedLogits:
         try:
             fresh = _scores(keys_of, compute(list(missing.values())))
         except StoppedError as error:
-            done = PairLogits(error.logits, error.truncated_tokens)
+            done = PairLogits(error.logits, error.truncated_tokens, error.spans)
             fresh = _scores([keys_of[i] for i in error.indices], done)
             self.cache.put(fresh)
             all_known = {**known, **fresh}
             places = [i for i, name in enumerate(names) if name in all_known]
             found = _logits([all_known[names[i]] for i in places])
             message = f"{error}; with those that the score cache knew, {len(places)} of {len(names)} are known"
-            raise type(error)(message, np.array(places, np.int64), found.logits, found.truncated_tokens) from None
+            raise type(error)(message, np.array(places, np.int64), *astuple(found)) from None
         except NonFiniteScoreError as error:
             raise NonFiniteScoreError(f"{error} (Pairs are counted without those that the score cache knew)") from None
         self.cache.put(fresh)
@@ -106,8 +106,8 @@ class CachedLogits:
 
 def _scores(names: Sequence[bytes], computed: PairLogits) -> dict[bytes, CachedScore]:
     """Return what was computed, by name."""
-    values = zip(computed.logits.tolist(), computed.truncated_tokens.tolist(), strict=True)
-    return {name: CachedScore(*value) for name, value in zip(names, values, strict=True)}
+    values = zip(computed.logits.tolist(), computed.truncated_tokens.tolist(), computed.spans.tolist(), strict=True)
+    return {name: CachedScore(logit, cut, *span) for name, (logit, cut, span) in zip(names, values, strict=True)}
 
 
 def _logits(scores: Sequence[CachedScore]) -> PairLogits:
@@ -115,6 +115,7 @@ def _logits(scores: Sequence[CachedScore]) -> PairLogits:
     return PairLogits(
         np.array([score.logit for score in scores], dtype=np.float32),
         np.array([score.truncated_tokens for score in scores], dtype=np.int64),
+        np.array([(score.begin, score.end) for score in scores], dtype=np.int64).reshape(-1, 2),
     )
 
 

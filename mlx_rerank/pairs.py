@@ -1,17 +1,21 @@
 """From texts to token ids: each text tokenised once, pairs joined by id, truncated once, counted honestly."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from tokenizers import Tokenizer
 
+from mlx_rerank.arguments import check_pairs, checked_pairs, document_text, pairs_of, require_sequence, require_unicode  # noqa: F401
 from mlx_rerank.config import SPECIAL_TOKENS_PER_PAIR, ModelConfig
+from mlx_rerank.encoded import EncodedPairs
 from mlx_rerank.errors import CheckpointError, InputError, require_whole_number
-from mlx_rerank.results import Document
+from mlx_rerank.windows import Windows
 
+LongDocuments = Literal["truncate", "error"] | Windows
+_LEAST_FOR_WINDOWS = 64  # tokens of a pair, so that the longest query leaves a window 15 of them
 _CHUNK = 512  # texts per call of the tokenizer, between which Ctrl-C is heard
 
 
@@ -24,11 +28,15 @@ class Limits:
         query_max_length: of the query alone. Three quarters of max_length if None, as in FlagEmbedding. Never more
             than what the special tokens leave.
         document_max_length: of the document alone; what the query leaves if None.
+        long_documents: what becomes of a document that does not fit: its end is not read, it is read in windows, or an
+            error says so. A query is cut in any case but the last.
     """
 
     max_length: int
     query_max_length: int | None = None
     document_max_length: int | None = None
+    long_documents: LongDocuments = "truncate"
+    longest_first: bool = False
 
     def __post_init__(self) -> None:
         """Raise InputError where nothing of a pair would be left."""
@@ -36,6 +44,11 @@ class Limits:
             raise InputError(
                 f"max_length {self.max_length} leaves no room for text: "
                 f"{SPECIAL_TOKENS_PER_PAIR} tokens of every pair are special, so use a larger value"
+            )
+        if isinstance(self.long_documents, Windows) and self.max_length < _LEAST_FOR_WINDOWS:
+            raise InputError(
+                f"max_length {self.max_length} is too little to read documents in windows: "
+                f"use {_LEAST_FOR_WINDOWS} or more"
             )
         for name in ("query_max_length", "document_max_length"):
             if getattr(self, name) is not None:
@@ -45,46 +58,10 @@ class Limits:
         """Return how many tokens of a query and of a document are kept: the query's share first, then the rest."""
         wanted = self.max_length * 3 // 4 if self.query_max_length is None else self.query_max_length
         room = self.max_length - SPECIAL_TOKENS_PER_PAIR
-        query = min(query_length, wanted, room)
+        windows = isinstance(self.long_documents, Windows)
+        query = min(query_length, wanted, room * 3 // 4 if windows else room)
         document = min(document_length, room - query)
         return query, document if self.document_max_length is None else min(document, self.document_max_length)
-
-
-@dataclass(frozen=True)
-class EncodedPairs:
-    """Pairs as token ids, each distinct sequence once.
-
-    Args:
-        sequences: distinct pairs, int32 [tokens] each.
-        inverse: int64 [N], for each of the caller's pairs its place in `sequences`.
-        truncated_tokens: int64 [N], tokens of query and document that were cut.
-        share_read: float64 [N], of each document's tokens, those that were kept; 1 for a document without any.
-    """
-
-    sequences: list[np.ndarray]
-    inverse: np.ndarray
-    truncated_tokens: np.ndarray
-    share_read: np.ndarray
-
-    @classmethod
-    def joined(cls, parts: "Sequence[EncodedPairs]") -> "EncodedPairs":
-        """Return the pairs of several, at least one, in that order; sequences that they share are there once."""
-        if len(parts) == 1:
-            return parts[0]
-        places: dict[bytes, int] = {}
-        sequences: list[np.ndarray] = []
-        inverse = []
-        for part in parts:
-            own = np.array([places.setdefault(ids.tobytes(), len(places)) for ids in part.sequences], dtype=np.int64)
-            sequences += [ids for ids, place in zip(part.sequences, own, strict=True) if place >= len(sequences)]
-            inverse.append(own[part.inverse])
-        columns = ([part.truncated_tokens for part in parts], [part.share_read for part in parts])
-        return cls(sequences, np.concatenate(inverse), *map(np.concatenate, columns))
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Tokens of each distinct sequence, int64."""
-        return np.array([len(sequence) for sequence in self.sequences], dtype=np.int64)
 
 
 class PairEncoder:
@@ -131,6 +108,16 @@ class PairEncoder:
             raise CheckpointError(f"{path} cannot be read: {error}") from error
         return cls(tokenizer, config)
 
+    def tokens(self, text: str) -> tuple[list[int], np.ndarray]:
+        """Return a text's token ids without special tokens, and int64 [T, 2], the characters that each is of.
+
+        Raises:
+            InputError: it is not valid Unicode.
+        """
+        require_unicode(text)
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        return encoding.ids, _offsets(encoding)
+
     def encode(
         self, pairs: Sequence[tuple[str, str]], limits: Limits, known: dict[str, list[int]] | None = None
     ) -> EncodedPairs:
@@ -142,7 +129,7 @@ class PairEncoder:
             known: token ids of texts that need not be tokenised again. Afterwards it holds those of these pairs.
 
         Raises:
-            InputError: a text is not valid Unicode.
+            InputError: a text is not valid Unicode; or a pair is too long, where limits say that this is an error.
 
         Source: FlagEmbedding 1.4.2 BaseReranker.compute_score_single_gpu; tests/parity/test_flagembedding.py.
         """
@@ -152,23 +139,13 @@ class PairEncoder:
         ids |= self._tokenise([text for text in texts if text not in ids])
         known.clear()
         known.update(ids)
-        places: dict[bytes, int] = {}
-        sequences: list[np.ndarray] = []
-        inverse = np.empty(len(pairs), dtype=np.int64)
-        truncated = np.empty(len(pairs), dtype=np.int64)
-        share_read = np.ones(len(pairs))
-        for i, (query, document) in enumerate(pairs):
+        rows = _Rows(limits, self._places_of_cut(pairs, ids, limits))
+        for query, document in pairs:
             q, d = ids[query], ids[document]
-            keep_q, keep_d = limits.split(len(q), len(d))
-            joined = self._start + q[:keep_q] + self._middle + d[:keep_d] + self._end
-            sequence = np.array(joined, dtype=np.int32)
-            place = places.setdefault(sequence.tobytes(), len(sequences))
-            if place == len(sequences):
-                sequences.append(sequence)
-            inverse[i] = place
-            truncated[i] = len(q) - keep_q + len(d) - keep_d
-            share_read[i] = keep_d / len(d) if d else 1.0
-        return EncodedPairs(sequences, inverse, truncated, share_read)
+            kept, windows = rows.add(query, document, len(q), len(d))
+            head = self._start + q[:kept] + self._middle
+            rows.sequences += [np.array(head + d[a:b] + self._end, dtype=np.int32) for a, b in windows]
+        return rows.encoded()
 
     def _tokenise(self, texts: list[str]) -> dict[str, list[int]]:
         """Return the ids of distinct texts, without special tokens."""
@@ -182,74 +159,100 @@ class PairEncoder:
             ids.update((text, encoding.ids) for text, encoding in zip(chunk, encodings, strict=True))
         return ids
 
-
-def document_text(document: Document, index: int) -> str:
-    """Return the text of a document.
-
-    Raises:
-        InputError: it is neither a text nor a mapping with a `text` that is one.
-    """
-    text = document.get("text") if isinstance(document, Mapping) else document
-    if not isinstance(text, str):
-        raise InputError(
-            f"documents[{index}] must be a text or a mapping with a text under 'text'; got {type(document).__name__} "
-            f"{str(document)[:60]!r}"
+    def _places_of_cut(
+        self, pairs: Sequence[tuple[str, str]], ids: Mapping[str, Sequence[int]], limits: Limits
+    ) -> dict[str, np.ndarray]:
+        """Return where the tokens of those documents are of which not all is kept; few calls have any."""
+        cut = dict.fromkeys(
+            document
+            for query, document in pairs
+            if limits.split(len(ids[query]), len(ids[document]))[1] < len(ids[document])
         )
-    return text
+        texts, places = list(cut), {}
+        for start in range(0, len(texts), _CHUNK):
+            chunk = texts[start : start + _CHUNK]
+            encodings = self._tokenizer.encode_batch(chunk, add_special_tokens=False)
+            places.update((text, _offsets(encoding)) for text, encoding in zip(chunk, encodings, strict=True))
+        return places
 
 
-def require_sequence(name: str, values: Any) -> None:
-    """Refuse what has no order, or whose elements are not what they seem: a text's are letters, a table's column names.
+class _Rows:
+    """The rows of pairs, as they are put together."""
 
-    Raises:
-        InputError: it is not something like a list.
-    """
-    odd = isinstance(values, (str, bytes, Mapping, Set)) or hasattr(values, "columns")
-    if odd or not isinstance(values, Iterable):
-        raise InputError(f"{name} must be a list, not a {type(values).__name__}")
+    def __init__(self, limits: Limits, offsets: Mapping[str, np.ndarray]) -> None:
+        """Begin with none."""
+        self._limits, self._offsets = limits, offsets
+        self.sequences: list[np.ndarray] = []
+        self._owners: list[int] = []
+        self._spans: list[tuple[int, int]] = []
+        self._truncated: list[int] = []
+        self._share_read: list[float] = []
 
+    def add(self, query: str, document: str, q: int, d: int) -> tuple[int, list[tuple[int, int]]]:
+        """Note a pair of texts of q and d tokens.
 
-def check_pairs(pairs: Iterable[Sequence[str]]) -> list[tuple[str, str]]:
-    """Return pairs as a list of two-text tuples.
-
-    Raises:
-        InputError: something is not a list of pairs of texts; it names the pair.
-    """
-    require_sequence("pairs", pairs)
-    return list(checked_pairs(pairs))
-
-
-def checked_pairs(pairs: Iterable[Sequence[str]]) -> Iterator[tuple[str, str]]:
-    """Yield pairs as two-text tuples, each checked when it is asked for.
-
-    Raises:
-        InputError: something is not a pair of valid texts; it names the pair.
-    """
-    for i, pair in enumerate(pairs):
-        if isinstance(pair, (str, bytes, Mapping, Set)) or not isinstance(pair, Iterable):
+        Returns:
+            How many tokens of the query are kept; and for each row its first token of the document, and the one after
+            its last.
+        """
+        limits = self._limits
+        kept_q, kept_d = limits.split(q, d)
+        windows, read = [(0, kept_d)], kept_d
+        if kept_d < d:
+            offsets = self._offsets[document]
+            if isinstance(limits.long_documents, Windows):
+                read = min(d, limits.document_max_length or d)
+                windows = limits.long_documents.cut(document, offsets[:read], kept_d)
+            self._spans += [_span(document, offsets, a, b) for a, b in windows]
+        else:
+            self._spans.append((0, len(document)))
+        cut = q - kept_q + d - read
+        if cut and limits.long_documents == "error":
             raise InputError(
-                f"pairs[{i}] must be a (query, document) pair, not {type(pair).__name__} {str(pair)[:60]!r}"
+                f"the pair ({query[:40]!r}, {document[:40]!r}) has {q + d + SPECIAL_TOKENS_PER_PAIR} tokens, more than "
+                f"max_length {limits.max_length} allows: shorten it, or pass long_documents='truncate' or 'windows'"
             )
-        texts = tuple(pair)
-        if len(texts) != 2 or not all(isinstance(text, str) for text in texts):
-            raise InputError(
-                f"pairs[{i}] must be two texts; got {len(texts)} values of type "
-                f"{', '.join(type(text).__name__ for text in texts[:4])}"
-            )
-        for text in texts:
-            if not text.isascii():
-                require_unicode(text, f"pairs[{i}]: ")
-        yield texts
+        self._owners += [len(self._truncated)] * len(windows)
+        self._truncated.append(cut)
+        self._share_read.append(read / d if d else 1.0)
+        return kept_q, windows
+
+    def encoded(self) -> EncodedPairs:
+        """Return them, each distinct sequence once."""
+        places: dict[bytes, int] = {}
+        inverse = [places.setdefault(sequence.tobytes(), len(places)) for sequence in self.sequences]
+        distinct = dict(zip(inverse, self.sequences, strict=True))
+        columns = (inverse, self._owners, np.reshape(self._spans, (-1, 2)), self._truncated)
+        return EncodedPairs(
+            list(distinct.values()),
+            *(np.array(column, dtype=np.int64) for column in columns),
+            share_read=np.array(self._share_read, dtype=np.float64),
+        )
 
 
-def pairs_of(pairs: Iterable[Sequence[str]]) -> Iterator[tuple[str, str]]:
-    """Return an iterator over pairs: those of a list are checked now, any others as they are read.
+def _offsets(encoding: Any) -> np.ndarray:
+    """Return where each token's characters begin and end, int64 [T, 2]."""
+    return np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+
+
+def _span(text: str, offsets: np.ndarray, first: int, end: int) -> tuple[int, int]:
+    """Return the characters that tokens are of; what comes before the first and after the last belongs to them."""
+    begin = int(offsets[first, 0]) if first else 0
+    stop = len(text) if end == len(offsets) else int(offsets[end - 1, 1]) if end else 0
+    return begin, max(begin, stop)
+
+
+def parse_long_documents(value: LongDocuments | str) -> LongDocuments:
+    """Return how long documents are read; "windows" stands for the usual ones.
 
     Raises:
-        InputError: something is not a list of pairs of texts; it names the pair.
+        InputError: there is no such way.
     """
-    require_sequence("pairs", pairs)
-    return iter(check_pairs(pairs)) if isinstance(pairs, (list, tuple)) else checked_pairs(pairs)
+    if value in ("truncate", "error") or isinstance(value, Windows):
+        return value
+    if value != "windows":
+        raise InputError(f"long_documents must be 'truncate', 'windows', 'error' or a Windows, not {value!r}")
+    return Windows()
 
 
 def checked_length(max_length: int, config: ModelConfig) -> int:
@@ -264,15 +267,3 @@ def checked_length(max_length: int, config: ModelConfig) -> int:
             "use a smaller value, or a model with more positions"
         )
     return Limits(max_length).max_length
-
-
-def require_unicode(text: str, where: str = "") -> None:
-    """Refuse lone surrogates, which have no UTF-8 form and which the tokenizer library rejects without saying where."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        code = f"U+{ord(text[error.start]):04X}"
-        raise InputError(
-            f"{where}character {error.start} of the text starting {text[:40]!r} is a lone surrogate ({code}): the text "
-            "was decoded wrongly; replace it, for example with text.encode('utf-8', 'replace').decode()"
-        ) from None

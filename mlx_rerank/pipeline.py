@@ -1,5 +1,6 @@
 """One call's pairs on their way: read and tokenised a window ahead of the device, and handed on as they are scored."""
 
+import math
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -7,23 +8,25 @@ from contextlib import closing
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import islice
+from operator import attrgetter
 
 import numpy as np
 from tqdm import tqdm
 
 from mlx_rerank.batching import Batch, pad, plan_batches
+from mlx_rerank.encoded import EncodedPairs
 from mlx_rerank.engine import Engine
 from mlx_rerank.errors import StoppedError
-from mlx_rerank.pairs import EncodedPairs, Limits, PairEncoder
+from mlx_rerank.pairs import Limits, PairEncoder
 from mlx_rerank.results import PairLogits, ScoredPair, require_finite, sigmoid
 from mlx_rerank.stopping import Stop, Stopped
+from mlx_rerank.windows import Windows, combine
 
 FIRST_WINDOW = 256  # pairs; few, since the device has nothing to do until they are tokenised
 WINDOW = 1024  # pairs; enough for batches of like lengths: tests/test_pipeline.py bounds the padding
 _PROGRESS_DELAY = 1.0  # seconds before a progress bar nobody asked for appears
 
 Pair = tuple[str, str]
-Row = tuple[int, int, Pair]  # index, truncated tokens, texts
 
 
 @dataclass(frozen=True)
@@ -34,11 +37,34 @@ class Scored:
         indices: int64 [n], their places in what the caller gave.
         logits: float32 [n].
         truncated_tokens: int64 [n], tokens of each that the model did not see.
+        spans: int64 [n, 2], characters of each document that its logit is of.
     """
 
     indices: np.ndarray
     logits: np.ndarray
     truncated_tokens: np.ndarray
+    spans: np.ndarray
+
+
+@dataclass(slots=True)
+class _Open:
+    """A pair of which not all rows are done.
+
+    Args:
+        index: its place in what the caller gave.
+        texts: its query and document.
+        truncated_tokens: that the model does not see.
+        spans: characters of its document, for each row.
+        logits: those of its rows that are there.
+        missing: how many are not.
+    """
+
+    index: int
+    texts: Pair
+    truncated_tokens: int
+    spans: list[list[int]]
+    logits: list[float]
+    missing: int
 
 
 @dataclass(frozen=True)
@@ -86,22 +112,23 @@ class Pipeline:
         """
         self._encoder, self._engine, self._pairs = encoder, engine, pairs
         self._limits, self._token_budget = limits, token_budget
+        self._best = limits.long_documents.best if isinstance(limits.long_documents, Windows) else 1
         self._max_rows, self._side_by_side = (1, 1) if deterministic else (max_rows, engine.side_by_side)
         self._stop, self._total, self._hint = stop, total, hint
         self._read = 0  # pairs
         self._failure: Exception | None = None  # of the caller's iterable
         self._text_ids: dict[str, list[int]] = {}  # of the last window's texts
         self._known: dict[bytes, float] = {}  # logits of the sequences that are done, by their digests
-        self._waiting: dict[bytes, list[Row]] = {}  # pairs of the sequences that are not
-        self._ready: list[tuple[Row, float]] = []  # pairs whose sequence was done when they were read
+        self._waiting: dict[bytes, list[tuple[_Open, int]]] = {}  # pairs, and which row, of the sequences that are not
+        self._ready: list[_Open] = []  # pairs whose sequences were done when they were read
         self._handed_over: deque[list[bytes]] = deque()  # what each group that the engine has is of
-        self._done = [Scored(np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.int64))]
+        self._done = [_scored([], 1)]
         self._exhausted = False
 
     @property
     def scored(self) -> Scored:
         """All that is done so far, in the order of completion."""
-        columns = ("indices", "logits", "truncated_tokens")
+        columns = ("indices", "logits", "truncated_tokens", "spans")
         return Scored(*(np.concatenate([getattr(part, column) for part in self._done]) for column in columns))
 
     def gather(self, show_progress: bool | None) -> PairLogits:
@@ -123,7 +150,7 @@ class Pipeline:
                 bar.update(len(part.indices))
         scored = self.scored
         order = np.argsort(scored.indices)
-        return PairLogits(scored.logits[order], scored.truncated_tokens[order])
+        return PairLogits(scored.logits[order], scored.truncated_tokens[order], scored.spans[order])
 
     def stream(self, raw_scores: bool) -> Generator[ScoredPair, None, None]:
         """Yield each pair as soon as it is scored; errors are those of `run`.
@@ -134,7 +161,9 @@ class Pipeline:
         with closing(self.run()) as parts:
             for part in parts:
                 scores = part.logits if raw_scores else sigmoid(part.logits)
-                yield from map(ScoredPair, part.indices.tolist(), scores.tolist(), part.truncated_tokens.tolist())
+                columns = (part.indices, scores, part.truncated_tokens)
+                spans = map(tuple, part.spans.tolist())
+                yield from map(ScoredPair, *(column.tolist() for column in columns), spans)
 
     def run(self) -> Generator[Scored, None, None]:
         """Yield pairs as they are done. Where reading one fails, those before it come first.
@@ -207,13 +236,19 @@ class Pipeline:
         encoded = window.encoded
         keys = [blake2b(sequence.tobytes(), digest_size=16).digest() for sequence in encoded.sequences]
         new = [place for place, key in enumerate(keys) if key not in self._known and key not in self._waiting]
-        columns = (encoded.inverse.tolist(), encoded.truncated_tokens.tolist(), window.pairs)
-        for index, (place, cut, pair) in enumerate(zip(*columns, strict=True), window.start):
-            row, key = (index, cut, pair), keys[place]
-            if key in self._known:
-                self._ready.append((row, self._known[key]))
-            else:
-                self._waiting.setdefault(key, []).append(row)
+        spans, cut = encoded.spans.tolist(), encoded.truncated_tokens.tolist()
+        starts = [*encoded.first_rows.tolist(), len(spans)]
+        places = encoded.inverse.tolist()
+        for i, pair in enumerate(window.pairs):
+            rows = slice(starts[i], starts[i + 1])
+            found = [self._known.get(keys[place]) for place in places[rows]]
+            logits = [math.nan if logit is None else logit for logit in found]
+            opened = _Open(window.start + i, pair, cut[i], spans[rows], logits, found.count(None))
+            if not opened.missing:
+                self._ready.append(opened)
+            for row, (place, logit) in enumerate(zip(places[rows], found, strict=True)):
+                if logit is None:
+                    self._waiting.setdefault(keys[place], []).append((opened, row))
         return keys, new
 
     def _complete(self, keys: Sequence[bytes], logits: np.ndarray) -> Scored:
@@ -221,15 +256,14 @@ class Pipeline:
         done, self._ready = self._ready, []
         for key, logit in zip(keys, logits.tolist(), strict=True):
             self._known[key] = logit
-            done += [(row, logit) for row in self._waiting.pop(key)]
-        done.sort()  # by index, as nothing else tells which of them was first
-        indices = [row[0] for row, _ in done]
-        scored = Scored(
-            np.array(indices, dtype=np.int64),
-            np.array([logit for _, logit in done], dtype=np.float32),
-            np.array([row[1] for row, _ in done], dtype=np.int64),
-        )
-        require_finite(scored.logits, [row[2] for row, _ in done], self._hint, indices)
+            for pair, row in self._waiting.pop(key):
+                pair.logits[row] = logit
+                pair.missing -= 1
+                if not pair.missing:
+                    done.append(pair)
+        done.sort(key=attrgetter("index"))  # as nothing else tells which of them was first
+        scored = _scored(done, self._best)
+        require_finite(scored.logits, [pair.texts for pair in done], self._hint, scored.indices.tolist())
         self._done.append(scored)
         return scored
 
@@ -238,4 +272,15 @@ class Pipeline:
         scored = self.scored
         count = f"{len(scored.indices)}" if self._total is None else f"{len(scored.indices)} of {self._total}"
         message = f"{count} pairs were scored {stopped.circumstances}"
-        return stopped.kind(message, scored.indices, scored.logits, scored.truncated_tokens)
+        return stopped.kind(message, scored.indices, scored.logits, scored.truncated_tokens, scored.spans)
+
+
+def _scored(done: Sequence[_Open], best: int) -> Scored:
+    """Return pairs of which all rows are done."""
+    found = [combine(pair.logits, best) for pair in done]
+    return Scored(
+        np.array([pair.index for pair in done], dtype=np.int64),
+        np.array([logit for logit, _ in found], dtype=np.float32),
+        np.array([pair.truncated_tokens for pair in done], dtype=np.int64),
+        np.array([pair.spans[place] for pair, (_, place) in zip(done, found, strict=True)], np.int64).reshape(-1, 2),
+    )

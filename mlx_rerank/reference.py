@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from mlx_rerank import blas, restore
+from mlx_rerank.arguments import require_unicode
 from mlx_rerank.config import SPECIAL_TOKENS_PER_PAIR, ModelConfig, is_converted, read_config
 from mlx_rerank.errors import CheckpointError, InputError, MissingDependencyError
-from mlx_rerank.pairs import require_unicode
 from mlx_rerank.results import Document, PairLogits, RankedDocument, require_finite
 
 REMEDY = "pip install 'mlx-rerank[reference]'"
@@ -73,14 +73,15 @@ class ReferenceReranker:
         for text in {text for pair in pairs for text in pair}:
             require_unicode(text)
         encoded = [self._encode(query, document) for query, document in pairs]
-        rows = [ids for ids, _ in encoded]
+        rows = [ids for ids, _, _ in encoded]
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         logits = np.empty(len(rows), dtype=np.float32)
         for start in range(0, len(rows), batch_size):
             batch = order[start : start + batch_size]
             logits[batch] = self._forward([rows[i] for i in batch])
         require_finite(logits, pairs, f"The weights are damaged, or {self.model.dtype} is too narrow")
-        return PairLogits(logits, np.array([cut for _, cut in encoded], dtype=np.int64))
+        cut, ends = (np.array([row[i] for row in encoded], dtype=np.int64) for i in (1, 2))
+        return PairLogits(logits, cut, np.stack([np.zeros_like(ends), ends], axis=1))
 
     def score(self, pairs: Sequence[tuple[str, str]], *, raw_scores: bool = False) -> np.ndarray:
         """Return the sigmoid of every logit, or the logit itself, float32 [N]."""
@@ -96,7 +97,8 @@ class ReferenceReranker:
         values = self._torch.from_numpy(found.logits)
         scores = (values if raw_scores else self._torch.sigmoid(values)).tolist()
         order = sorted(range(len(texts)), key=lambda i: (-found.logits[i], i))[:top_n]
-        return [RankedDocument(i, scores[i], documents[i], int(found.truncated_tokens[i])) for i in order]
+        cut, ends = found.truncated_tokens.tolist(), found.spans[:, 1].tolist()
+        return [RankedDocument(i, scores[i], documents[i], cut[i], (0, ends[i])) for i in order]
 
     def token_ids(self, pairs: Sequence[tuple[str, str]]) -> list[list[int]]:
         """Return the token ids of each pair, special tokens included, cut to max_length."""
@@ -108,14 +110,20 @@ class ReferenceReranker:
             output = self.model(self._torch.tensor([list(token_ids)]), output_hidden_states=True)
         return [state[0].float().numpy() for state in output.hidden_states]
 
-    def _encode(self, query: str, document: str) -> tuple[list[int], int]:
-        """Return a pair's ids, the query cut to three quarters of max_length, the rest to fit; and the cut tokens."""
-        q, d = (self.tokenizer(t, add_special_tokens=False, verbose=False)["input_ids"] for t in (query, document))
+    def _encode(self, query: str, document: str) -> tuple[list[int], int, int]:
+        """Return a pair's ids, the query cut to three quarters of max_length, the rest to fit; how many tokens were
+        cut; and where the characters of the document end that were read.
+        """
+        options = {"add_special_tokens": False, "verbose": False, "return_offsets_mapping": True}
+        q, encoded = self.tokenizer(query, **options)["input_ids"], self.tokenizer(document, **options)
+        d = encoded["input_ids"]
         total = len(q) + len(d) + 4
         cls, sep = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
         head = [cls, *q[: min(self.max_length * 3 // 4, self.max_length - 4)], sep, sep]
         ids = [*(head + d)[: self.max_length - 1], sep]
-        return ids, total - len(ids)
+        read = len(d) - max(0, len(head) + len(d) + 1 - len(ids))
+        end = len(document) if read == len(d) else encoded["offset_mapping"][read - 1][1] if read else 0
+        return ids, total - len(ids), end
 
     def _forward(self, rows: list[list[int]]) -> np.ndarray:
         """Return float32 logits of one padded batch."""

@@ -1,27 +1,32 @@
 """Reranker: texts in, comparable scores out."""
 
 import threading
-from collections.abc import Generator, Iterable, Sequence, Sized
+from collections.abc import Generator, Iterable, Sequence
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
-from typing import overload
+from typing import TYPE_CHECKING, TypedDict, overload
 
 import numpy as np
 
-from mlx_rerank import copies, hub
-from mlx_rerank.batching import plan_batches
-from mlx_rerank.budget import default_token_budget
-from mlx_rerank.checkpoint import Checkpoint
-from mlx_rerank.device import parse_device
-from mlx_rerank.dtypes import default_dtype, dtype_name, parse_dtype
-from mlx_rerank.engine import Engine
+from mlx_rerank.arguments import document_text, require_sequence
+from mlx_rerank.asynchronous import in_thread
 from mlx_rerank.errors import InputError, require_whole_number
-from mlx_rerank.pairs import Limits, PairEncoder, check_pairs, checked_length, document_text, pairs_of, require_sequence
-from mlx_rerank.pipeline import Pipeline
+from mlx_rerank.pairs import Limits, LongDocuments, checked_length
 from mlx_rerank.results import Document, PairLogits, RankedDocument, ScoredPair, log_truncation, sigmoid
+from mlx_rerank.scorer import Scorer
 from mlx_rerank.stopping import Stop
 
-DEFAULT_MAX_LENGTH = 512
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class Control(TypedDict, total=False):
+    """Arguments of every call that scores."""
+
+    show_progress: bool | None
+    timeout: float | None
+    cancel: threading.Event | None
 
 
 class Reranker:
@@ -37,6 +42,7 @@ class Reranker:
         dtype: str | None = None,
         device: str | None = None,
         max_length: int | None = None,
+        long_documents: LongDocuments | str = "truncate",
         token_budget: int | None = None,
         deterministic: bool = False,
         embeddings: str | None = None,
@@ -53,6 +59,9 @@ class Reranker:
             device: "gpu" or "cpu"; MLX's default one if None.
             max_length: most tokens of a pair, special tokens included; 512, or the model's limit where that is less,
                 if None.
+            long_documents: what becomes of a document that does not fit. "truncate" leaves its end unread; "windows"
+                reads all of it in parts that overlap, and takes the best one's score (windows.Windows(...) says how
+                long they are, and of how many the mean is taken); "error" raises an InputError.
             token_budget: most padded tokens computed at once; by the model's shape, the device and its memory if None
                 (budget.py). More needs more memory, and stops later when a call is to end.
             deterministic: compute every pair in a batch of its own, unpadded, so that its logit depends on nothing but
@@ -75,29 +84,26 @@ class Reranker:
                 is another program's database.
             MissingDependencyError: the checkpoint needs torch to be read.
         """
-        mlx_device = parse_device(device)
-        mlx_dtype = parse_dtype(dtype) if dtype else default_dtype(mlx_device)
-        checkpoint = Checkpoint.open(hub.resolve(model, revision=revision, cache_dir=cache_dir))
-        self.config = checkpoint.config
-        self.dtype = dtype_name(mlx_dtype)
-        self.device = "gpu" if mlx_device.type == mlx_device.type.gpu else "cpu"
-        default_length = min(DEFAULT_MAX_LENGTH, self.config.max_length)
-        self.max_length = checked_length(default_length if max_length is None else max_length, self.config)
-        usual = default_token_budget(self.config, mlx_device, mlx_dtype, self.max_length)
-        self.token_budget = usual if token_budget is None else token_budget
-        if not isinstance(deterministic, bool):
-            raise InputError(f"deterministic must be True or False, not {deterministic!r}")
-        self.deterministic = deterministic
-        plan_batches(np.array([]), self.token_budget)  # refuses a bad budget now, not at the first score
-        self.encoder = PairEncoder.from_directory(checkpoint.directory, self.config)
-        self._cached = None
-        if score_cache is not None:
-            from mlx_rerank.lookup import CachedLogits  # here, because some builds of Python have no sqlite
+        self.scorer = Scorer(
+            model,
+            dtype=dtype,
+            device=device,
+            max_length=max_length,
+            long_documents=long_documents,
+            token_budget=token_budget,
+            deterministic=deterministic,
+            embeddings=embeddings,
+            revision=revision,
+            cache_dir=cache_dir,
+            score_cache=score_cache,
+        )
+        self.config, self.encoder, self.engine = self.scorer.config, self.scorer.encoder, self.scorer.engine
+        self.dtype, self.device, self.embeddings = self.scorer.dtype, self.scorer.device, self.engine.embeddings
+        self.limits = self.scorer.limits
+        self.max_length = self.limits.max_length
 
-            self._cached = CachedLogits.open(score_cache, checkpoint, self.dtype, self.device, deterministic)
-        load = partial(Engine, dtype=mlx_dtype, device=mlx_device, embeddings=embeddings)
-        self.engine = copies.load(checkpoint, self.dtype, mlx_device, load)
-        self.embeddings = self.engine.embeddings
+    token_budget = property(attrgetter("scorer.token_budget"), doc="Most padded tokens of a batch.")
+    deterministic = property(attrgetter("scorer.deterministic"), doc="Whether each pair is computed alone.")
 
     @property
     def loaded(self) -> bool:
@@ -113,27 +119,10 @@ class Reranker:
         self.engine.unload()
 
     @overload
-    def score(
-        self,
-        pairs: str,
-        document: str,
-        /,
-        *,
-        raw_scores: bool = ...,
-        show_progress: bool | None = ...,
-        timeout: float | None = ...,
-        cancel: threading.Event | None = ...,
-    ) -> float: ...
+    def score(self, pairs: str, document: str, /, *, raw_scores: bool = ..., **control: "Unpack[Control]") -> float: ...
     @overload
     def score(
-        self,
-        pairs: Iterable[Sequence[str]],
-        /,
-        *,
-        raw_scores: bool = ...,
-        show_progress: bool | None = ...,
-        timeout: float | None = ...,
-        cancel: threading.Event | None = ...,
+        self, pairs: Iterable[Sequence[str]], /, *, raw_scores: bool = ..., **control: "Unpack[Control]"
     ) -> np.ndarray: ...
     def score(
         self,
@@ -196,7 +185,7 @@ class Reranker:
             NonFiniteScoreError: the model produced NaN or infinity.
             DeadlineError, CancelledError: it was time to stop; the error holds what was scored.
         """
-        return self._pipeline(pairs, Limits(self.max_length), None, Stop(timeout, cancel)).stream(raw_scores)
+        return self.scorer.pipeline(pairs, self.limits, Stop(timeout, cancel)).stream(raw_scores)
 
     def rank(
         self,
@@ -228,24 +217,41 @@ class Reranker:
             NonFiniteScoreError: the model produced NaN or infinity.
             DeadlineError, CancelledError: it was time to stop; the error holds what was scored.
         """
-        if top_n is not None:
-            require_whole_number("top_n", top_n)
-        if not isinstance(query, str):
-            raise InputError(f"query must be a text, not {type(query).__name__} {str(query)[:60]!r}")
-        require_sequence("documents", documents)
-        kept = list(documents)
-        pairs = [(query, document_text(document, i)) for i, document in enumerate(kept)]
-        scored = self.logits(pairs, show_progress=show_progress, timeout=timeout, cancel=cancel)
-        scores = scored.logits if raw_scores else sigmoid(scored.logits)
-        order = np.argsort(-scored.logits, kind="stable")[:top_n]
-        return [RankedDocument(int(i), float(scores[i]), kept[i], int(scored.truncated_tokens[i])) for i in order]
+        return self._rank(query, documents, top_n, raw_scores, Stop(timeout, cancel), show_progress)
+
+    async def arank(
+        self,
+        query: str,
+        documents: Iterable[Document],
+        *,
+        top_n: int | None = None,
+        raw_scores: bool = False,
+        timeout: float | None = None,
+    ) -> list[RankedDocument]:
+        """Rank documents as `rank` does, without holding up the event loop.
+
+        Any number of calls may wait at once; a few at a time are worked on, in the order of their coming. A task that
+        is cancelled stops its work at the next batch.
+
+        Args:
+            query: what is asked.
+            documents: as for `rank`; not to be changed meanwhile.
+            top_n: how many to return; all if None.
+            raw_scores: give logits instead of their sigmoid.
+            timeout: seconds from the call on, waiting included; never if None.
+
+        Raises:
+            RerankError: as `rank`.
+        """
+        cancel = threading.Event()
+        stop = Stop(timeout, cancel)
+        return await in_thread(partial(self._rank, query, documents, top_n, raw_scores, stop, False), cancel)
 
     def logits(
         self,
         pairs: Iterable[Sequence[str]],
         *,
-        max_length: int | None = None,
-        query_max_length: int | None = None,
+        limits: Limits | None = None,
         batch_size: int | None = None,
         show_progress: bool | None = None,
         timeout: float | None = None,
@@ -255,8 +261,7 @@ class Reranker:
 
         Args:
             pairs: (query, document) pairs.
-            max_length: most tokens of a pair; the reranker's own if None.
-            query_max_length: most tokens of a query; three quarters of max_length if None.
+            limits: lengths to cut to; the reranker's own if None.
             batch_size: most pairs computed at once, beside the token budget.
             show_progress: a progress bar on stderr; on a terminal and after a second if None.
             timeout: seconds after which to stop; never if None.
@@ -268,29 +273,26 @@ class Reranker:
             DeadlineError, CancelledError: it was time to stop; the error holds what was scored.
         """
         stop = Stop(timeout, cancel)
-        longest = self.max_length if max_length is None else max_length
-        limits = Limits(checked_length(longest, self.config), query_max_length)
-        if batch_size is not None:
-            require_whole_number("batch_size", batch_size)
-        if self._cached is None:
-            return self._pipeline(pairs, limits, batch_size, stop).gather(show_progress)
-        return self._cached.complete(
-            check_pairs(pairs),
-            limits,
-            lambda some: self._pipeline(some, limits, batch_size, stop).gather(show_progress),
-        )
+        limits = limits or self.limits
+        checked_length(limits.max_length, self.config)
+        return self.scorer.logits(pairs, limits, stop, batch_size=batch_size, show_progress=show_progress)
 
-    def _pipeline(self, pairs: Iterable[Sequence[str]], limits: Limits, batch_size: int | None, stop: Stop) -> Pipeline:
-        """Return the work on pairs."""
-        return Pipeline(
-            self.encoder,
-            self.engine,
-            pairs_of(pairs),
-            limits=limits,
-            token_budget=self.token_budget,
-            max_rows=batch_size,
-            deterministic=self.deterministic,
-            stop=stop,
-            total=len(pairs) if isinstance(pairs, Sized) else None,
-            hint=f"In {self.dtype} an activation may have overflowed, or the weights are damaged: try dtype='float32'",
-        )
+    def _rank(
+        self,
+        query: str,
+        documents: Iterable[Document],
+        top_n: int | None,
+        raw_scores: bool,
+        stop: Stop,
+        show_progress: bool | None,
+    ) -> list[RankedDocument]:
+        """Check what is to be ranked, and rank it."""
+        if top_n is not None:
+            require_whole_number("top_n", top_n)
+        if not isinstance(query, str):
+            raise InputError(f"query must be a text, not {type(query).__name__} {str(query)[:60]!r}")
+        require_sequence("documents", documents)
+        kept = list(documents)
+        pairs = [(query, document_text(document, i)) for i, document in enumerate(kept)]
+        scored = self.scorer.logits(pairs, self.limits, stop, show_progress=show_progress)
+        return scored.ranking(kept, top_n=top_n, raw_scores=raw_scores)

@@ -23,12 +23,15 @@ class RankedDocument:
         score: higher is more relevant; in 0..1 unless raw scores were asked for.
         document: what the caller passed, untouched.
         truncated_tokens: tokens of the query and this document that the model did not see.
+        span: the characters of its text, from the first to the one after the last, that the score is of: all of them;
+            those that were read, where its end was cut; or those of the best window, where it was read in windows.
     """
 
     index: int
     score: float
     document: Document
     truncated_tokens: int
+    span: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,13 @@ class ScoredPair:
         index: its place in what the caller gave.
         score: higher is more relevant; in 0..1 unless raw scores were asked for.
         truncated_tokens: its tokens that the model did not see.
+        span: the characters of its document that the score is of, as in `RankedDocument`.
     """
 
     index: int
     score: float
     truncated_tokens: int
+    span: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -53,10 +58,21 @@ class PairLogits:
     Args:
         logits: float32 [N], unbounded.
         truncated_tokens: int64 [N], tokens of each pair that the model did not see.
+        spans: int64 [N, 2], the characters of each document that its logit is of, as in `RankedDocument`.
     """
 
     logits: np.ndarray
     truncated_tokens: np.ndarray
+    spans: np.ndarray
+
+    def ranking(
+        self, documents: Sequence[Document], *, top_n: int | None = None, raw_scores: bool = False
+    ) -> list[RankedDocument]:
+        """Return the documents, the best first, equal ones in the order given."""
+        scores = (self.logits if raw_scores else sigmoid(self.logits)).tolist()
+        order = np.argsort(-self.logits, kind="stable")[:top_n].tolist()
+        cut, spans = self.truncated_tokens.tolist(), self.spans.tolist()
+        return [RankedDocument(i, scores[i], documents[i], cut[i], tuple(spans[i])) for i in order]
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:

@@ -30,7 +30,7 @@ _TABLES = {  # ids count up without a gap, so the first and the last one tell ho
     "scores": "CREATE TABLE scores (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, value BLOB NOT NULL)",
     "digests": "CREATE TABLE digests (path BLOB PRIMARY KEY, stamp BLOB NOT NULL, sha256 BLOB NOT NULL)",
 }
-_VALUE = struct.Struct("<fII")  # logit, truncated tokens, and a checksum of both and the key
+_VALUE = struct.Struct("<fIIII")  # logit, truncated tokens, begin and end of the span, checksum of all and the key
 _TIMEOUT = 5.0  # seconds to wait for another process's transaction
 _UNUSABLE = sqlite3.Error, OSError, ValueError, RuntimeError  # the latter of paths: a null character, no such user
 _CHUNK = 900  # keys of a query: sqlite before 3.32 takes 999
@@ -39,10 +39,19 @@ logger = logging.getLogger("mlx_rerank")
 
 
 class CachedScore(NamedTuple):
-    """What is kept of a pair: its float32 logit, and how many of its tokens the model did not see."""
+    """What is kept of a pair.
+
+    Args:
+        logit: float32.
+        truncated_tokens: that the model did not see.
+        begin: where the characters of the document begin that the logit is of.
+        end: where they end.
+    """
 
     logit: float
     truncated_tokens: int
+    begin: int
+    end: int
 
 
 class ScoreCache:
@@ -226,7 +235,7 @@ def _pack(key: bytes, score: CachedScore) -> bytes:
 def _unpack(key: bytes, value: bytes) -> CachedScore:
     """Return a stored score, or raise an error where it is not what was stored: sqlite itself has no checksums."""
     try:
-        score = CachedScore(*_VALUE.unpack(value)[:2])
+        score = CachedScore(*_VALUE.unpack(value)[:-1])
         if _pack(key, score) == value:
             return score
     except (struct.error, TypeError):

@@ -11,18 +11,20 @@ import mlx_rerank
 
 ROOT = Path(mlx_rerank.__file__).parent
 LEVELS = (
-    ("errors", "blas", "operations", "samples", "published", "patching"),
-    ("config", "dtypes", "results", "activations", "memory", "stopping"),
+    ("errors", "blas", "operations", "samples", "published", "patching", "asynchronous"),
+    ("config", "dtypes", "results", "activations", "memory", "stopping", "windows"),
+    ("arguments", "encoded"),
     ("models", "weights", "pairs", "batching", "budget", "hub", "restore", "device", "card", "fidelity", "score_cache"),
     ("reference", "quantize", "report", "cpu"),
     ("checkpoint", "recipe"),
     ("mapped", "lookup"),
     ("engine", "convert", "upload", "audit"),
-    ("pipeline", "copies"),
+    ("pipeline", "copies", "explain"),
+    ("scorer", "highlights"),
     ("reranker",),
-    ("flag", "verify", "info"),
+    ("flag", "cross_encoder", "verify", "info"),
     ("inputs", "display"),
-    ("bench", "server"),
+    ("bench", "server", "integrations"),
     ("cli",),
     ("__main__",),
 )

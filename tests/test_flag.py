@@ -131,7 +131,7 @@ def test_fields_after_the_first_two_are_ignored_with_a_warning(flag: FlagReranke
 
 def test_high_scores_do_not_all_become_one(flag: FlagReranker, monkeypatch: pytest.MonkeyPatch) -> None:
     logits = np.array([18, 20, -120], dtype=np.float32)
-    monkeypatch.setattr(flag.reranker, "logits", lambda *_, **__: PairLogits(logits, np.zeros(3, dtype=np.int64)))
+    monkeypatch.setattr(flag.reranker, "logits", lambda *_, **__: PairLogits(logits, *np.zeros((2, 3), np.int64)))
     scores = flag.compute_score(PAIRS, normalize=True)
     assert isinstance(scores, list)
     high, higher, low = scores

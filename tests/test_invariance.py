@@ -33,9 +33,9 @@ def expected(mini: Reranker) -> np.ndarray:
 @settings(deadline=None, max_examples=15)
 @given(company=COMPANY, budget=BUDGET)
 def test_in_any_company_and_order(mini: Reranker, expected: np.ndarray, company: list[int], budget: int) -> None:
-    mini.token_budget, usual = budget, mini.token_budget
+    mini.scorer.token_budget, usual = budget, mini.token_budget
     found = mini.logits([SHORT[i] for i in company]).logits
-    mini.token_budget = usual
+    mini.scorer.token_budget = usual
     assert np.abs(found - expected[company]).max() <= BOUND["float32"]
 
 
@@ -66,7 +66,7 @@ def test_padding_changes_no_more_than_company_does(mini: Reranker, expected: np.
 @settings(deadline=None, max_examples=15)
 @given(company=COMPANY, budget=BUDGET)
 def test_deterministic_scores_are_the_same_bit_for_bit(exact: Reranker, company: list[int], budget: int) -> None:
-    exact.token_budget = budget
+    exact.scorer.token_budget = budget
     found = exact.logits([SHORT[i] for i in company]).logits
     np.testing.assert_array_equal(found, alone(exact)[company])
 

@@ -6,9 +6,10 @@ from checkpoints import TINY, tiny_tokenizer
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from mlx_rerank.arguments import check_pairs, document_text
 from mlx_rerank.config import ModelConfig
 from mlx_rerank.errors import CheckpointError, InputError
-from mlx_rerank.pairs import Limits, PairEncoder, check_pairs, document_text
+from mlx_rerank.pairs import Limits, PairEncoder
 
 CONFIG = ModelConfig.from_dict(TINY)
 ENCODER = PairEncoder(tiny_tokenizer(), CONFIG)

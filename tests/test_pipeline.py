@@ -200,7 +200,9 @@ def test_the_next_window_is_tokenised_while_the_device_works(
 ) -> None:
     monkeypatch.setattr(pipeline, "FIRST_WINDOW", 10)
     monkeypatch.setattr(pipeline, "WINDOW", 10)
-    monkeypatch.setattr(tiny_reranker, "deterministic", True)  # so that a window is more batches than are handed over
+    monkeypatch.setattr(
+        tiny_reranker.scorer, "deterministic", True
+    )  # so that a window is more batches than are handed over
     forward, tokenise = tiny_reranker.engine._forward, tiny_reranker.encoder._tokenise
     tokenised = threading.Event()  # the second window
     threads, waited = [], []
@@ -231,7 +233,7 @@ def test_closing_a_stream_stops_the_device(tiny_reranker: Reranker, monkeypatch:
     monkeypatch.setattr(
         tiny_reranker.engine, "_forward", lambda *b: (time.sleep(0.01), computed.append(1), forward(*b))[2]
     )
-    monkeypatch.setattr(tiny_reranker, "token_budget", 1)
+    monkeypatch.setattr(tiny_reranker.scorer, "token_budget", 1)
     stream = tiny_reranker.score_stream(PAIRS)
     next(stream)
     stream.close()
@@ -249,7 +251,7 @@ def test_a_batch_is_started_before_the_one_ahead_is_waited_for(
     monkeypatch.setattr(engine, "_start", lambda *b: events.append("start") or start(*b))
     monkeypatch.setattr(engine, "_finish", lambda x: events.append("finish") or time.sleep(0.01) or finish(x))
     np.testing.assert_array_equal(tiny_reranker.score(PAIRS), expected)
-    monkeypatch.setattr(tiny_reranker, "token_budget", 64)
+    monkeypatch.setattr(tiny_reranker.scorer, "token_budget", 64)
     events.clear()
     tiny_reranker.score(PAIRS)
     assert events == ["start", *["start", "finish"] * (len(events) // 2 - 1), "finish"]

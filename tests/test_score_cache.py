@@ -10,15 +10,16 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 from checkpoints import TINY, random_tensors, write_checkpoint
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mlx_rerank import Reranker
@@ -27,6 +28,7 @@ from mlx_rerank.errors import CancelledError, InputError, NonFiniteScoreError
 from mlx_rerank.lookup import CachedLogits, Computation, keys
 from mlx_rerank.pairs import Limits
 from mlx_rerank.score_cache import CachedScore, ScoreCache
+from mlx_rerank.windows import Windows
 
 PAIRS = [("panda", "the bear"), ("panda", "what is panda"), ("panda", "the bear"), ("", "熊猫吃竹子 " * 30)]
 COMPUTATION = Computation("0" * 64, "float32", "cpu", deterministic=False)
@@ -37,7 +39,7 @@ def key(number: int) -> bytes:
 
 
 def scores(start: int, stop: int) -> dict[bytes, CachedScore]:
-    return {key(n): CachedScore(n / 4, n) for n in range(start, stop)}
+    return {key(n): CachedScore(n / 4, n, 0, 9) for n in range(start, stop)}
 
 
 def counting(reranker: Reranker, monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -81,7 +83,7 @@ def test_other_settings_miss(tiny: Path, tmp_path: Path, monkeypatch: pytest.Mon
     reranker = Reranker(tiny, score_cache=tmp_path / "scores.db", **other)
     counts = counting(reranker, monkeypatch)
     reranker.logits(PAIRS)
-    reranker.logits(PAIRS, query_max_length=3)
+    reranker.logits(PAIRS, limits=replace(reranker.limits, query_max_length=3))
     assert counts == [3, 3]
 
 
@@ -179,7 +181,13 @@ def test_another_process_hits(tiny: Path, tmp_path: Path) -> None:
 
 def test_non_finite_logits_are_not_kept(tiny: Path, tmp_path: Path) -> None:
     cache = ScoreCache(tmp_path / "scores.db")
-    cache.put({key(1): CachedScore(float("nan"), 0), key(2): CachedScore(float("-inf"), 0), key(3): CachedScore(1, 0)})
+    cache.put(
+        {
+            key(1): CachedScore(float("nan"), 0, 0, 9),
+            key(2): CachedScore(float("-inf"), 0, 0, 9),
+            key(3): CachedScore(1, 0, 0, 9),
+        }
+    )
     assert set(cache.get([key(1), key(2), key(3)])) == {key(3)}
 
     tensors = random_tensors(TINY) | {"classifier.out_proj.bias": np.array([np.nan], np.float32)}
@@ -233,10 +241,11 @@ WRITER = """
 import sys, logging
 logging.basicConfig()
 from mlx_rerank.score_cache import CachedScore, ScoreCache
+from mlx_rerank.windows import Windows
 from hashlib import sha256
 cache = ScoreCache(sys.argv[1])
 for n in range(int(sys.argv[2]), int(sys.argv[3])):
-    cache.put({sha256(str(n).encode()).digest()[:16]: CachedScore(n / 4, n)})
+    cache.put({sha256(str(n).encode()).digest()[:16]: CachedScore(n / 4, n, 0, 9)})
     if n % 1000 == 0: print(n, flush=True)
 """
 
@@ -264,7 +273,7 @@ def test_a_writer_that_is_killed_leaves_a_usable_cache(tmp_path: Path, caplog: p
     found = cache.get([*scores(0, 20_000)])
     assert len(found) > 10
     assert found == scores(0, len(found))
-    cache.put({key(-1): CachedScore(1.0, 1)})
+    cache.put({key(-1): CachedScore(1.0, 1, 0, 9)})
     assert cache.get([key(-1)])
     assert not caplog.records
 
@@ -272,7 +281,7 @@ def test_a_writer_that_is_killed_leaves_a_usable_cache(tmp_path: Path, caplog: p
 def test_a_fork_does_not_use_its_parents_cache(tmp_path: Path) -> None:
     code = (
         "import os, sys; from mlx_rerank.score_cache import CachedScore, ScoreCache\n"
-        "cache = ScoreCache(sys.argv[1]); cache.put({b'k': CachedScore(1.0, 0)})\n"
+        "cache = ScoreCache(sys.argv[1]); cache.put({b'k': CachedScore(1.0, 0, 0, 9)})\n"
         "if not os.fork(): os._exit(len(cache.get([b'k'])))\n"
         "print(os.waitstatus_to_exitcode(os.wait()[1]), len(cache.get([b'k'])))"
     )
@@ -371,9 +380,10 @@ KEEPER = """
 import sys
 from hashlib import sha256
 from mlx_rerank.score_cache import CachedScore, ScoreCache
+from mlx_rerank.windows import Windows
 keys = [sha256(str(n).encode()).digest()[:16] for n in range(5_000)]
 cache = ScoreCache(sys.argv[1])
-cache.put({bytes([n]): CachedScore(n, 0) for n in range(100)})
+cache.put({bytes([n]): CachedScore(n, 0, 0, 9) for n in range(100)})
 print("open", flush=True)
 sys.stdin.readline()
 print(len(cache.get(keys)))
@@ -448,13 +458,14 @@ LIMITED = """
 import logging, os, resource, sys
 logging.basicConfig(format="%(message)s")
 from mlx_rerank.score_cache import CachedScore, ScoreCache
+from mlx_rerank.windows import Windows
 if sys.argv[2] == "full":
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 elif os.getuid() == 0:
     os.seteuid(65534)
 cache = ScoreCache(sys.argv[1])
 for start in range(0, 10_000, 1000):
-    cache.put({n.to_bytes(16, "big"): CachedScore(1.0, 0) for n in range(start, start + 1000)})
+    cache.put({n.to_bytes(16, "big"): CachedScore(1.0, 0, 0, 9) for n in range(start, start + 1000)})
 print(len(cache.get([bytes(16)])))
 """
 
@@ -484,14 +495,20 @@ def deterministic(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     return Reranker(tiny, deterministic=True), Reranker(tiny, deterministic=True, score_cache=path)
 
 
-@given(st.lists(st.tuples(texts, texts), max_size=8), st.integers(5, 66 - 2))
+@given(st.lists(st.tuples(texts, texts), max_size=8), st.integers(5, 66 - 2), st.sampled_from(["truncate", Windows()]))
 @settings(max_examples=60, deadline=None)
 def test_with_and_without_a_cache_is_the_same(
-    deterministic: tuple[Reranker, Reranker], pairs: list[tuple[str, str]], max_length: int
+    deterministic: tuple[Reranker, Reranker],
+    pairs: list[tuple[str, str]],
+    max_length: int,
+    long_documents: Literal["truncate"] | Windows,
 ) -> None:
-    without, cached = (reranker.logits(pairs, max_length=max_length) for reranker in deterministic)
+    assume(max_length == 64 or long_documents == "truncate")
+    limits = Limits(max_length, long_documents=long_documents)
+    without, cached = (reranker.logits(pairs, limits=limits) for reranker in deterministic)
     np.testing.assert_array_equal(cached.logits, without.logits)
     np.testing.assert_array_equal(cached.truncated_tokens, without.truncated_tokens)
+    np.testing.assert_array_equal(cached.spans, without.spans)
 
 
 def test_what_is_computed_is_kept_even_where_another_pair_is_not_finite(

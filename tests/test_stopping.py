@@ -26,7 +26,7 @@ CALLS: list[Callable] = [
 @pytest.fixture
 def slow(tiny_reranker: Reranker, monkeypatch: pytest.MonkeyPatch) -> tuple[Reranker, list[int], PairLogits]:
     """A reranker that computes a pair in a batch of its own, for 20 ms, and notes each; and what comes of them all."""
-    monkeypatch.setattr(tiny_reranker, "deterministic", True)
+    monkeypatch.setattr(tiny_reranker.scorer, "deterministic", True)
     expected = tiny_reranker.logits(PAIRS)
     forward, computed = tiny_reranker.engine._forward, []
     monkeypatch.setattr(
@@ -40,6 +40,7 @@ def assert_partial(error: StoppedError, expected: PairLogits) -> None:
     assert (error.indices.dtype, error.logits.dtype, error.truncated_tokens.dtype) == (np.int64, np.float32, np.int64)
     np.testing.assert_array_equal(error.logits, expected.logits[error.indices])
     np.testing.assert_array_equal(error.truncated_tokens, expected.truncated_tokens[error.indices])
+    np.testing.assert_array_equal(error.spans, expected.spans[error.indices])
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -105,7 +106,7 @@ def test_no_batch_of_a_stopped_call_reaches_the_device(
 def test_nothing_is_handed_over_after_the_event(tiny_reranker: Reranker, monkeypatch: pytest.MonkeyPatch) -> None:
     submit, submitted = tiny_reranker.engine._submit, []
     monkeypatch.setattr(tiny_reranker.engine, "_submit", lambda *batch: submitted.append(1) or submit(*batch))
-    monkeypatch.setattr(tiny_reranker, "deterministic", True)
+    monkeypatch.setattr(tiny_reranker.scorer, "deterministic", True)
     cancel = threading.Event()
     stream = tiny_reranker.score_stream(PAIRS, cancel=cancel)
     next(stream)
@@ -157,10 +158,11 @@ def test_a_stream_is_refused_at_once(tiny_reranker: Reranker) -> None:
 
 @pytest.mark.parametrize("kind", [DeadlineError, CancelledError])
 def test_errors_travel_between_processes(kind: type[StoppedError]) -> None:
-    error = kind("1 of 2", np.array([1]), np.array([0.5], dtype=np.float32), np.array([0]))
+    error = kind("1 of 2", np.array([1]), np.array([0.5], dtype=np.float32), np.array([0]), np.array([[2, 5]]))
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is kind
     assert str(copy) == "1 of 2"
     assert copy.indices.tolist() == [1]
     assert copy.logits.tolist() == [0.5]
     assert copy.truncated_tokens.tolist() == [0]
+    assert copy.spans.tolist() == [[2, 5]]

@@ -14,6 +14,10 @@ AsJson = Annotated[bool, Option("--json", help="JSON lines even on a terminal.")
 Raw = Annotated[bool, Option("--raw", help="Logits instead of scores in 0..1.")]
 Reference = Annotated[bool, Option("--reference", help="Score with PyTorch instead of MLX (extra: reference).")]
 Deterministic = Annotated[bool, Option("--deterministic", help="Same bits whatever is scored beside; slower.")]
+LongDocuments = Annotated[
+    Literal["truncate", "windows", "error"],
+    Option("--long-documents", help="Leave the end of a long document unread, read all in windows, or refuse it."),
+]
 Timeout = Annotated[float | None, Option(metavar="SECONDS", help="Give up when scoring takes longer than this.")]
 Embeddings = Annotated[
     Literal["resident", "mapped"] | None, Option(help="Word embeddings in memory, or in their file; by size.")

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
@@ -14,6 +13,7 @@ from mlx_rerank.cli.options import (
     Device,
     Dtype,
     Embeddings,
+    LongDocuments,
     MaxLength,
     Model,
     Raw,
@@ -42,6 +42,7 @@ def rank(
     dtype: Dtype = None,
     device: Device = None,
     max_length: MaxLength = None,
+    long_documents: LongDocuments = "truncate",
     revision: Revision = None,
     deterministic: Deterministic = False,
     embeddings: Embeddings = None,
@@ -59,7 +60,15 @@ def rank(
     if not documents:
         raise InputError("there are no documents: give a file, or write one document a line to standard input")
     limits = _limits(timeout, reference)
-    reranker = _reranker(reference, model, dtype, device, max_length, revision, deterministic, embeddings, score_cache)
+    settings = {"dtype": dtype, "max_length": max_length}
+    only_mlx = {
+        "device": device,
+        "long_documents": long_documents,
+        "deterministic": deterministic,
+        "embeddings": embeddings,
+        "score_cache": score_cache,
+    }
+    reranker = _reranker(reference, model, revision, settings, only_mlx)
     with _measured(reranker, len(documents), verbose):
         ranking = reranker.rank(query, documents, top_n=top_n, raw_scores=raw, **limits)
     display.print_ranking(ranking, as_json=as_json, raw_scores=raw)
@@ -71,6 +80,7 @@ def score(
     dtype: Dtype = None,
     device: Device = None,
     max_length: MaxLength = None,
+    long_documents: LongDocuments = "truncate",
     revision: Revision = None,
     deterministic: Deterministic = False,
     embeddings: Embeddings = None,
@@ -88,12 +98,20 @@ def score(
     if not pairs:
         raise InputError(f"{file} holds no pairs")
     limits = _limits(timeout, reference)
-    reranker = _reranker(reference, model, dtype, device, max_length, revision, deterministic, embeddings, score_cache)
+    settings = {"dtype": dtype, "max_length": max_length}
+    only_mlx = {
+        "device": device,
+        "long_documents": long_documents,
+        "deterministic": deterministic,
+        "embeddings": embeddings,
+        "score_cache": score_cache,
+    }
+    reranker = _reranker(reference, model, revision, settings, only_mlx)
     with _measured(reranker, len(pairs), verbose):
         scored = reranker.logits(pairs, **limits)
     scores = scored.logits if raw else sigmoid(scored.logits)
-    for value, cut in zip(scores.tolist(), scored.truncated_tokens.tolist(), strict=True):
-        print_json({"score": value, "truncated_tokens": cut})
+    for value, cut, span in zip(scores.tolist(), scored.truncated_tokens.tolist(), scored.spans.tolist(), strict=True):
+        print_json({"score": value, "truncated_tokens": cut, "span": span})
 
 
 def _limits(timeout: float | None, reference: bool) -> dict[str, Any]:
@@ -119,41 +137,17 @@ def _measured(reranker: "Reranker | ReferenceReranker", pairs: int, verbose: boo
 
 
 def _reranker(
-    reference: bool,
-    model: str,
-    dtype: str | None,
-    device: str | None,
-    max_length: int | None,
-    revision: str | None,
-    deterministic: bool,
-    embeddings: Embeddings,
-    score_cache: Path | None,
+    reference: bool, model: str, revision: str | None, settings: dict[str, Any], only_mlx: dict[str, Any]
 ) -> "Reranker | ReferenceReranker":
-    """Return the reranker that a command asks for: MLX's, or PyTorch's."""
+    """Return the reranker that a command asks for: MLX's, or PyTorch's, which has only the usual of what is MLX's."""
     if not reference:
         from mlx_rerank.reranker import Reranker
 
-        return Reranker(
-            model,
-            dtype=dtype,
-            device=device,
-            max_length=max_length,
-            revision=revision,
-            deterministic=deterministic,
-            embeddings=embeddings,
-            score_cache=score_cache,
-        )
+        return Reranker(model, revision=revision, **settings, **only_mlx)
     from mlx_rerank.hub import resolve
     from mlx_rerank.reference import ReferenceReranker
 
-    about_mlx = {
-        "--deterministic": deterministic,
-        "--embeddings": embeddings is not None,
-        "--score-cache": score_cache is not None,
-    }
-    for option, given in about_mlx.items():
-        if given:
-            raise InputError(f"{option} is about MLX: leave it or --reference out")
-    if device is not None:
-        raise InputError(f"--device {device} has no effect with --reference, which runs on the CPU")
-    return ReferenceReranker(resolve(model, revision=revision), max_length=max_length, dtype=dtype or "float32")
+    for name, value in only_mlx.items():
+        if value not in (None, False, "truncate"):
+            raise InputError(f"--{name.replace('_', '-')} is about MLX: leave it or --reference out")
+    return ReferenceReranker(resolve(model, revision=revision), **{**settings, "dtype": settings["dtype"] or "float32"})

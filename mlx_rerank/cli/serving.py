@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer import Option
 
-from mlx_rerank.cli.options import Deterministic, Device, Dtype, Embeddings, MaxLength, Revision
+from mlx_rerank.cli.options import Deterministic, Device, Dtype, Embeddings, LongDocuments, MaxLength, Revision
 from mlx_rerank.errors import InputError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def serve(
     dtype: Dtype = None,
     device: Device = None,
     max_length: MaxLength = None,
+    long_documents: LongDocuments = "truncate",
     token_budget: Annotated[int | None, Option(min=1, help="Most padded tokens of a batch.")] = None,
     revision: Revision = None,
     deterministic: Deterministic = False,
@@ -81,6 +82,7 @@ def serve(
         dtype=dtype,
         device=device,
         max_length=max_length,
+        long_documents=long_documents,
         token_budget=token_budget,
         revision=revision,
         deterministic=deterministic,

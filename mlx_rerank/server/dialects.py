@@ -53,6 +53,7 @@ class Ranked:
     tokens: int
     truncated_tokens: int
     share_read: float
+    span: list[int]
 
 
 def dialect_of(path: str, fields: Collection[str] = ()) -> Dialect:
@@ -89,7 +90,7 @@ def ranking(dialect: Dialect, model: str, ranked: Sequence[Ranked], tokens: int,
     if dialect.shape is Shape.TEI:
         return [
             {"index": row.index, "score": row.score, **({"text": row.text} if documents else {})}
-            | {"truncated_tokens": row.truncated_tokens}
+            | {"truncated_tokens": row.truncated_tokens, "span": row.span}
             for row in ranked
         ]
     results = [_result(row, dialect, documents) for row in ranked]
@@ -141,4 +142,5 @@ def _result(row: Ranked, dialect: Dialect, documents: bool) -> dict[str, Any]:
         result["document"] = row.text if dialect.as_text else whole
     return result | {
         "tokens": row.tokens, "truncated_tokens": row.truncated_tokens, "share_read": row.share_read,
+        "span": row.span,
     }  # fmt: skip

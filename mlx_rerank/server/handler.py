@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from mlx_rerank.encoded import EncodedPairs
 from mlx_rerank.errors import InputError, NonFiniteScoreError, RefusedError
-from mlx_rerank.pairs import EncodedPairs, Limits, checked_length
+from mlx_rerank.pairs import Limits, checked_length, parse_long_documents
 from mlx_rerank.reranker import Reranker
 from mlx_rerank.results import require_finite, sigmoid
 from mlx_rerank.server import dialects
@@ -19,6 +20,7 @@ from mlx_rerank.server.pool import Pool
 from mlx_rerank.server.schema import Request, RerankRequest, ScoreRequest, text_of
 from mlx_rerank.server.served import Served
 from mlx_rerank.server.tokenising import Tokeniser
+from mlx_rerank.windows import Windows
 
 _LONGEST_WAIT = 60  # seconds that a client is told to wait at the most
 
@@ -65,17 +67,13 @@ class Work:
 
 @dataclass(frozen=True)
 class Scored:
-    """The logits and scores of a request's pairs, in its order, and what they took."""
+    """The logits and scores of a request's pairs, in its order, the spans that they are of, and what they took."""
 
     logits: np.ndarray
     scores: np.ndarray
+    spans: np.ndarray
     encoded: EncodedPairs
     work: Work
-
-    @property
-    def tokens(self) -> np.ndarray:
-        """Tokens of each pair that were read, int64 [N]."""
-        return self.encoded.lengths[self.encoded.inverse]
 
 
 class Handler:
@@ -117,9 +115,9 @@ class Handler:
         texts = [_text(document, i, request, field) for i, document in enumerate(request.given)]
         scored = await self._score(request, [(request.query, text) for text in texts], field)
         order = np.argsort(-scored.logits, kind="stable")[: request.limit]
-        tokens = scored.tokens
-        columns = (scored.scores, tokens, scored.encoded.truncated_tokens, scored.encoded.share_read)
-        rows = [tuple(column[i].item() for column in columns) for i in order]
+        tokens = scored.encoded.tokens
+        columns = (scored.scores, tokens, scored.encoded.truncated_tokens, scored.encoded.share_read, scored.spans)
+        rows = [tuple(column[i].tolist() for column in columns) for i in order]
         ranked = [
             Ranked(int(i), score, request.given[i], texts[i], *rest)
             for i, (score, *rest) in zip(order, rows, strict=True)
@@ -140,7 +138,7 @@ class Handler:
         scored = await self._score(request, list(zip(left, right, strict=True)), "text_2")
         cut = scored.encoded.truncated_tokens.tolist()
         name = request.model or scored.work.model
-        return dialects.scores(name, scored.scores.tolist(), cut, int(scored.tokens.sum())), scored.work
+        return dialects.scores(name, scored.scores.tolist(), cut, int(scored.encoded.tokens.sum())), scored.work
 
     async def _score(self, request: Request, pairs: Sequence[tuple[str, str]], field: str) -> Scored:
         """Score pairs in time, if the queue of the model that is asked for has room."""
@@ -198,7 +196,8 @@ class Handler:
                 )
                 raise RefusedError(422, "too_long", message, param=field)
             job = scheduler.submit(encoded)
-            logits = (await asyncio.wrap_future(job.result))[encoded.inverse]
+            best = limits.long_documents.best if isinstance(limits.long_documents, Windows) else 1
+            logits, spans = encoded.combine(await asyncio.wrap_future(job.result), best)
         end = time.monotonic()
         require_finite(logits, pairs, f"In {reranker.dtype} an activation may have overflowed: try a model in float32")
         started = job.started or job.queued
@@ -211,7 +210,7 @@ class Handler:
             inference_seconds=end - started,
             total_seconds=end - begin,
         )
-        return Scored(logits, logits if request.raw else sigmoid(logits), encoded, work)
+        return Scored(logits, logits if request.raw else sigmoid(logits), spans, encoded, work)
 
 
 def _text(document: str | dict[str, Any], index: int, request: RerankRequest, field: str) -> str:
@@ -230,7 +229,9 @@ def _limits(request: Request, reranker: Reranker) -> Limits:
     if wanted is not None and wanted != -1:
         longest = min(longest, checked_length(wanted, reranker.config))
     document = request.max_tokens_per_doc if isinstance(request, RerankRequest) else None
-    return Limits(longest, document_max_length=document)
+    wanted = request.long_documents
+    long_documents = reranker.limits.long_documents if wanted is None else parse_long_documents(wanted)
+    return Limits(longest, document_max_length=document, long_documents=long_documents)
 
 
 def _wait_for(served: Served) -> int:

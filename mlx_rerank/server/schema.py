@@ -4,7 +4,7 @@ Source: the public interfaces of Cohere, Jina and Voyage, of text-embeddings-inf
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, FailFast, Field, JsonValue, StringConstraints
 
@@ -36,6 +36,9 @@ class Request(BaseModel):
     truncation: bool | None = Field(None, description="The same for Voyage's clients.")
     truncation_direction: str | None = Field(None, description="Only right: the end of a text is cut.")
     truncate_prompt_tokens: int | None = Field(None, ge=-1, description="Most tokens of a pair; -1 for the server's.")
+    long_documents: Literal["truncate", "windows", "error"] | None = Field(
+        None, description="What becomes of a document that does not fit: as the server was started if none."
+    )
 
     @property
     def raw(self) -> bool:
@@ -106,6 +109,7 @@ class Result(BaseModel):
     tokens: int = Field(ge=0, description="Tokens of the pair that were read.")
     truncated_tokens: int = Field(ge=0, description="Tokens of query and document that were not.")
     share_read: float = Field(ge=0, le=1, description="Of the document's tokens.")
+    span: list[int] = Field(description="Where the characters of its text begin and end that the score is of.")
 
 
 class Usage(BaseModel):
@@ -144,6 +148,7 @@ class TeiResult(BaseModel):
     score: float
     text: str | None = Field(None, description="Left out unless it was asked for.")
     truncated_tokens: int = Field(ge=0)
+    span: list[int]
 
 
 class Score(BaseModel):

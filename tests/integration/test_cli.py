@@ -51,7 +51,7 @@ def test_rank_writes_json_lines_into_a_pipe(mini: Reranker) -> None:
     for row, result in zip(found, expected, strict=True):
         assert row == {
             "rank": row["rank"], "index": result.index, "score": pytest.approx(result.score), "truncated_tokens": 0,
-            "id": documents[result.index]["id"], "text": documents[result.index]["text"],
+            "span": [0, len(documents[result.index]["text"])], "id": documents[result.index]["id"], "text": documents[result.index]["text"],
         }  # fmt: skip
 
 
@@ -163,7 +163,7 @@ def test_convert_py_is_the_same_command(tiny: Path, tmp_path: Path) -> None:
         (["score", "-"], "", 1, "- holds no pairs"),
         (["convert"], "", 2, "--hf-path"),
         (["convert", "--hf-path", "x", "--q-bits", "4"], "", 1, "only along with --quantize"),
-        (["rank", "q", "--reference", "--device", "gpu"], "a\n", 1, "has no effect with --reference"),
+        (["rank", "q", "--reference", "--device", "gpu"], "a\n", 1, "--device is about MLX"),
         (["rank", "q", "--reference", "--embeddings", "mapped"], "a\n", 1, "--embeddings is about MLX"),
         (["rank", "q", "--embeddings", "disk"], "a\n", 2, "--embeddings"),
     ],

@@ -81,7 +81,7 @@ async def test_tei(connect: Connect) -> None:
             answer = await client.post(path, json=TEXTS | {"return_text": True, "truncate": None, "top_n": 2})
             rows = answer.json()
             assert len(rows) == 2
-            assert set(rows[0]) == {"index", "score", "text", "truncated_tokens"}
+            assert set(rows[0]) == {"index", "score", "text", "truncated_tokens", "span"}
             assert rows[0]["text"] == DOCUMENTS[rows[0]["index"]]
         refused = await client.post("/rerank", json=TEXTS | {"texts": []})
         assert (refused.status_code, refused.json()["error_type"]) == (400, "Empty")
@@ -149,6 +149,9 @@ async def test_what_was_cut_is_told(connect: Connect, tiny_reranker: Reranker) -
     assert rows[0]["tokens"] == 64
     assert rows[0]["share_read"] == pytest.approx((64 - 5) / (64 - 5 + rows[0]["truncated_tokens"]), abs=0.01)
     assert (rows[1]["truncated_tokens"], rows[1]["share_read"]) == (0, 1.0)
+    assert rows[0]["span"] == list(expected[0].span)
+    assert 0 < rows[0]["span"][1] < len(documents[0])
+    assert rows[1]["span"] == [0, len(documents[1])]
     assert answer.headers["x-truncated-documents"] == "1"
     assert answer.json()["usage"]["total_tokens"] == sum(row["tokens"] for row in rows.values())
     assert [r.status_code for r in refused] == [422, 422]
@@ -438,3 +441,24 @@ async def test_bodies_that_fill_the_memory_together(connect: Connect) -> None:
         assert refused[-1].headers["retry-after"] == "1"
         assert [(await task).status_code for task in held] == [200] * 16
         assert (await client.post("/rerank", json=body)).status_code == 200
+
+
+async def test_long_documents_in_windows(connect: Connect, tiny: Path) -> None:
+    reranker = Reranker(tiny, long_documents="windows")
+    documents = ["bear " * 50 + "\n\n" + "the panda is what? " * 9 + "\n\n" + "bear " * 60, "bear"]
+    expected = {result.index: result for result in reranker.rank("panda", documents)}
+    async with connect() as (client, _):
+        body = BODY | {"documents": documents, "long_documents": "windows", "truncate": False}
+        answer = await client.post("/rerank", json=body)
+        refused = await client.post("/rerank", json=BODY | {"documents": documents, "long_documents": "error"})
+        wrong = await client.post("/rerank", json=BODY | {"documents": documents, "long_documents": "split"})
+    rows = {row["index"]: row for row in answer.json()["results"]}
+    for index, row in rows.items():
+        assert row["relevance_score"] == pytest.approx(expected[index].score, abs=1e-5)
+        assert row["span"] == list(expected[index].span)
+        assert (row["truncated_tokens"], row["share_read"]) == (0, 1.0)
+    assert rows[0]["span"][1] - rows[0]["span"][0] < 400
+    assert rows[0]["tokens"] > 150  # of all windows
+    assert answer.json()["usage"]["total_tokens"] == rows[0]["tokens"] + rows[1]["tokens"]
+    assert (refused.status_code, wrong.status_code) == (422, 422)
+    assert "more than max_length 64 allows" in refused.json()["message"]

@@ -10,12 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_rerank import Reranker
-from mlx_rerank.pairs import EncodedPairs, Limits
+from mlx_rerank.encoded import EncodedPairs
+from mlx_rerank.pairs import Limits
 from mlx_rerank.server import tokenising
 from mlx_rerank.server.tokenising import Tokeniser, slices
+from mlx_rerank.windows import Windows
 
 LIMITS = Limits(20)
-PAIRS = [("panda", "bear " * (i % 7) + str(i % 4)) for i in range(60)]
+PAIRS = [("panda", "bear " * (i % 7 * 15) + str(i % 4)) for i in range(60)]
 
 
 @given(st.lists(st.integers(0, 300_000), min_size=1, max_size=40))
@@ -36,13 +38,15 @@ def test_slices_of_many_short_pairs() -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(cuts=st.lists(st.integers(1, 59), max_size=5))
-def test_parts_join_to_what_one_go_gives(tiny_reranker: Reranker, cuts: list[int]) -> None:
+@given(cuts=st.lists(st.integers(1, 59), max_size=5), windows=st.booleans())
+def test_parts_join_to_what_one_go_gives(tiny_reranker: Reranker, cuts: list[int], windows: bool) -> None:
     encode, edges = tiny_reranker.encoder.encode, sorted({0, *cuts, len(PAIRS)})
-    joined = EncodedPairs.joined([encode(PAIRS[a:b], LIMITS) for a, b in pairwise(edges)])
-    whole = encode(PAIRS, LIMITS)
+    limits = Limits(64, long_documents=Windows(length=16, overlap=4)) if windows else LIMITS
+    joined = EncodedPairs.joined([encode(PAIRS[a:b], limits) for a, b in pairwise(edges)])
+    whole = encode(PAIRS, limits)
+    assert (len(whole.owners) > len(PAIRS)) == windows
     assert [ids.tolist() for ids in joined.sequences] == [ids.tolist() for ids in whole.sequences]
-    for name in ("inverse", "truncated_tokens", "share_read"):
+    for name in ("inverse", "owners", "spans", "truncated_tokens", "share_read", "tokens"):
         np.testing.assert_array_equal(getattr(joined, name), getattr(whole, name))
 
 

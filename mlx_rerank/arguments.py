@@ -1,0 +1,88 @@
+"""What callers pass, checked where it comes in: queries, documents and pairs of them."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from typing import Any
+
+from mlx_rerank.errors import InputError
+from mlx_rerank.results import Document
+
+
+def document_text(document: Document, index: int) -> str:
+    """Return the text of a document.
+
+    Raises:
+        InputError: it is neither a text nor a mapping with a `text` that is one.
+    """
+    text = document.get("text") if isinstance(document, Mapping) else document
+    if not isinstance(text, str):
+        raise InputError(
+            f"documents[{index}] must be a text or a mapping with a text under 'text'; got {type(document).__name__} "
+            f"{str(document)[:60]!r}"
+        )
+    return text
+
+
+def require_sequence(name: str, values: Any) -> None:
+    """Refuse what has no order, or whose elements are not what they seem: a text's are letters, a table's column names.
+
+    Raises:
+        InputError: it is not something like a list.
+    """
+    odd = isinstance(values, (str, bytes, Mapping, Set)) or hasattr(values, "columns")
+    if odd or not isinstance(values, Iterable):
+        raise InputError(f"{name} must be a list, not a {type(values).__name__}")
+
+
+def check_pairs(pairs: Iterable[Sequence[str]]) -> list[tuple[str, str]]:
+    """Return pairs as a list of two-text tuples.
+
+    Raises:
+        InputError: something is not a list of pairs of texts; it names the pair.
+    """
+    require_sequence("pairs", pairs)
+    return list(checked_pairs(pairs))
+
+
+def checked_pairs(pairs: Iterable[Sequence[str]]) -> Iterator[tuple[str, str]]:
+    """Yield pairs as two-text tuples, each checked when it is asked for.
+
+    Raises:
+        InputError: something is not a pair of valid texts; it names the pair.
+    """
+    for i, pair in enumerate(pairs):
+        if isinstance(pair, (str, bytes, Mapping, Set)) or not isinstance(pair, Iterable):
+            raise InputError(
+                f"pairs[{i}] must be a (query, document) pair, not {type(pair).__name__} {str(pair)[:60]!r}"
+            )
+        texts = tuple(pair)
+        if len(texts) != 2 or not all(isinstance(text, str) for text in texts):
+            raise InputError(
+                f"pairs[{i}] must be two texts; got {len(texts)} values of type "
+                f"{', '.join(type(text).__name__ for text in texts[:4])}"
+            )
+        for text in texts:
+            if not text.isascii():
+                require_unicode(text, f"pairs[{i}]: ")
+        yield texts
+
+
+def pairs_of(pairs: Iterable[Sequence[str]]) -> Iterator[tuple[str, str]]:
+    """Return an iterator over pairs: those of a list are checked now, any others as they are read.
+
+    Raises:
+        InputError: something is not a list of pairs of texts; it names the pair.
+    """
+    require_sequence("pairs", pairs)
+    return iter(check_pairs(pairs)) if isinstance(pairs, (list, tuple)) else checked_pairs(pairs)
+
+
+def require_unicode(text: str, where: str = "") -> None:
+    """Refuse lone surrogates, which have no UTF-8 form and which the tokenizer library rejects without saying where."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        code = f"U+{ord(text[error.start]):04X}"
+        raise InputError(
+            f"{where}character {error.start} of the text starting {text[:40]!r} is a lone surrogate ({code}): the text "
+            "was decoded wrongly; replace it, for example with text.encode('utf-8', 'replace').decode()"
+        ) from None

@@ -1,0 +1,76 @@
+"""Pairs as token ids, on their way to a model and back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlx_rerank.windows import combine
+
+
+@dataclass(frozen=True)
+class EncodedPairs:
+    """Pairs as token ids: a row for each pair, or for each window of its document, and each distinct sequence once.
+
+    Args:
+        sequences: distinct rows, int32 [tokens] each.
+        inverse: int64 [R], for each row its place in `sequences`.
+        owners: int64 [R], for each row its place among the caller's pairs, 0 ... N - 1 without a gap.
+        spans: int64 [R, 2], for each row where in its document the characters that it is of begin and end.
+        truncated_tokens: int64 [N], tokens of query and document that were cut.
+        share_read: float64 [N], of each document's tokens, those that were kept; 1 for a document without any.
+    """
+
+    sequences: list[np.ndarray]
+    inverse: np.ndarray
+    owners: np.ndarray
+    spans: np.ndarray
+    truncated_tokens: np.ndarray
+    share_read: np.ndarray
+
+    @classmethod
+    def joined(cls, parts: "Sequence[EncodedPairs]") -> "EncodedPairs":
+        """Return the pairs of several, at least one, in that order; sequences that they share are there once."""
+        if len(parts) == 1:
+            return parts[0]
+        places: dict[bytes, int] = {}
+        sequences: list[np.ndarray] = []
+        inverse = []
+        for part in parts:
+            own = np.array([places.setdefault(ids.tobytes(), len(places)) for ids in part.sequences], dtype=np.int64)
+            sequences += [ids for ids, place in zip(part.sequences, own, strict=True) if place >= len(sequences)]
+            inverse.append(own[part.inverse])
+        first = np.cumsum([0, *(len(part.truncated_tokens) for part in parts)])
+        owners = [part.owners + start for part, start in zip(parts, first, strict=False)]
+        columns = [[getattr(part, name) for part in parts] for name in ("spans", "truncated_tokens", "share_read")]
+        return cls(sequences, *map(np.concatenate, (inverse, owners, *columns)))
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each distinct sequence, int64."""
+        return np.array([len(sequence) for sequence in self.sequences], dtype=np.int64)
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """Tokens that are read for each pair, in all its rows, int64 [N]."""
+        return np.add.reduceat(self.lengths[self.inverse], self.first_rows) if len(self.owners) else self.owners
+
+    @property
+    def first_rows(self) -> np.ndarray:
+        """The place of each pair's first row, int64 [N]."""
+        return np.searchsorted(self.owners, np.arange(len(self.truncated_tokens)))
+
+    def combine(self, logits: np.ndarray, best: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """Return the logits of the pairs, float32 [N], and the spans of their best windows, int64 [N, 2].
+
+        Args:
+            logits: float32 [len(sequences)].
+            best: as for `Windows`.
+        """
+        rows = logits[self.inverse]
+        if len(rows) == len(self.truncated_tokens):
+            return rows, self.spans
+        starts = self.first_rows
+        found = [combine(part.tolist(), best) for part in np.split(rows, starts[1:])]
+        places = starts + np.array([place for _, place in found])
+        return np.array([logit for logit, _ in found], dtype=np.float32), self.spans[places]

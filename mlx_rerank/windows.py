@@ -1,0 +1,111 @@
+"""Windows of a long document: where it is cut, and what its windows' logits make of it."""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlx_rerank.errors import InputError, require_whole_number
+
+_BREAKS = (  # after which a window may begin, the best last; each pattern takes time that is linear in the text
+    re.compile(r"\s+"),
+    re.compile(r"\n\s*"),
+    re.compile(r"[.!?…]['\"’”»)\]]*\s+|[。！？｡][’”」』）]*\s*|[।॥؟۔]\s*"),  # sentences
+    re.compile(r"\n[^\S\n]*\n\s*"),  # paragraphs
+)
+_PARAGRAPH = len(_BREAKS)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How a document that does not fit is read: in windows, of paragraphs where it has any.
+
+    A paragraph is a window, together with those after it while they have less than half of `length` tokens. What has
+    no such end within max_length is cut at `length` tokens or before, between sentences where it can, else between
+    lines or words; there the next window begins with something of the last.
+
+    Args:
+        length: tokens of the document in a window that is no paragraph, at most, as far as max_length allows. Passages
+            of some 150 words are what cross-encoders are trained on, and what they tell apart best.
+        overlap: most tokens that a window shares with the one before, where they meet within a paragraph.
+        best: the document's logit is the mean of so many windows' highest ones; 1 takes the highest.
+    """
+
+    length: int = 256
+    overlap: int = 64
+    best: int = 1
+
+    def __post_init__(self) -> None:
+        """Raise InputError for what is no number of tokens or windows."""
+        require_whole_number("length of windows", self.length, least=16)
+        require_whole_number("overlap of windows", self.overlap, least=0)
+        require_whole_number("best", self.best)
+        if self.overlap > self.length // 2:
+            raise InputError(f"overlap {self.overlap} is more than half of the windows' length {self.length}")
+
+    def cut(self, text: str, offsets: np.ndarray, room: int) -> list[tuple[int, int]]:
+        """Return the windows of a document, in its order; together they hold every token.
+
+        Args:
+            text: of the document.
+            offsets: int64 [T, 2], the characters of each token.
+            room: most tokens of a window.
+
+        Returns:
+            The first token of each window, and the one after its last.
+        """
+        size, T = min(self.length, room), len(offsets)
+        least, overlap = (size + 1) // 2, min(self.overlap, size // 2)
+        breaks = _breaks(text, offsets)
+        paragraphs = np.flatnonzero(breaks == _PARAGRAPH)
+        found: list[tuple[int, int]] = []
+        start = 0
+        while T - start > size:
+            end = int(paragraphs[np.searchsorted(paragraphs, start + least)])
+            if end - start > (room if breaks[start] == _PARAGRAPH else size):
+                end = start + least + _best(breaks[start + least : start + size + 1], last=True)
+            found.append((start, end))
+            start = end
+            if breaks[end] != _PARAGRAPH and overlap:
+                start = max(end - overlap, found[-1][0] + 1)
+                start += _best(breaks[start:end], last=False)
+        if found and 0 < T - start < least:  # what is left over says little alone
+            start = T - size + _best(breaks[T - size : T - least + 1], last=True)
+        return found if found and start == T else [*found, (start, T)]
+
+
+def combine(logits: Sequence[float], best: int) -> tuple[float, int]:
+    """Return the logit of a document, and the place of its best window.
+
+    Args:
+        logits: of its windows, at least one.
+        best: of how many the mean is taken.
+
+    Returns:
+        A logit that is not finite, where one of them is not.
+    """
+    if len(logits) == 1:
+        return logits[0], 0
+    unusable = [logit for logit in logits if not math.isfinite(logit)]
+    if unusable:
+        return unusable[0], 0
+    highest = sorted(logits, reverse=True)[:best]
+    return math.fsum(highest) / len(highest), logits.index(highest[0])
+
+
+def _breaks(text: str, offsets: np.ndarray) -> np.ndarray:
+    """Return how good it is to begin a window with each token, int8 [T + 1]: 0 is within a word."""
+    ends = np.maximum.accumulate(offsets[:, 1])
+    breaks = np.zeros(len(offsets) + 1, np.int8)
+    for grade, pattern in enumerate(_BREAKS, 1):
+        places = np.fromiter((match.end() for match in pattern.finditer(text)), np.int64)
+        breaks[np.searchsorted(ends, places, side="right")] = grade
+    breaks[[0, -1]] = _PARAGRAPH
+    return breaks
+
+
+def _best(breaks: np.ndarray, last: bool) -> int:
+    """Return the place of the best break, the first or the last of several."""
+    return len(breaks) - 1 - int(breaks[::-1].argmax()) if last else int(breaks.argmax())
