@@ -49,9 +49,10 @@ def test_rank_writes_json_lines_into_a_pipe(mini: Reranker) -> None:
     assert [row["id"] for row in found][:2] == ["en-vaccine", "es-vacunas"]
     assert [row["rank"] for row in found] == [1, 2, 3]
     for row, result in zip(found, expected, strict=True):
+        document = documents[result.index]
         assert row == {
             "rank": row["rank"], "index": result.index, "score": pytest.approx(result.score), "truncated_tokens": 0,
-            "span": [0, len(documents[result.index]["text"])], "id": documents[result.index]["id"], "text": documents[result.index]["text"],
+            "span": [0, len(document["text"])], "id": document["id"], "text": document["text"],
         }  # fmt: skip
 
 
