@@ -59,7 +59,8 @@ def join(paragraphs: dict[str, str], words: int, language: str) -> list[Document
             groups.append({})
         groups[-1][name] = text
     if len(groups) > 1 and sum(count_words(part, language) for part in groups[-1].values()) < words:
-        groups[-2] |= groups.pop()
+        rest = groups.pop()
+        groups[-1] |= rest
     return [document_of(group) for group in groups]
 
 
