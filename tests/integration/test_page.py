@@ -88,6 +88,8 @@ def test_says_how_much_of_a_long_document_was_read(page: Page, server: Server) -
     item = page.get_by_role("listitem").filter(has_text="Truncated")
     percent = int(cut["share_read"] * 100)
     expect(item).to_contain_text(f"{cut['truncated_tokens']} tokens not read. {percent}% of this document was read.")
+    unread = item.locator(".unread").evaluate("text => text.textContent")
+    assert unread == texts[cut["index"]][cut["span"][1] :]
     folded = item.inner_text()
     item.get_by_role("button", name="Show all of it").click()
     expect(item.get_by_role("button", name="Show less")).to_have_attribute("aria-expanded", "true")
@@ -95,6 +97,26 @@ def test_says_how_much_of_a_long_document_was_read(page: Page, server: Server) -
     item.get_by_role("button", name="Show less").click()
     assert item.evaluate("item => item.offsetHeight") < height
     assert item.inner_text() == folded
+
+
+def test_marks_the_best_window_of_a_long_document(page: Page, server: Server) -> None:
+    page.get_by_role("button", name="A long document").click()
+    long = page.get_by_label("Documents", exact=True).input_value().split("\n\n")[1]
+    query = page.get_by_label("Query", exact=True).input_value()
+    documents = ["🧣 " + long, "A kettle."]  # a letter of two units for JavaScript
+    fill(page, query, documents)
+    page.get_by_label("One per line").check()
+    page.get_by_label("Read long documents to the end").check()
+    rank(page)
+    [best] = [row for row in answer(server, documents, query, long_documents="windows") if row["index"] == 0]
+    begin, end = best["span"]
+    item = page.get_by_role("listitem").filter(has_text="read in windows")
+    expect(item).to_contain_text(f"has characters {begin + 1} to {end}")
+    assert item.locator("mark").evaluate("mark => mark.textContent") == documents[0][begin:end]
+    assert item.locator(".text").evaluate("text => text.textContent") == documents[0]
+    expect(item.locator("mark")).to_be_in_viewport()
+    expect(item.locator(".before")).to_be_hidden()
+    expect(page.get_by_text("not read in full")).to_be_hidden()
 
 
 def test_compares_two_models(browser: Browser, two_models: Server) -> None:

@@ -70,7 +70,8 @@ function say(message) {
 }
 
 async function rank() {
-  const job = { query: element("query").value.trim(), texts: readDocuments(), raw: element("raw").checked };
+  const [raw, windows] = [element("raw").checked, element("windows").checked];
+  const job = { query: element("query").value.trim(), texts: readDocuments(), raw, windows };
   if (!isComplete(job.query, job.texts)) return;
   current?.abort();
   const mine = (current = new AbortController());
@@ -99,8 +100,9 @@ async function rankWithEach(job, mine) {
   return rankings;
 }
 
-async function rankWith(name, { query, texts, raw }, signal) {
-  const body = { ...(name && { model: name }), query, documents: texts, raw_scores: raw };
+async function rankWith(name, { query, texts, raw, windows }, signal) {
+  const model = name && { model: name };
+  const body = { ...model, query, documents: texts, raw_scores: raw, ...(windows && { long_documents: "windows" }) };
   const start = performance.now();
   const { answer, headers } = await askPatiently("rerank", body, signal, say);
   const roundTrip = performance.now() - start;

@@ -90,11 +90,26 @@ function showDocument(job, ranking, result, range) {
   part.score.textContent = number(score, job.raw);
   const share = range.high > range.low ? (score - range.low) / (range.high - range.low) : 1;
   part.bar.style.inlineSize = `${Math.max(share * 100, 0.5)}%`; // the least one stays visible
-  part.text.textContent = text;
-  part.facts.textContent = facts(result);
+  showText(part.text, text, result);
+  part.facts.textContent = facts(result, text);
   setText(part.notice, truncation(result));
   if (text.length > LONG_TEXT || text.split("\n").length > 3) makeFoldable(part.text, part.fold);
   return part;
+}
+
+/** Show a document: grey where its end was not read, marked where the best of its windows is. */
+function showText(part, text, { span: [begin, end], truncated_tokens: lost }) {
+  const letters = [...text]; // spans count characters, not JavaScript's units
+  const inWindows = !lost && end - begin < letters.length;
+  const add = (tag, name, piece) => {
+    const element = document.createElement(tag);
+    element.className = name;
+    element.textContent = piece.join("");
+    part.append(element);
+  };
+  add("span", "before", letters.slice(0, begin));
+  add(inWindows ? "mark" : "span", "", letters.slice(begin, end));
+  add("span", lost ? "unread" : "", letters.slice(end));
 }
 
 function number(score, raw) {
@@ -103,8 +118,10 @@ function number(score, raw) {
   return text.replaceAll("-", "−");
 }
 
-function facts({ index, tokens, truncated_tokens: lost }) {
-  return `Document ${index + 1} · ${plural(tokens, "token")} ${lost ? "read" : "· read in full"}`;
+function facts({ index, tokens, truncated_tokens: lost, span: [begin, end] }, text) {
+  const read = lost ? "read" : end - begin === [...text].length ? "· read in full" : "· read in windows";
+  const best = read.endsWith("windows") ? `; the best, marked, has characters ${begin + 1} to ${end}` : "";
+  return `Document ${index + 1} · ${plural(tokens, "token")} ${read}${best}`;
 }
 
 function truncation({ truncated_tokens: lost, share_read: share }) {
