@@ -22,7 +22,7 @@ _PARAGRAPH = len(_BREAKS)
 class Windows:
     """How a document that does not fit is read: in windows, of paragraphs where it has any.
 
-    A paragraph is a window, together with those after it while they have less than a quarter of `length` tokens. What
+    A paragraph is a window, together with those after it while they have less than an eighth of `length` tokens. What
     has no such end within max_length is cut at `length` tokens or before, between sentences where it can, else between
     lines or words; there the next window begins with something of the last.
 
@@ -57,26 +57,25 @@ class Windows:
             The first token of each window, and the one after its last.
         """
         size, T = min(self.length, room), len(offsets)
-        overlap = min(self.overlap, size // 2)
+        least, overlap = (size + 7) // 8, min(self.overlap, size // 2)
         breaks = _breaks(text, offsets)
         paragraphs = np.flatnonzero(breaks == _PARAGRAPH)
         found: list[tuple[int, int]] = []
         start = end = 0
-        while T - start > size:
-            earliest = max(start + (size + 3) // 4, end + 1)
+        while end < T:
             latest = start + (room if breaks[start] == _PARAGRAPH else size)
-            earliest_cut = max(start + (size + 1) // 2, end + 1)
-            end = int(paragraphs[np.searchsorted(paragraphs, earliest)])
+            first_cut = max(start + (size + 1) // 2, end + 1)
+            end = int(paragraphs[np.searchsorted(paragraphs, min(max(start + least, end + 1), T))])
             if end > latest:
-                end = earliest_cut + _best(breaks[earliest_cut : start + size + 1], last=True)
+                end = first_cut + _best(breaks[first_cut : start + size + 1], last=True)
+            if T - end < least and T - start <= room:  # what is left over says little alone
+                end = T
             found.append((start, end))
             start = end
             if breaks[end] != _PARAGRAPH and overlap:
                 start = max(end - overlap, found[-1][0] + 1)
                 start += _best(breaks[start : max(end, start + 1)], last=False)
-        if found and 0 < T - start < size // 2:  # what is left over says little alone
-            start = T - size + _best(breaks[T - size : T - size // 2 + 1], last=True)
-        return found if found and start == T else [*found, (start, T)]
+        return found or [(0, 0)]
 
 
 def combine(logits: Sequence[float], best: int) -> tuple[float, int]:
