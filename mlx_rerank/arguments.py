@@ -1,10 +1,32 @@
 """What callers pass, checked where it comes in: queries, documents and pairs of them."""
 
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from typing import Any
+from typing import Any, TypedDict
 
 from mlx_rerank.errors import InputError
 from mlx_rerank.results import Document
+
+
+class Control(TypedDict, total=False):
+    """Arguments of every call that scores."""
+
+    show_progress: bool | None
+    timeout: float | None
+    cancel: threading.Event | None
+
+
+def pairs_to_score(pairs: str | Iterable[Sequence[str]], document: str | None) -> tuple[Iterable[Sequence[str]], bool]:
+    """Return pairs, and whether there is one that was given as query and document.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if isinstance(pairs, str) and document is not None:
+        return [(pairs, document)], True
+    if isinstance(pairs, str) or document is not None:
+        raise InputError("score takes a list of (query, document) pairs, or a query and a document")
+    return pairs, False
 
 
 def document_text(document: Document, index: int) -> str:
@@ -20,6 +42,19 @@ def document_text(document: Document, index: int) -> str:
             f"{str(document)[:60]!r}"
         )
     return text
+
+
+def pairs_to_rank(query: str, documents: Iterable[Document]) -> tuple[list[Document], list[tuple[str, str]]]:
+    """Return the documents as a list, and each one's text with the query.
+
+    Raises:
+        InputError: the query is no text, the documents are no list, or one has no text.
+    """
+    if not isinstance(query, str):
+        raise InputError(f"query must be a text, not {type(query).__name__} {str(query)[:60]!r}")
+    require_sequence("documents", documents)
+    kept = list(documents)
+    return kept, [(query, document_text(document, i)) for i, document in enumerate(kept)]
 
 
 def require_sequence(name: str, values: Any) -> None:

@@ -26,11 +26,11 @@ def read_documents(paths: Sequence[str], form: InputFormat) -> list[Mapping[str,
     names = list(paths) or ["-"]
     if form == "files" or (form == "auto" and len(names) > 1):
         if names == ["-"]:
-            names = _lines(_read("-"))
-        return [{"id": name, "text": _read(name)} for name in names]
+            names = _lines(read_text("-"))
+        return [{"id": name, "text": read_text(name)} for name in names]
     documents = []
     for name in names:
-        text = _read(name)
+        text = read_text(name)
         looks_json = name.endswith((".jsonl", ".ndjson")) or text.lstrip().startswith("{")
         if form == "jsonl" or (form == "auto" and looks_json):
             documents += [_document(row, f"{name}:{number}") for number, row in _json_lines(text, name)]
@@ -45,7 +45,7 @@ def read_pairs(path: str) -> list[tuple[str, str]]:
     Raises:
         InputError: the file cannot be read, or a line holds no pair; it names the line.
     """
-    text = _read(path)
+    text = read_text(path)
     if text.lstrip().startswith("{"):
         rows = [(number, [row.get("query"), row.get("document")]) for number, row in _json_lines(text, path)]
     else:
@@ -63,8 +63,12 @@ def read_pairs(path: str) -> list[tuple[str, str]]:
     return pairs
 
 
-def _read(path: str) -> str:
-    """Return the text of a file, or of standard input for "-"."""
+def read_text(path: str) -> str:
+    """Return the text of a file, or of standard input for "-".
+
+    Raises:
+        InputError: it cannot be read, or is not UTF-8.
+    """
     try:
         data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
     except OSError as error:

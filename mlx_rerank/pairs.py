@@ -30,6 +30,8 @@ class Limits:
         document_max_length: of the document alone; what the query leaves if None.
         long_documents: what becomes of a document that does not fit: its end is not read, it is read in windows, or an
             error says so. A query is cut in any case but the last.
+        longest_first: cut the longer text to the length of the other, then both alike, as the `tokenizers` library and
+            sentence-transformers do. No text has a limit of its own then, and windows are not read.
     """
 
     max_length: int
@@ -53,11 +55,24 @@ class Limits:
         for name in ("query_max_length", "document_max_length"):
             if getattr(self, name) is not None:
                 require_whole_number(name, getattr(self, name))
+        texts = (self.query_max_length, self.document_max_length)
+        if self.longest_first and (texts != (None, None) or isinstance(self.long_documents, Windows)):
+            raise InputError(
+                "longest_first says how much is kept of each text: "
+                "leave out query_max_length and document_max_length, and do not read documents in windows"
+            )
 
     def split(self, query_length: int, document_length: int) -> tuple[int, int]:
-        """Return how many tokens of a query and of a document are kept: the query's share first, then the rest."""
-        wanted = self.max_length * 3 // 4 if self.query_max_length is None else self.query_max_length
+        """Return how many tokens of a query and of a document are kept: the query's share first, then the rest.
+
+        Source: with longest_first, tokenizers 0.23 `truncate_encodings`; tests/test_pairs.py compares them.
+        """
         room = self.max_length - SPECIAL_TOKENS_PER_PAIR
+        if self.longest_first:
+            half = (room + (query_length > document_length)) // 2  # of an odd number, the longer text has one more
+            wanted = max(half, room - document_length)
+        else:
+            wanted = self.max_length * 3 // 4 if self.query_max_length is None else self.query_max_length
         windows = isinstance(self.long_documents, Windows)
         query = min(query_length, wanted, room * 3 // 4 if windows else room)
         document = min(document_length, room - query)

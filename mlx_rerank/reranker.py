@@ -5,13 +5,15 @@ from collections.abc import Generator, Iterable, Sequence
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, overload
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
-from mlx_rerank.arguments import document_text, require_sequence
+from mlx_rerank.arguments import Control, pairs_to_rank, pairs_to_score
 from mlx_rerank.asynchronous import in_thread
-from mlx_rerank.errors import InputError, require_whole_number
+from mlx_rerank.errors import require_whole_number
+from mlx_rerank.explain import MAX_PASSES
+from mlx_rerank.highlights import Explanation
 from mlx_rerank.pairs import Limits, LongDocuments, checked_length
 from mlx_rerank.results import Document, PairLogits, RankedDocument, ScoredPair, log_truncation, sigmoid
 from mlx_rerank.scorer import Scorer
@@ -19,14 +21,6 @@ from mlx_rerank.stopping import Stop
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-
-class Control(TypedDict, total=False):
-    """Arguments of every call that scores."""
-
-    show_progress: bool | None
-    timeout: float | None
-    cancel: threading.Event | None
 
 
 class Reranker:
@@ -99,8 +93,7 @@ class Reranker:
         )
         self.config, self.encoder, self.engine = self.scorer.config, self.scorer.encoder, self.scorer.engine
         self.dtype, self.device, self.embeddings = self.scorer.dtype, self.scorer.device, self.engine.embeddings
-        self.limits = self.scorer.limits
-        self.max_length = self.limits.max_length
+        self.limits, self.max_length = self.scorer.limits, self.scorer.limits.max_length
 
     token_budget = property(attrgetter("scorer.token_budget"), doc="Most padded tokens of a batch.")
     deterministic = property(attrgetter("scorer.deterministic"), doc="Whether each pair is computed alone.")
@@ -153,11 +146,8 @@ class Reranker:
             NonFiniteScoreError: the model produced NaN or infinity.
             DeadlineError, CancelledError: it was time to stop; the error holds what was scored.
         """
-        single = isinstance(pairs, str) and document is not None
-        if not single and (isinstance(pairs, str) or document is not None):
-            raise InputError("score takes a list of (query, document) pairs, or a query and a document")
-        given = [(pairs, document)] if single else pairs
-        scored = self.logits(given, show_progress=show_progress, timeout=timeout, cancel=cancel)  # pyright: ignore[reportArgumentType]
+        given, single = pairs_to_score(pairs, document)
+        scored = self.logits(given, show_progress=show_progress, timeout=timeout, cancel=cancel)
         log_truncation(scored.truncated_tokens, self.max_length)
         scores = scored.logits if raw_scores else sigmoid(scored.logits)
         return float(scores[0]) if single else scores
@@ -247,6 +237,29 @@ class Reranker:
         stop = Stop(timeout, cancel)
         return await in_thread(partial(self._rank, query, documents, top_n, raw_scores, stop, False), cancel)
 
+    def explain(
+        self,
+        query: str,
+        document: str,
+        *,
+        max_passes: int = MAX_PASSES,
+        timeout: float | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Explanation:
+        """Return which words carried a score: how much the logit falls when each is left out.
+
+        Args:
+            query: what is asked.
+            document: what is scored.
+            max_passes: most times that the pair is computed; where they are too few for its words, sentences are first.
+            timeout: seconds after which to stop; never if None.
+            cancel: an event to stop at, which another thread may set.
+
+        Raises:
+            RerankError: as `mlx_rerank.explain.explain`.
+        """
+        return self.scorer.explain(query, document, self.limits, Stop(timeout, cancel), max_passes)
+
     def logits(
         self,
         pairs: Iterable[Sequence[str]],
@@ -278,21 +291,10 @@ class Reranker:
         return self.scorer.logits(pairs, limits, stop, batch_size=batch_size, show_progress=show_progress)
 
     def _rank(
-        self,
-        query: str,
-        documents: Iterable[Document],
-        top_n: int | None,
-        raw_scores: bool,
-        stop: Stop,
-        show_progress: bool | None,
+        self, query: str, documents: Iterable[Document], top_n: int | None, raw: bool, stop: Stop, progress: bool | None
     ) -> list[RankedDocument]:
         """Check what is to be ranked, and rank it."""
         if top_n is not None:
             require_whole_number("top_n", top_n)
-        if not isinstance(query, str):
-            raise InputError(f"query must be a text, not {type(query).__name__} {str(query)[:60]!r}")
-        require_sequence("documents", documents)
-        kept = list(documents)
-        pairs = [(query, document_text(document, i)) for i, document in enumerate(kept)]
-        scored = self.scorer.logits(pairs, self.limits, stop, show_progress=show_progress)
-        return scored.ranking(kept, top_n=top_n, raw_scores=raw_scores)
+        kept, pairs = pairs_to_rank(query, documents)
+        return self.scorer.logits(pairs, self.limits, stop, show_progress=progress).ranking(kept, top_n, raw)

@@ -65,9 +65,7 @@ class PairLogits:
     truncated_tokens: np.ndarray
     spans: np.ndarray
 
-    def ranking(
-        self, documents: Sequence[Document], *, top_n: int | None = None, raw_scores: bool = False
-    ) -> list[RankedDocument]:
+    def ranking(self, documents: Sequence[Document], top_n: int | None, raw_scores: bool) -> list[RankedDocument]:
         """Return the documents, the best first, equal ones in the order given."""
         scores = (self.logits if raw_scores else sigmoid(self.logits)).tolist()
         order = np.argsort(-self.logits, kind="stable")[:top_n].tolist()

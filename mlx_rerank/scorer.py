@@ -15,6 +15,8 @@ from mlx_rerank.device import parse_device
 from mlx_rerank.dtypes import default_dtype, dtype_name, parse_dtype
 from mlx_rerank.engine import Engine
 from mlx_rerank.errors import InputError, require_whole_number
+from mlx_rerank.explain import explain
+from mlx_rerank.highlights import Explanation
 from mlx_rerank.pairs import Limits, LongDocuments, PairEncoder, checked_length, parse_long_documents
 from mlx_rerank.pipeline import Pipeline
 from mlx_rerank.results import PairLogits
@@ -84,6 +86,20 @@ class Scorer:
             check_pairs(pairs),
             limits,
             lambda some: self.pipeline(some, limits, stop, batch_size).gather(show_progress),
+        )
+
+    def explain(self, query: str, document: str, limits: Limits, stop: Stop, max_passes: int) -> Explanation:
+        """Return which words carried a score; arguments and errors as `Reranker.explain`."""
+        return explain(
+            self.encoder,
+            self.engine,
+            query,
+            document,
+            limits=limits,
+            token_budget=self.token_budget,
+            deterministic=self.deterministic,
+            stop=stop,
+            max_passes=max_passes,
         )
 
     def pipeline(

@@ -12,7 +12,7 @@ import mlx_rerank
 ROOT = Path(mlx_rerank.__file__).parent
 LEVELS = (
     ("errors", "blas", "operations", "samples", "published", "patching", "asynchronous"),
-    ("config", "dtypes", "results", "activations", "memory", "stopping", "windows"),
+    ("config", "dtypes", "results", "activations", "memory", "stopping", "windows", "highlights"),
     ("arguments", "encoded"),
     ("models", "weights", "pairs", "batching", "budget", "hub", "restore", "device", "card", "fidelity", "score_cache"),
     ("reference", "quantize", "report", "cpu"),
@@ -20,7 +20,7 @@ LEVELS = (
     ("mapped", "lookup"),
     ("engine", "convert", "upload", "audit"),
     ("pipeline", "copies", "explain"),
-    ("scorer", "highlights"),
+    ("scorer",),
     ("reranker",),
     ("flag", "cross_encoder", "verify", "info"),
     ("inputs", "display"),

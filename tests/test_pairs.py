@@ -5,11 +5,13 @@ import pytest
 from checkpoints import TINY, tiny_tokenizer
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from mlx_rerank.arguments import check_pairs, document_text
 from mlx_rerank.config import ModelConfig
 from mlx_rerank.errors import CheckpointError, InputError
 from mlx_rerank.pairs import Limits, PairEncoder
+from mlx_rerank.windows import Windows
 
 CONFIG = ModelConfig.from_dict(TINY)
 ENCODER = PairEncoder(tiny_tokenizer(), CONFIG)
@@ -31,6 +33,49 @@ def test_one_pair(query: str, document: str, max_length: int, query_max_length: 
     assert sequence == [0, *q, 2, 2, *d, 2]
     assert len(sequence) <= max_length
     assert encoded.truncated_tokens[0] == len(ids_of(query)) + len(ids_of(document)) + 4 - len(sequence)
+
+
+def truncating_tokenizer(max_length: int) -> Tokenizer:
+    """Return one that joins pairs and cuts them by itself."""
+    tokenizer = tiny_tokenizer()
+    special = [("<s>", 0), ("</s>", 2)]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=special
+    )
+    tokenizer.enable_truncation(max_length, strategy="longest_first")
+    return tokenizer
+
+
+@given(texts, texts, st.integers(5, 80))
+@example("aaaaaaaa", "bbbbbbbb", 14)
+@example("aaaaaaaa", "bbbbbbbb", 15)  # an odd number of tokens for two texts of one length
+@example("aaaaaaaa", "bbbbb", 13)
+@example("aaaaa", "bbbbbbbb", 13)
+@example("aaaa", "bbbbbbbb", 14)
+def test_longest_first_is_the_tokenizers_librarys(query: str, document: str, max_length: int) -> None:
+    encoded = ENCODER.encode([(query, document)], Limits(max_length, longest_first=True))
+    expected = truncating_tokenizer(max_length).encode(query, document).ids
+    assert encoded.sequences[0].tolist() == expected
+    assert encoded.truncated_tokens[0] == len(ids_of(query)) + len(ids_of(document)) + 4 - len(expected)
+
+
+COUNTED = Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a"))
+COUNTED.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+
+
+@given(st.integers(0, 400), st.integers(0, 400), st.integers(5, 600))
+def test_longest_first_of_many_lengths(query_length: int, document_length: int, max_length: int) -> None:
+    COUNTED.enable_truncation(max_length - 4, strategy="longest_first")  # it adds no special tokens
+    ids = COUNTED.encode("a " * query_length, "b " * document_length).ids
+    assert Limits(max_length, longest_first=True).split(query_length, document_length) == (ids.count(0), ids.count(1))
+
+
+def test_longest_first_leaves_no_limits_to_the_texts() -> None:
+    for other in ({"query_max_length": 9}, {"document_max_length": 9}, {"long_documents": Windows()}):
+        with pytest.raises(InputError, match="longest_first says how much is kept"):
+            Limits(64, longest_first=True, **other)
+    with pytest.raises(InputError, match="more than max_length 8 allows"):
+        ENCODER.encode([("panda", "the bear " * 9)], Limits(8, long_documents="error", longest_first=True))
 
 
 @given(st.lists(st.tuples(texts, texts), max_size=30))

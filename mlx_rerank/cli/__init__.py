@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer import Option
 
-from mlx_rerank.cli import benching, converting, models, scoring, serving
+from mlx_rerank.cli import benching, converting, explaining, models, scoring, serving
 from mlx_rerank.errors import RerankError
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ app = typer.Typer(
 COMMANDS = (
     scoring.rank,
     scoring.score,
+    explaining.explain,
     converting.convert,
     converting.upload,
     models.info,

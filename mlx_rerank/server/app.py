@@ -33,6 +33,7 @@ from mlx_rerank.server.settings import Settings
 T = TypeVar("T")
 RERANK_PATHS = ("/rerank", "/reranking", "/v1/rerank", "/v1/reranking", "/v2/rerank", "/api/rerank", "/")
 SCORE_PATHS = ("/score", "/v1/score")
+EXPLAIN_PATHS = ("/explain", "/v1/explain")
 _PAGE = Path(__file__).parent / "page"
 _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -114,8 +115,16 @@ def _add_ranking(app: FastAPI, handler: Handler) -> None:
         """Score pairs, in the order given."""
         return await _answer(request, _dialect(request), handler.score(body))
 
+    async def explain(request: Request, body: schema.ExplainRequest) -> Response:
+        """Tell which words of a query and a document carried the score."""
+        return await _answer(request, _dialect(request), handler.explain(body))
+
     ranking = schema.RerankAnswer | schema.VoyageAnswer | list[schema.TeiResult]
-    for paths, function, model in ((RERANK_PATHS, rerank, ranking), (SCORE_PATHS, score, schema.ScoreAnswer)):
+    routes = (
+        (RERANK_PATHS, rerank, ranking), (SCORE_PATHS, score, schema.ScoreAnswer),
+        (EXPLAIN_PATHS, explain, schema.Explanation),
+    )  # fmt: skip
+    for paths, function, model in routes:
         answers = {200: {"model": model, "description": "Scores."}, **_ERRORS}
         for path in paths:
             identity = f"{function.__name__}{path.replace('/', '_')}"

@@ -3,11 +3,12 @@
 import time
 import uuid
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
 
 from mlx_rerank.errors import RefusedError
+from mlx_rerank.highlights import Explanation
 
 PREFIXES = ("cohere", "jina", "voyage", "tei", "vllm", "infinity")
 _TEXT_ROUTES = ("/infinity/", "/api/rerank")  # whose documents are strings
@@ -107,6 +108,16 @@ def scores(model: str, values: Sequence[float], truncated_tokens: Sequence[int],
         {"index": i, "object": "score", "score": value, "truncated_tokens": cut} for i, (value, cut) in enumerate(rows)
     ]
     return _envelope("score", "list", model) | {"data": data, "usage": _usage(tokens)}
+
+
+def explanation(model: str, found: Explanation) -> dict[str, Any]:
+    """Return the answer to a request for an explanation, to be written as JSON."""
+    weights = {
+        "query": [asdict(highlight) for highlight in found.query_highlights],
+        "document": [asdict(highlight) for highlight in found.document_highlights],
+    }
+    facts = {"truncated_tokens": found.truncated_tokens, "span": list(found.span)}
+    return _envelope("explain", "explanation", model) | {"score": found.score, "logit": found.logit} | weights | facts
 
 
 def _usage(tokens: int) -> dict[str, int]:

@@ -2,26 +2,32 @@
 
 import asyncio
 import math
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 
+from mlx_rerank.asynchronous import in_thread
 from mlx_rerank.encoded import EncodedPairs
 from mlx_rerank.errors import InputError, NonFiniteScoreError, RefusedError
+from mlx_rerank.highlights import Explanation
 from mlx_rerank.pairs import Limits, checked_length, parse_long_documents
 from mlx_rerank.reranker import Reranker
 from mlx_rerank.results import require_finite, sigmoid
 from mlx_rerank.server import dialects
 from mlx_rerank.server.dialects import Dialect, Ranked
 from mlx_rerank.server.pool import Pool
-from mlx_rerank.server.schema import Request, RerankRequest, ScoreRequest, text_of
+from mlx_rerank.server.schema import ExplainRequest, Request, RerankRequest, ScoreRequest, text_of
 from mlx_rerank.server.served import Served
 from mlx_rerank.server.tokenising import Tokeniser
+from mlx_rerank.stopping import Stop
 from mlx_rerank.windows import Windows
 
+T = TypeVar("T")
 _LONGEST_WAIT = 60  # seconds that a client is told to wait at the most
 
 
@@ -140,22 +146,32 @@ class Handler:
         name = request.model or scored.work.model
         return dialects.scores(name, scored.scores.tolist(), cut, int(scored.encoded.tokens.sum())), scored.work
 
+    async def explain(self, request: ExplainRequest) -> tuple[Any, Work]:
+        """Weigh the words of a pair; as `rerank`. It counts as many pairs as it may compute."""
+        self._check([(request.query, request.document)], "document")
+        found, work = await self._in_turn(request, request.max_passes, partial(self._explained, request))
+        return dialects.explanation(request.model or work.model, found), work
+
     async def _score(self, request: Request, pairs: Sequence[tuple[str, str]], field: str) -> Scored:
-        """Score pairs in time, if the queue of the model that is asked for has room."""
+        """Score pairs."""
         self._check(pairs, field)
+        return await self._in_turn(request, len(pairs), partial(self._computed, request, pairs, field))
+
+    async def _in_turn(self, request: Request, pairs: int, compute: Callable[[Served], Coroutine[Any, Any, T]]) -> T:
+        """Compute something in time, if the queue of the model that is asked for has room."""
         direction = (request.truncation_direction or "right").lower()
         if direction != "right":
             message = f"truncation_direction {direction[:20]!r} is not supported: texts are cut at the right"
             raise RefusedError(422, "invalid_request", message, param="truncation_direction")
         self.pool.require_ready()
         served = self.pool.named(request.model)
-        if served.pairs and served.pairs + len(pairs) > self.bounds.queue:
+        if served.pairs and served.pairs + pairs > self.bounds.queue:
             wait = _wait_for(served)
             message = f"{served.pairs} documents are waiting: try again in {wait} s, or send fewer at a time"
             raise RefusedError(429, "queue_full", message, retry_after=wait)
-        served.pairs += len(pairs)
+        served.pairs += pairs
         try:
-            return await asyncio.wait_for(self._computed(served, request, pairs, field), self.bounds.timeout)
+            return await asyncio.wait_for(compute(served), self.bounds.timeout)
         except asyncio.TimeoutError:
             message = f"this took longer than the {self.bounds.timeout:g} s that a request may: send less, or try later"
             raise RefusedError(504, "timeout", message) from None
@@ -164,7 +180,7 @@ class Handler:
         except InputError as error:
             raise RefusedError(422, "invalid_request", str(error)) from None
         finally:
-            served.pairs -= len(pairs)
+            served.pairs -= pairs
 
     def _check(self, pairs: Sequence[tuple[str, str]], field: str) -> None:
         """Refuse what is too much, or nothing."""
@@ -179,7 +195,21 @@ class Handler:
                 )
                 raise RefusedError(413, "text_too_long", message, param=field)
 
-    async def _computed(self, served: Served, request: Request, pairs: Sequence[tuple[str, str]], field: str) -> Scored:
+    async def _explained(self, request: ExplainRequest, served: Served) -> tuple[Explanation, Work]:
+        """Have the words of a pair weighed, in a thread that stops where nobody waits any more."""
+        begin = time.monotonic()
+        async with self.pool.use(served):
+            assert served.reranker
+            scorer, limits, cancel = served.reranker.scorer, _limits(request, served.reranker), threading.Event()
+            texts = request.query, request.document
+            work = partial(scorer.explain, *texts, limits, Stop(cancel=cancel), request.max_passes)
+            found = await in_thread(work, cancel)
+        if found.truncated_tokens and not request.may_cut:
+            raise _too_long(1, 1, limits)
+        seconds = time.monotonic() - begin
+        return found, Work(served.spec.name, 1, 0, int(found.truncated_tokens > 0), 0.0, seconds, seconds)
+
+    async def _computed(self, request: Request, pairs: Sequence[tuple[str, str]], field: str, served: Served) -> Scored:
         """Tokenise pairs, queue them, and wait for their scores."""
         begin = time.monotonic()
         async with self.pool.use(served):
@@ -190,11 +220,7 @@ class Handler:
             encoded = await self._tokeniser.encode(reranker.encoder, pairs, limits)
             truncated = int(np.count_nonzero(encoded.truncated_tokens))
             if truncated and not request.may_cut:
-                message = (
-                    f"{truncated} of {len(pairs)} pairs have more than {limits.max_length} tokens, and truncation is "
-                    "off: send shorter texts, or allow it"
-                )
-                raise RefusedError(422, "too_long", message, param=field)
+                raise _too_long(truncated, len(pairs), limits, field)
             job = scheduler.submit(encoded)
             best = limits.long_documents.best if isinstance(limits.long_documents, Windows) else 1
             logits, spans = encoded.combine(await asyncio.wrap_future(job.result), best)
@@ -232,6 +258,15 @@ def _limits(request: Request, reranker: Reranker) -> Limits:
     wanted = request.long_documents
     long_documents = reranker.limits.long_documents if wanted is None else parse_long_documents(wanted)
     return Limits(longest, document_max_length=document, long_documents=long_documents)
+
+
+def _too_long(truncated: int, pairs: int, limits: Limits, field: str = "document") -> RefusedError:
+    """Return what a request is told that allows nothing to be cut."""
+    message = (
+        f"{truncated} of {pairs} pairs have more than {limits.max_length} tokens, and truncation is off: "
+        "send shorter texts, or allow it"
+    )
+    return RefusedError(422, "too_long", message, param=field)
 
 
 def _wait_for(served: Served) -> int:

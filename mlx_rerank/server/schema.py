@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, FailFast, Field, JsonValue, StringConstraints
 
+from mlx_rerank.explain import MAX_PASSES
+
 
 class _FirstError(FailFast):
     """Has the first error of a list be enough: a million of them would fill the memory. Unions need it hashable."""
@@ -98,6 +100,40 @@ class ScoreRequest(Request):
     def sides(self) -> tuple[list[str], list[str]]:
         """Queries and documents, as given."""
         return _as_list(self.text_1), _as_list(self.text_2)
+
+
+class ExplainRequest(Request):
+    """A query and a document, of whose words the weights are wanted."""
+
+    query: Text = Field(description="What is asked.")
+    document: Text
+    max_passes: int = Field(
+        MAX_PASSES, ge=2, le=1024, description="Most times that the pair is computed with something left out."
+    )
+
+
+class Weight(BaseModel):
+    """A word, or a part of several."""
+
+    start: int = Field(ge=0, description="Place of its first character in the text.")
+    end: int = Field(ge=0, description="The place after its last one.")
+    weight: float = Field(description="How much the logit falls without it.")
+    part: bool = Field(description="Whether it was weighed as a whole, and not word by word.")
+
+
+class Explanation(BaseModel):
+    """Which words carried a score."""
+
+    id: str
+    object: str
+    created: int
+    model: str
+    score: float
+    logit: float
+    query: list[Weight]
+    document: list[Weight]
+    truncated_tokens: int = Field(ge=0)
+    span: list[int] = Field(description="Characters of the document that were read, or those of its best window.")
 
 
 class Result(BaseModel):

@@ -56,6 +56,28 @@ def test_rank_writes_json_lines_into_a_pipe(mini: Reranker) -> None:
         }  # fmt: skip
 
 
+def test_explain(mini: Reranker, tmp_path: Path) -> None:
+    document = "Trains run on rails.\nPandas eat <bamboo>."
+    expected = mini.explain("what do pandas eat?", document)
+    [found] = rows(run("explain", "what do pandas eat?", stdin=document).stdout)
+    assert found["logit"] == pytest.approx(expected.logit, abs=1e-4)
+    strongest = max(found["document_highlights"], key=lambda highlight: highlight["weight"])
+    assert document[strongest["start"] : strongest["end"]] == "Pandas"
+    (tmp_path / "panda.txt").write_text(document)
+    fragment = run("explain", "what do pandas eat?", str(tmp_path / "panda.txt"), "--html").stdout
+    assert ("&lt;bamboo&gt;" in fragment, "<bamboo>" in fragment) == (True, False)
+
+
+def test_rank_in_windows(mini: Reranker) -> None:
+    document = {"text": "The train leaves at nine. " * 60 + "\n\nPandas eat bamboo.\n\n" + "It is late. " * 200}
+    options = ["--long-documents", "windows", "--max-length", "128"]
+    [found] = rows(run("rank", "what do pandas eat?", *options, stdin=json.dumps(document)).stdout)
+    begin, end = found["span"]
+    assert document["text"][begin:end].strip().startswith("Pandas eat bamboo.")
+    assert found["truncated_tokens"] == 0
+    assert "allows: shorten it" in run("rank", "q", "--long-documents", "error", stdin="a " * 999, code=1).stderr
+
+
 def test_rank_reads_lines_from_standard_input() -> None:
     found = rows(run("rank", "熊猫吃什么？", stdin="今天下雨。\n大熊猫几乎只吃竹子。\n").stdout)
     assert [row["index"] for row in found] == [1, 0]

@@ -462,3 +462,35 @@ async def test_long_documents_in_windows(connect: Connect, tiny: Path) -> None:
     assert answer.json()["usage"]["total_tokens"] == rows[0]["tokens"] + rows[1]["tokens"]
     assert (refused.status_code, wrong.status_code) == (422, 422)
     assert "more than max_length 64 allows" in refused.json()["message"]
+
+
+async def test_which_words_carried_a_score(connect: Connect, tiny: Path) -> None:
+    document = "bear " * 30 + "\n\n" + "what is the panda bear? " * 8
+    texts = {"query": "what is panda", "document": document}
+    async with connect() as (client, _):
+        plain = await client.post("/explain", json=texts | {"document": "the bear is what", "model": "other"})
+        windows = await client.post("/v1/explain", json=texts | {"long_documents": "windows", "max_passes": 9})
+        refused = await client.post("/explain", json=texts | {"truncate": False})
+        wrong = [await client.post("/explain", json=texts | field)
+                 for field in ({"document": ["a"]}, {"max_passes": 1}, {"max_passes": 9999})]  # fmt: skip
+    expected = Reranker(tiny).explain("what is panda", "the bear is what")
+    answer = plain.json()
+    assert answer["logit"] == pytest.approx(expected.logit, abs=1e-5)
+    for name, highlights in (("query", expected.query_highlights), ("document", expected.document_highlights)):
+        assert [(row["start"], row["end"]) for row in answer[name]] == [(h.start, h.end) for h in highlights]
+        assert [row["weight"] for row in answer[name]] == pytest.approx([h.weight for h in highlights], abs=1e-5)
+    assert (answer["model"], answer["object"], answer["span"]) == ("other", "explanation", [0, 16])
+    expected = Reranker(tiny, long_documents="windows").explain("what is panda", document, max_passes=9)
+    assert windows.json()["span"] == list(expected.span) != [0, len(document)]
+    assert len(windows.json()["document"]) == len(expected.document_highlights)
+    assert (refused.status_code, [answer.status_code for answer in wrong]) == (422, [422, 422, 422])
+
+
+async def test_an_explanation_counts_as_the_pairs_it_computes(connect: Connect) -> None:
+    async with connect(bounds=Bounds(queue=100, timeout=0.2)) as (client, _):
+        with busy_device():
+            first = asyncio.create_task(client.post("/explain", json={"query": "a", "document": "b"}))
+            await asyncio.sleep(0.05)
+            second = await client.post("/rerank", json=BODY)
+            late = await first
+    assert (second.status_code, late.status_code) == (429, 504)

@@ -1,0 +1,65 @@
+"""The command that tells which words carried a score: explain."""
+
+import sys
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from typer import Argument, Option
+
+from mlx_rerank.cli.options import (
+    AsJson,
+    Device,
+    Dtype,
+    Embeddings,
+    LongDocuments,
+    MaxLength,
+    Model,
+    Revision,
+    Timeout,
+)
+from mlx_rerank.errors import InputError
+from mlx_rerank.inputs import read_text
+
+
+def explain(
+    query: Annotated[str, Argument(help="What is asked.")],
+    file: Annotated[str, Argument(metavar="[FILE|-]", help="The document, a text file.")] = "-",
+    model: Model = "mini",
+    dtype: Dtype = None,
+    device: Device = None,
+    max_length: MaxLength = None,
+    long_documents: LongDocuments = "truncate",
+    revision: Revision = None,
+    embeddings: Embeddings = None,
+    max_passes: Annotated[int | None, Option(min=2, help="Most times that the pair is computed; 128.")] = None,
+    as_html: Annotated[bool, Option("--html", help="An HTML fragment.")] = False,
+    as_json: AsJson = False,
+    timeout: Timeout = None,
+) -> None:
+    """Show which words of a query and a document carried the score."""
+    from mlx_rerank.display import print_json
+    from mlx_rerank.explain import MAX_PASSES
+    from mlx_rerank.reranker import Reranker
+
+    if as_html and as_json:
+        raise InputError("--html and --json are two forms: choose one")
+    document = read_text(file)
+    reranker = Reranker(
+        model,
+        dtype=dtype,
+        device=device,
+        max_length=max_length,
+        long_documents=long_documents,
+        revision=revision,
+        embeddings=embeddings,
+    )
+    found = reranker.explain(query, document, max_passes=max_passes or MAX_PASSES, timeout=timeout)
+    if as_html:
+        typer.echo(found.to_html())
+    elif as_json or not sys.stdout.isatty():
+        print_json(asdict(found))
+    else:
+        from rich import print as show
+
+        show(found)

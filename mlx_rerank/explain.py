@@ -1,0 +1,265 @@
+"""Which words carried a score: how much the logit falls when each is left out (occlusion).
+
+This needs nothing but the scores themselves, so it is exact in every dtype, with packed weights and mapped embeddings.
+Gradients would not be: `operations` computes 2 ** x by shifting bits.
+"""
+
+import math
+import re
+import unicodedata
+from collections.abc import Sequence
+from contextlib import closing
+from typing import NamedTuple
+
+import numpy as np
+
+from mlx_rerank.batching import pad, plan_batches
+from mlx_rerank.engine import Engine
+from mlx_rerank.errors import InputError, require_whole_number
+from mlx_rerank.highlights import Explanation, Highlight
+from mlx_rerank.pairs import Limits, PairEncoder
+from mlx_rerank.results import require_finite, sigmoid
+from mlx_rerank.stopping import Stop, Stopped
+
+MAX_PASSES = 128
+_UNKNOWN = "<unk>"  # as a text it is that token, as all special ones are
+_PARTS = 32  # most parts that a part is divided into
+_HINT = "An activation may have overflowed, or the weights are damaged: try dtype='float32'"
+_SENTENCE_ENDS = tuple(".!?…。！？｡।॥؟۔")
+_CLOSING = "\"'”’»)]」』）"
+_NO_SPACES = re.compile(  # Thai, Lao, Tibetan, Burmese, Khmer, Chinese, Japanese, Yi; punctuation of full width
+    "[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3000-\u312f\u31a0-\u9fff\ua000-\ua4cf\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]"
+)
+_LEADING_VOWELS = (
+    "\u0e40\u0e41\u0e42\u0e43\u0e44\u0ec0\u0ec1\u0ec2\u0ec3\u0ec4"  # written before the consonant that they follow
+)
+_GOING_ON = ("Mn", "Mc", "Me", "Cf", "Pc", "Pd", "Pe", "Pf", "Po")  # marks and punctuation but what opens
+
+
+class _Word(NamedTuple):
+    """A word that was read.
+
+    Args:
+        first: its first token's place in the row.
+        last: the place after its last token's.
+        start: where its characters begin in the text.
+        end: where they end.
+        opens: whether a sentence begins with it.
+    """
+
+    first: int
+    last: int
+    start: int
+    end: int
+    opens: bool
+
+
+class _Part(NamedTuple):
+    """Consecutive words of one text, and how much the logit falls without them."""
+
+    words: Sequence[_Word]
+    weight: float
+
+
+def explain(
+    encoder: PairEncoder,
+    engine: Engine,
+    query: str,
+    document: str,
+    *,
+    limits: Limits,
+    token_budget: int,
+    deterministic: bool,
+    stop: Stop,
+    max_passes: int = MAX_PASSES,
+) -> Explanation:
+    """Return the weight of each word of a pair: its logit less that of the same tokens without the word's.
+
+    A word is what stands between spaces, punctuation included; in scripts without spaces it is a token. Where a
+    document has more words than half of max_passes, sentences (at most a quarter of max_passes, neighbours taken
+    together) are left out first. Then the part of most weight, whatever its sign, is divided into its sentences or
+    words, again and again until all passes are used. A part that was not divided keeps its weight as a whole.
+
+    Args:
+        encoder: the tokeniser.
+        engine: the model.
+        query: what was asked.
+        document: what was scored.
+        limits: lengths to cut to. Only what was read is explained; of a document read in windows, the best one.
+        token_budget: most padded tokens of a batch.
+        deterministic: compute every pass alone.
+        stop: when to end before the work is done.
+        max_passes: how often the pair is computed with something left out, at most; each costs as much as a score.
+
+    Raises:
+        InputError: a text is none or not valid Unicode, the pair is longer than limits allow, or max_passes is not a
+            whole number of at least 2.
+        NonFiniteScoreError: the model produced NaN or infinity.
+        StoppedError: it was time to end; it holds no results.
+
+    Source: "Visualizing and Understanding Convolutional Networks" (Zeiler and Fergus 2014), section 4.2.
+    """
+    for name, text in (("query", query), ("document", document)):
+        if not isinstance(text, str):
+            raise InputError(f"{name} must be a text, not {type(text).__name__} {str(text)[:60]!r}")
+    require_whole_number("max_passes", max_passes, least=2)
+    work = _Occlusion(encoder, engine, (query, document), token_budget, deterministic, stop)
+    try:
+        return work.explanation(limits, max_passes)
+    except Stopped as stopped:
+        message = f"{work.passes} of at most {max_passes} passes of an explanation were done {stopped.circumstances}"
+        none = np.empty(0, np.int64)
+        raise stopped.kind(message, none, np.empty(0, np.float32), none, np.empty((0, 2), np.int64)) from None
+
+
+class _Occlusion:
+    """The work on one pair."""
+
+    def __init__(
+        self,
+        encoder: PairEncoder,
+        engine: Engine,
+        pair: tuple[str, str],
+        token_budget: int,
+        deterministic: bool,
+        stop: Stop,
+    ) -> None:
+        """Take what is to be done; arguments are those of `explain`."""
+        self._encoder, self._engine, self._pair = encoder, engine, pair
+        self._token_budget = token_budget
+        self._max_rows, self._side_by_side = (1, 1) if deterministic else (None, engine.side_by_side)
+        self._stop = stop
+        self._unknown = encoder.tokens(_UNKNOWN)[0]
+        self._row, self._logit = np.empty(0, np.int32), math.nan
+        self.passes = 0  # done so far, with something left out
+
+    def explanation(self, limits: Limits, max_passes: int) -> Explanation:
+        """Do all of it."""
+        encoded = self._encoder.encode([self._pair], limits)
+        logits = self._logits(encoded.sequences)[encoded.inverse]
+        best = int(logits.argmax())
+        self._row, self._logit = encoded.sequences[encoded.inverse[best]], float(logits[best])
+        begin, end = encoded.spans[best].tolist()
+        asked, read = self._words(limits, begin, end)
+        most = max_passes // 2 if len(read) <= max_passes // 2 else max_passes // 4
+        parts = self._weigh([*_divide(asked, max_passes // 4 or 1), *_divide(read, most or 1)])
+        while part := _next(parts, max_passes - self.passes):
+            parts.remove(part)
+            parts += self._weigh(_divide(part.words, _PARTS))
+        parts.sort(key=lambda part: part.words[0].first)
+        shown = [Highlight(p.words[0].start, p.words[-1].end, p.weight, len(p.words) > 1) for p in parts]
+        of_query = sum(part.words[0] in asked for part in parts)
+        return Explanation(
+            *self._pair,
+            score=float(sigmoid(logits[best])),
+            logit=self._logit,
+            query_highlights=tuple(shown[:of_query]),
+            document_highlights=tuple(shown[of_query:]),
+            truncated_tokens=int(encoded.truncated_tokens[0]),
+            span=(begin, end),
+        )
+
+    def _words(self, limits: Limits, begin: int, end: int) -> tuple[list[_Word], list[_Word]]:
+        """Return the words that the row holds, of the query and of the document from begin to end."""
+        query, document = self._pair
+        q_ids, q_offsets = self._encoder.tokens(query)
+        d_ids, d_offsets = self._encoder.tokens(document)
+        q, _ = limits.split(len(q_ids), len(d_ids))
+        asked_end = len(query) if q == len(q_ids) else int(q_offsets[q - 1, 1])
+        asked = _words(query, q_offsets[:q], (0, asked_end), 1)
+        tokens = self._row[q + 3 : -1].tolist()  # after <s>, the query, and </s></s>
+        # The first of them is where the span begins, and several tokens may be of the same character.
+        places = np.flatnonzero(d_offsets[:, 0] == begin).tolist()
+        d = next((place for place in places if d_ids[place : place + len(tokens)] == tokens), 0)
+        return asked, _words(document, d_offsets[d : d + len(tokens)], (begin, end), q + 3)
+
+    def _weigh(self, divided: Sequence[Sequence[_Word]]) -> list[_Part]:
+        """Leave out each of some parts in turn."""
+        rows = np.tile(self._row, (len(divided), 1))
+        for row, words in zip(rows, divided, strict=True):
+            row[words[0].first : words[-1].last] = self._unknown
+        logits = self._logits(rows)
+        self.passes += len(rows)
+        return [_Part(words, self._logit - logit) for words, logit in zip(divided, logits.tolist(), strict=True)]
+
+    def _logits(self, rows: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+        """Return the logits of rows of token ids, float32, all finite."""
+        lengths = np.array([len(row) for row in rows], np.int64)
+        plan = plan_batches(lengths, self._token_budget, self._max_rows)
+        groups = [plan[i : i + self._side_by_side] for i in range(0, len(plan), self._side_by_side)]
+        batches = ([pad([rows[i] for i in batch], self._encoder.pad_token_id) for batch in group] for group in groups)
+        logits = np.empty(len(rows), np.float32)
+        with closing(self._engine.run(batches, self._stop)) as results:
+            for group, found in zip(groups, results, strict=True):
+                logits[np.concatenate(group)] = found
+        require_finite(logits, [self._pair] * len(rows), _HINT)
+        return logits
+
+
+def _next(parts: Sequence[_Part], left: int) -> _Part | None:
+    """Return the part to divide next: of those for which there are enough passes left, the one of most weight."""
+    fitting = [part for part in parts if len(part.words) > 1 and len(_divide(part.words, _PARTS)) <= left]
+    return max(fitting, key=lambda part: part.weight, default=None)
+
+
+def _divide(words: Sequence[_Word], most: int) -> list[Sequence[_Word]]:
+    """Return the words one by one if there are not more than `most`, else as many sentences or groups of words."""
+    starts = list(range(len(words)))
+    if len(words) > most:
+        sentences = [i for i, word in enumerate(words) if word.opens or not i]
+        starts = sentences if len(sentences) > 1 else starts
+    starts = starts[:: max(1, math.ceil(len(starts) / most))]
+    return [words[a:b] for a, b in zip(starts, [*starts[1:], len(words)], strict=True)]
+
+
+def _words(text: str, offsets: np.ndarray, span: tuple[int, int], place: int) -> list[_Word]:
+    """Return the words that were read of a text.
+
+    Args:
+        text: all of it.
+        offsets: int64 [T, 2], the characters of each token that was read.
+        span: the characters that were read.
+        place: of the first of the tokens in the row.
+    """
+    piece, offsets = text[slice(*span)], offsets - span[0]
+    visible = np.array([not character.isspace() for character in piece], bool)
+    if not len(offsets) or not visible.any():
+        return []
+    starts, owners = _owners(piece, offsets, visible)
+    ends = [*starts[1:], len(piece)]
+    words, opens = [], True
+    for owner, first, count in zip(*np.unique(owners, return_index=True, return_counts=True), strict=True):
+        start, stop = starts[owner], ends[owner]
+        word = piece[start:stop].rstrip()
+        characters = span[0] + start, span[0] + start + len(word)
+        words.append(_Word(place + int(first), place + int(first + count), *characters, opens))
+        opens = word.rstrip(_CLOSING).endswith(_SENTENCE_ENDS) or "\n" in piece[start + len(word) : stop]
+    return words
+
+
+def _owners(text: str, offsets: np.ndarray, visible: np.ndarray) -> tuple[list[int], np.ndarray]:
+    """Return where words begin in a text, and for each token which word it is of.
+
+    Args:
+        text: in which words are found.
+        offsets: int64 [T, 2], the characters of each token.
+        visible: bool [len(text)], False for spaces; True at least once.
+    """
+    places = np.flatnonzero(visible)
+    # A token begins at its first character that is no space, or at the next token's if it is nothing but space.
+    heads = places[np.minimum(np.searchsorted(places, offsets[:, 0]), len(places) - 1)]
+    begins = visible & ~np.concatenate([[False], visible[:-1]])
+    for head in heads.tolist():
+        begins[head] |= head > 0 and _may_begin(text[head - 1], text[head])
+    for head, tail in zip(heads.tolist(), offsets[:, 1].tolist(), strict=True):
+        begins[head + 1 : tail] = False  # no token is of two words
+    starts = np.flatnonzero(begins)
+    return starts.tolist(), np.maximum.accumulate(np.searchsorted(starts, heads, side="right") - 1)
+
+
+def _may_begin(before: str, after: str) -> bool:
+    """Tell whether a word may begin between two characters with no space between them, where a token begins."""
+    if not (_NO_SPACES.match(before) or _NO_SPACES.match(after)):
+        return False
+    goes_on = unicodedata.category(after) in _GOING_ON
+    return not (goes_on or before in _LEADING_VOWELS or unicodedata.category(before) in ("Ps", "Pi"))
