@@ -4,7 +4,8 @@
 
 DATA is XQuAD in the BEIR layout, a directory a language. Its paragraphs are joined, in their order, to documents of
 5,000 words. A question counts where its paragraph, scored alone, outranks all others of the document: what is measured
-is the windows, not the model. It is found where the whole paragraph lies in the span of the best window.
+is the windows, not the model. It is found where the whole paragraph lies in the span of the best window; counted apart
+are paragraphs longer than any window, of which the best window is a part.
 
     python benchmarks/long_documents.py --cost [--model MODEL] [--lengths 512 1024 2048 4096 8192]
 
@@ -40,13 +41,25 @@ class Document:
 
 @dataclass
 class Count:
-    """Questions of a language: asked, with a paragraph that is first alone, found in windows, and not read if cut."""
+    """Questions of a language.
+
+    Args:
+        language: of paragraphs and questions.
+        documents: that were made of them.
+        asked: questions.
+        first_alone: those whose paragraph, scored alone, outranks the others.
+        found: of these, those whose paragraph lies in the span of the best window.
+        part: those whose paragraph is longer, and the best window lies in it.
+        cut: those for which truncation is reported where documents are cut.
+        unread: those whose paragraph is not read to its end then.
+    """
 
     language: str
     documents: int
     asked: int = 0
     first_alone: int = 0
     found: int = 0
+    part: int = 0
     cut: int = 0
     unread: int = 0
 
@@ -95,7 +108,9 @@ def measure(reranker: Reranker, directory: Path, queries: int, words: int) -> Co
             continue
         count.first_alone += 1
         whole = reranker.logits([(text, document.text)], limits=windows)
-        count.found += int(whole.spans[0, 0] <= begin and end <= whole.spans[0, 1])
+        first, last = whole.spans[0].tolist()
+        count.found += int(first <= begin and end <= last)
+        count.part += int(begin < first and last <= end or begin <= first and last < end)
         truncated = reranker.logits([(text, document.text)])
         count.cut += int(truncated.truncated_tokens[0] > 0)
         count.unread += int(truncated.spans[0, 1] < end)
@@ -147,14 +162,15 @@ def main() -> None:
     if arguments.data:
         reranker = Reranker(arguments.model)
         languages = arguments.languages or sorted(path.name for path in arguments.data.iterdir() if path.is_dir())
-        print("language  documents  questions  first alone  found in windows  cut  answer unread when cut")
+        print("language  documents  questions  first alone  found in windows  part  cut  unread when cut")
         found["counts"] = []
         for language in languages:
             count = measure(reranker, arguments.data / language, arguments.queries, arguments.words)
             found["counts"].append(asdict(count))
             print(
                 f"{language:<10}{count.documents:>9}{count.asked:>11}{count.first_alone:>13}"
-                f"{count.found:>11} ({count.found / max(count.first_alone, 1):.0%}){count.cut:>6}{count.unread:>12}",
+                f"{count.found:>11} ({count.found / max(count.first_alone, 1):.0%}){count.part:>6}{count.cut:>5}"
+                f"{count.unread:>17}",
                 flush=True,
             )
     write(arguments.output, found)

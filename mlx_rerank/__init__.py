@@ -6,14 +6,21 @@ from typing import TYPE_CHECKING, Any
 from mlx_rerank import blas
 
 if TYPE_CHECKING:
+    from mlx_rerank.cross_encoder import CrossEncoder
     from mlx_rerank.flag import FlagReranker
     from mlx_rerank.reranker import Reranker
     from mlx_rerank.results import RankedDocument, ScoredPair
 
 __version__ = "0.1.0"
-__all__ = ["FlagReranker", "RankedDocument", "Reranker", "ScoredPair", "__version__"]
+__all__ = ["CrossEncoder", "FlagReranker", "RankedDocument", "Reranker", "ScoredPair", "__version__"]
 
-_MODULES = {"FlagReranker": "flag", "RankedDocument": "results", "Reranker": "reranker", "ScoredPair": "results"}
+_MODULES = {
+    "CrossEncoder": "cross_encoder",
+    "FlagReranker": "flag",
+    "RankedDocument": "results",
+    "Reranker": "reranker",
+    "ScoredPair": "results",
+}
 
 blas.preload()  # on Linux, and only before MLX is imported, which happens on first use of a name below
 

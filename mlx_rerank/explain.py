@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from contextlib import closing
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -209,7 +210,7 @@ def _divide(words: Sequence[_Word], most: int) -> list[Sequence[_Word]]:
         sentences = [i for i, word in enumerate(words) if word.opens or not i]
         starts = sentences if len(sentences) > 1 else starts
     starts = starts[:: max(1, math.ceil(len(starts) / most))]
-    return [words[a:b] for a, b in zip(starts, [*starts[1:], len(words)], strict=True)]
+    return [words[a:b] for a, b in pairwise([*starts, len(words)])]
 
 
 def _words(text: str, offsets: np.ndarray, span: tuple[int, int], place: int) -> list[_Word]:

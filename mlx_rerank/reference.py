@@ -184,6 +184,15 @@ def read_torch_weights(path: Path) -> TorchWeights:
     return TorchWeights(tensors)
 
 
+def tensor_of(array: np.ndarray) -> Any:
+    """Return an array as a torch tensor on the CPU, of the same memory, for callers that work with torch.
+
+    Raises:
+        MissingDependencyError: torch is not installed.
+    """
+    return _import("torch").from_numpy(array)
+
+
 def export_onnx(directory: Path | str, path: Path | str) -> None:
     """Write a Hugging Face checkpoint as a graph for onnxruntime.
 

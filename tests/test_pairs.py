@@ -16,6 +16,8 @@ from mlx_rerank.windows import Windows
 CONFIG = ModelConfig.from_dict(TINY)
 ENCODER = PairEncoder(tiny_tokenizer(), CONFIG)
 PLAIN = tiny_tokenizer()
+WORDS = Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a"))
+WORDS.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
 texts = st.text(alphabet="ab panda熊\n<s>/", max_size=60)
 
 
@@ -59,14 +61,10 @@ def test_longest_first_is_the_tokenizers_librarys(query: str, document: str, max
     assert encoded.truncated_tokens[0] == len(ids_of(query)) + len(ids_of(document)) + 4 - len(expected)
 
 
-COUNTED = Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a"))
-COUNTED.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-
-
 @given(st.integers(0, 400), st.integers(0, 400), st.integers(5, 600))
 def test_longest_first_of_many_lengths(query_length: int, document_length: int, max_length: int) -> None:
-    COUNTED.enable_truncation(max_length - 4, strategy="longest_first")  # it adds no special tokens
-    ids = COUNTED.encode("a " * query_length, "b " * document_length).ids
+    WORDS.enable_truncation(max_length - 4, strategy="longest_first")  # it adds no special tokens
+    ids = WORDS.encode("a " * query_length, "b " * document_length).ids
     assert Limits(max_length, longest_first=True).split(query_length, document_length) == (ids.count(0), ids.count(1))
 
 
