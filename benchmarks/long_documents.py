@@ -110,7 +110,7 @@ def measure(reranker: Reranker, directory: Path, queries: int, words: int) -> Co
         whole = reranker.logits([(text, document.text)], limits=windows)
         first, last = whole.spans[0].tolist()
         count.found += int(first <= begin and end <= last)
-        count.part += int(begin < first and last <= end or begin <= first and last < end)
+        count.part += int(begin <= first and last <= end and last - first < end - begin)
         truncated = reranker.logits([(text, document.text)])
         count.cut += int(truncated.truncated_tokens[0] > 0)
         count.unread += int(truncated.spans[0, 1] < end)
