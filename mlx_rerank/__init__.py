@@ -8,18 +8,33 @@ from mlx_rerank import blas
 if TYPE_CHECKING:
     from mlx_rerank.cross_encoder import CrossEncoder
     from mlx_rerank.flag import FlagReranker
+    from mlx_rerank.highlights import Explanation, Highlight
     from mlx_rerank.reranker import Reranker
     from mlx_rerank.results import RankedDocument, ScoredPair
+    from mlx_rerank.windows import Windows
 
 __version__ = "0.1.0"
-__all__ = ["CrossEncoder", "FlagReranker", "RankedDocument", "Reranker", "ScoredPair", "__version__"]
+__all__ = [
+    "CrossEncoder",
+    "Explanation",
+    "FlagReranker",
+    "Highlight",
+    "RankedDocument",
+    "Reranker",
+    "ScoredPair",
+    "Windows",
+    "__version__",
+]
 
 _MODULES = {
     "CrossEncoder": "cross_encoder",
+    "Explanation": "highlights",
     "FlagReranker": "flag",
+    "Highlight": "highlights",
     "RankedDocument": "results",
     "Reranker": "reranker",
     "ScoredPair": "results",
+    "Windows": "windows",
 }
 
 blas.preload()  # on Linux, and only before MLX is imported, which happens on first use of a name below

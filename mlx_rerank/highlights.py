@@ -32,7 +32,7 @@ class Highlight:
     Args:
         start: its first character's place in the text.
         end: the place after its last one.
-        weight: in logits, how much the logit falls without it; negative where it rises.
+        weight: in logits, how much the logit falls when it is hidden; negative where it rises.
         part: whether it is a part of several words that was weighed as a whole, and not word by word.
     """
 

@@ -54,7 +54,7 @@ class Reranker:
             max_length: most tokens of a pair, special tokens included; 512, or the model's limit where that is less,
                 if None.
             long_documents: what becomes of a document that does not fit. "truncate" leaves its end unread; "windows"
-                reads all of it in parts that overlap, and takes the best one's score (windows.Windows(...) says how
+                reads all of it in parts that overlap, and takes the best one's score (`Windows(...)` says how
                 long they are, and of how many the mean is taken); "error" raises an InputError.
             token_budget: most padded tokens computed at once; by the model's shape, the device and its memory if None
                 (budget.py). More needs more memory, and stops later when a call is to end.
@@ -246,7 +246,7 @@ class Reranker:
         timeout: float | None = None,
         cancel: threading.Event | None = None,
     ) -> Explanation:
-        """Return which words carried a score: how much the logit falls when each is left out.
+        """Return which words carried a score: how much the logit falls when each is hidden.
 
         Args:
             query: what is asked.

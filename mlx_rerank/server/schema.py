@@ -108,7 +108,7 @@ class ExplainRequest(Request):
     query: Text = Field(description="What is asked.")
     document: Text
     max_passes: int = Field(
-        MAX_PASSES, ge=2, le=1024, description="Most times that the pair is computed with something left out."
+        MAX_PASSES, ge=2, le=1024, description="Most times that the pair is computed with something hidden."
     )
 
 

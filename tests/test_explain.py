@@ -1,0 +1,323 @@
+"""Explanations: weights that are differences of logits, of words that are those of the text."""
+
+import json
+import threading
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from checkpoints import TINY, random_tensors, write_checkpoint
+from devices import busy_device
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from texts import PAIRS
+from tokenizers import Tokenizer
+
+from mlx_rerank import Reranker
+from mlx_rerank.batching import pad
+from mlx_rerank.errors import CancelledError, DeadlineError, InputError, NonFiniteScoreError
+from mlx_rerank.explain import explain
+from mlx_rerank.highlights import Explanation, Highlight
+from mlx_rerank.hub import EMBEDDED
+from mlx_rerank.pairs import Limits
+from mlx_rerank.stopping import Stop
+from mlx_rerank.windows import Windows
+
+CORPUS = Path(__file__).parent.parent / "examples" / "corpus"
+SHAPE = TINY | {"vocab_size": 64000, "max_position_embeddings": 514}
+UNKNOWN = 3
+words = st.text(alphabet="ab panda熊。แก่ ﷺ½ﬁ👩\u200d👧e\u0301\n?「\u200b\x07", max_size=60)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Reranker:
+    """A tiny model with the embedded one's tokenizer, so that texts of all scripts are cut as real ones are."""
+    tokenizer = Tokenizer.from_file(str(EMBEDDED["mini"] / "tokenizer.json"))
+    directory = tmp_path_factory.mktemp("checkpoints") / "small"
+    return Reranker(write_checkpoint(directory, SHAPE, tokenizer=tokenizer), dtype="float32", device="cpu")
+
+
+def explained(reranker: Reranker, query: str, document: str, **options) -> Explanation:
+    usual = {"limits": reranker.limits, "token_budget": 512, "deterministic": False, "stop": Stop()}
+    return explain(reranker.encoder, reranker.engine, query, document, **(usual | options))
+
+
+def shown(text: str, highlights: tuple[Highlight, ...]) -> list[str]:
+    return [text[highlight.start : highlight.end] for highlight in highlights]
+
+
+def logit(reranker: Reranker, ids: list[int]) -> float:
+    [[found]] = reranker.engine.run([[pad([np.array(ids, np.int32)], 1)]])
+    return float(found)
+
+
+def without(reranker: Reranker, text: str, highlight: Highlight | None) -> list[int]:
+    """Return a text's ids, those of a highlight's characters replaced."""
+    ids, offsets = reranker.encoder.tokens(text)
+    if highlight is None:
+        return ids
+    begins = [int(a) + len(text[a:]) - len(text[a:].lstrip()) for a, _ in offsets]  # without the space some begin with
+    inside = [highlight.start <= begin < highlight.end for begin in begins]
+    assert any(inside)
+    return [UNKNOWN if gone else token for token, gone in zip(ids, inside, strict=True)]
+
+
+def assert_weights(reranker: Reranker, found: Explanation) -> None:
+    query, document = found.query, found.document
+    whole = logit(reranker, [0, *without(reranker, query, None), 2, 2, *without(reranker, document, None), 2])
+    assert found.logit == pytest.approx(whole, abs=1e-4)
+    cases = [(highlight, None) for highlight in found.query_highlights]
+    cases += [(None, highlight) for highlight in found.document_highlights]
+    for of_query, of_document in cases:
+        q, d = without(reranker, query, of_query), without(reranker, document, of_document)
+        weight = (of_query or of_document).weight  # pyright: ignore[reportOptionalMemberAccess]
+        assert weight == pytest.approx(whole - logit(reranker, [0, *q, 2, 2, *d, 2]), abs=1e-4)
+
+
+def assert_sound(reranker: Reranker, found: Explanation) -> None:
+    """Check that highlights are in order, apart, trimmed, within what was read, and of all of it."""
+    q, d = found.query_highlights, found.document_highlights
+    for text, highlights, span in ((found.query, q, (0, len(found.query))), (found.document, d, found.span)):
+        assert all(span[0] <= h.start < h.end <= span[1] for h in highlights)
+        assert all(a.end <= b.start for a, b in pairwise(highlights))
+        assert all(word == word.strip() for word in shown(text, highlights))
+        assert all(np.isfinite(h.weight) for h in highlights)
+    covered = {place for h in d for place in range(h.start, h.end)}
+    for a, b in reranker.encoder.tokens(found.document)[1].tolist():
+        if a >= found.span[0] and b <= found.span[1]:
+            assert {place for place in range(a, b) if not found.document[place].isspace()} <= covered
+
+
+def test_weights_are_what_the_logit_falls(mini: Reranker) -> None:
+    query, document = "What do pandas eat?", "The giant panda, a bear, eats  bamboo.\nﬁne ½ 大熊猫吃竹子。"
+    found = explained(mini, query, document)
+    assert shown(query, found.query_highlights) == ["What", "do", "pandas", "eat?"]
+    expected = [
+        "The",
+        "giant",
+        "panda,",
+        "a",
+        "bear,",
+        "eats",
+        "bamboo.",
+        "ﬁne",
+        "½",
+        "大",
+        "熊",
+        "猫",
+        "吃",
+        "竹",
+        "子。",
+    ]
+    assert shown(document, found.document_highlights) == expected
+    assert not any(h.part for h in found.query_highlights + found.document_highlights)
+    assert_weights(mini, found)
+    assert (found.score, found.logit) == (mini.score(query, document), mini.score(query, document, raw_scores=True))
+    assert (found.query, found.document, found.truncated_tokens) == (query, document, 0)
+    assert found.span == (0, len(document))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("one", ["one"]),
+        (" \t one\u00a0two\u3000 three\n", ["one", "two", "three"]),
+        ("panda,\nbear -- 3.5%", ["panda,", "bear", "--", "3.5%"]),
+        ("他说「你好」，然后", ["他", "说", "「你", "好」，", "然后"]),
+        ("パンダはbambooを食べる。", ["パン", "ダ", "は", "bamboo", "を", "食べ", "る。"]),
+        ("แพนด้ากินไผ่", ["แพ", "น", "ด้า", "กิน", "ไผ่"]),
+        ("ﷺ ㎏ ½cup", ["ﷺ", "㎏", "½cup"]),
+        ("A㎏ b", ["A㎏", "b"]),  # whose second character has half a token
+        ("👩\u200d👩\u200d👧 🇨🇳!", ["👩\u200d👩\u200d👧", "🇨🇳!"]),
+        ("e\u0301te\u0301 que", ["e\u0301te\u0301", "que"]),
+        ("a<s> </s> b", ["a<s>", "</s>", "b"]),
+        ("x" * 900, ["x" * 900]),
+        ("", []),
+        (" \n\t", []),
+        ("\x07", []),
+        ("a \x07 b", ["a", "b"]),
+    ],
+)
+def test_words(small: Reranker, text: str, expected: list[str]) -> None:
+    assert shown(text, explained(small, "q", text).document_highlights) == expected
+    found = explained(small, text, "")
+    assert found.truncated_tokens or shown(text, found.query_highlights) == expected
+    assert found.document_highlights == ()
+
+
+@given(words, words, st.sampled_from([2, 5, 16, 128]), st.sampled_from([12, 64, 512]))
+@settings(max_examples=60, deadline=None)
+@example("", "", 2, 12)
+@example("a", "ﷺﷺ", 128, 12)
+def test_highlights_are_words_of_what_was_read(small, query, document, max_passes, max_length) -> None:
+    found = explained(small, query, document, max_passes=max_passes, limits=Limits(max_length))
+    assert_sound(small, found)
+    if not found.truncated_tokens:
+        assert_weights(small, found)
+
+
+@pytest.mark.parametrize(("query", "document"), PAIRS)
+def test_texts_that_have_broken_things_before(small: Reranker, query: str, document: str) -> None:
+    found = explained(small, query, document, max_passes=24)
+    assert_sound(small, found)
+    scored = small.logits([(query, document)])
+    assert found.logit == scored.logits[0]
+    assert (found.truncated_tokens, found.span) == (scored.truncated_tokens[0], tuple(scored.spans[0]))
+
+
+def test_only_what_was_read_is_explained(small: Reranker) -> None:
+    document = "The bear eats. " * 30
+    found = explained(small, "panda", document, limits=Limits(32))
+    assert found.truncated_tokens > 50
+    assert 20 < found.span[1] < 150
+    assert_sound(small, found)
+    assert found.document_highlights[-1].end == found.span[1]
+    found = explained(small, "panda bear " * 40, document, limits=Limits(32))
+    assert 0 < found.query_highlights[-1].end < 120
+    with pytest.raises(InputError, match="more than max_length 32"):
+        explained(small, "panda", document, limits=Limits(32, long_documents="error"))
+
+
+def test_the_best_window_is_explained(mini: Reranker) -> None:
+    query, answer = "What do pandas eat?", "Pandas eat bamboo."
+    filler = "The train to the coast leaves at nine. It stops at every station. " * 5
+    document = f"{filler}\n\n{answer}\n\n{filler}"
+    found = explained(mini, query, document, limits=Limits(64, long_documents=Windows(32, 0)), max_passes=40)
+    begin, end = found.span
+    assert answer in document[begin:end]
+    assert end - begin < len(filler)
+    assert_sound(mini, found)
+    assert found.document_highlights[0].start == begin + len(document[begin:end]) - len(document[begin:end].lstrip())
+    assert "Pandas" in shown(document, tuple(found.top(2)))
+    window = explained(mini, query, document[begin:end].strip())
+    assert found.logit == pytest.approx(window.logit, abs=1e-4)
+
+
+def count_rows(reranker: Reranker, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that will hold the rows of each batch."""
+    rows, run = [], reranker.engine.run
+
+    def counting(groups, stop=None):
+        groups = list(groups)
+        rows.extend(len(ids) for group in groups for ids, _ in group)
+        return run(groups, stop)
+
+    monkeypatch.setattr(reranker.engine, "run", counting)
+    return rows
+
+
+def test_long_documents_go_from_sentences_to_words(small: Reranker, monkeypatch: pytest.MonkeyPatch) -> None:
+    sentences = [" ".join(f"{chr(97 + i)}{j}" for j in range(7)) + "." for i in range(12)]
+    document = " ".join(sentences)
+    rows = count_rows(small, monkeypatch)
+    found = explained(small, "bear", document, max_passes=48)
+    assert sum(rows) - 1 == 1 + 12 + 7 * 5  # the query's word, the sentences, and the words of as many as may be
+    assert_sound(small, found)
+    assert_weights(small, found)
+    parts = [h for h in found.document_highlights if h.part]
+    assert len(parts) == 7
+    assert set(shown(document, tuple(parts))) < set(sentences)
+    whole = [Highlight(document.index(sentence), document.index(sentence) + len(sentence), 0) for sentence in sentences]
+    bear = [0, *without(small, "bear", None), 2, 2]
+    left = [logit(small, [*bear, *without(small, document, part), 2]) for part in whole]
+    divided = {whole[i].start for i in np.argsort(left)[:5]}  # without these the logit is lowest
+    assert divided.isdisjoint(part.start for part in parts)
+
+
+def test_parts_are_sentences_or_lines(small: Reranker) -> None:
+    ends = ["Is one (two)?", "“Three is four.”", "five 3.5 six", "seven eight", "九十。", "一二三！」", "the rest"]
+    parts = ["a bc " * 11 + end for end in ends]  # of too many words for the passes that are left
+    document = "{} {} {}\n{}\n\n{}{} {}".format(*parts)
+    assert shown(document, explained(small, "", document, max_passes=28).document_highlights) == parts
+
+
+@pytest.mark.parametrize("max_passes", [2, 3, 9, 64])
+def test_passes_are_bounded(small: Reranker, monkeypatch: pytest.MonkeyPatch, max_passes: int) -> None:
+    rows = count_rows(small, monkeypatch)
+    query, document = "what is it " * 20, "no sentence ends here " * 60
+    found = explained(small, query, document, max_passes=max_passes)
+    assert sum(rows) - 1 <= max_passes
+    assert_sound(small, found)
+    assert_weights(small, found)
+    assert all(h.part for h in found.query_highlights + found.document_highlights) == (max_passes < 64)
+    rows.clear()
+    short = explained(small, "bear", "one two three four", max_passes=max_passes)
+    assert sum(rows) - 1 <= max_passes
+    assert len(short.document_highlights) == min(4, max(1, max_passes // 4)) or max_passes > 8
+
+
+def test_the_same_bits_every_time(mini: Reranker) -> None:
+    query, document = "What do pandas eat?", "Giant pandas eat bamboo."
+    found = explained(mini, query, document, deterministic=True)
+    assert found == explained(mini, query, document, deterministic=True, token_budget=64)
+    other = explained(mini, query, document)
+    assert other == explained(mini, query, document)
+    expected = [h.weight for h in found.document_highlights]
+    assert [h.weight for h in other.document_highlights] == pytest.approx(expected, abs=1e-4)
+
+
+def test_bad_input(small: Reranker) -> None:
+    for query, document, message in [
+        (None, "a", "query must be a text, not NoneType"),
+        ("a", b"b", "document must be a text, not bytes"),
+        ("a", {"text": "b"}, "document must be a text, not dict"),
+        ("a", "half \ud83d", "lone surrogate"),
+        ("half \ud83d", "a", "lone surrogate"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            explained(small, query, document)  # pyright: ignore[reportArgumentType]
+    for bad in (1, 0, 2.5, True, None):
+        with pytest.raises(InputError, match="max_passes must be a whole number of at least 2"):
+            explained(small, "a", "b", max_passes=bad)
+
+
+@pytest.mark.parametrize("damaged", ["▁panda", "<unk>"])
+def test_logits_that_are_not_finite(tmp_path: Path, damaged: str) -> None:
+    tensors = random_tensors(TINY)
+    tensors["roberta.embeddings.word_embeddings.weight"][{"▁panda": 4, "<unk>": UNKNOWN}[damaged]] = np.nan
+    reranker = Reranker(write_checkpoint(tmp_path, tensors=tensors), dtype="float32")
+    with pytest.raises(NonFiniteScoreError, match=r"\('what', 'panda'\).*try dtype='float32'"):
+        explained(reranker, "what", "panda", limits=Limits(20))
+
+
+def test_deadlines_and_events(small: Reranker) -> None:
+    with busy_device():
+        start = time.monotonic()
+        with pytest.raises(DeadlineError, match=r"^0 of at most 128 passes of an explanation were done in 0\.1 s") as e:
+            explained(small, "panda", "the bear", stop=Stop(0.1))
+        assert 0.1 <= time.monotonic() - start < 2
+    nothing = [e.value.indices, e.value.logits, e.value.truncated_tokens, e.value.spans]
+    assert [(part.shape, part.dtype) for part in nothing] == [
+        ((0,), np.int64),
+        ((0,), np.float32),
+        ((0,), np.int64),
+        ((0, 2), np.int64),
+    ]
+    cancel = threading.Event()
+    cancel.set()
+    with pytest.raises(CancelledError, match="when cancel was set"):
+        explained(small, "panda", "the bear", stop=Stop(cancel=cancel))
+
+
+@pytest.mark.parametrize(
+    ("question", "word"),
+    [
+        ("572940973f37b319004781a5", "IPCC"),
+        ("56f8094aa6d7ea1400e17391", "writings"),
+        ("572968cf1d046914007793cc", "Chloroplasts"),
+    ],
+)
+def test_the_words_that_carry_a_score(mini: Reranker, question: str, word: str) -> None:
+    lines = {name: (CORPUS / f"{name}.jsonl").read_text("utf-8").splitlines() for name in ("questions", "passages")}
+    questions, passages = ({row["id"]: row for row in map(json.loads, lines[name])} for name in lines)
+    asked = questions[question]
+    ids = list(passages)
+    answer = ids.index(asked["relevant"][0])
+    document = " ".join(passages[ids[i]]["text"] for i in (answer - 1, answer))
+    found = explained(mini, asked["text"], document)
+    [strongest] = found.top(1)
+    assert found.document[strongest.start : strongest.end] == word
+    assert strongest.weight > 1
+    assert max(h.weight for h in found.query_highlights) > 0.3
