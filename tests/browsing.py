@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
 from servers import Server
 
 expect.set_options(timeout=20_000)  # milliseconds; for machines that are busy
@@ -35,8 +35,10 @@ LOW_CONTRAST = """() => {
   const linear = (c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
   const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
   const behind = (element) => {
-    const color = channels(getComputedStyle(element).backgroundColor);
-    return color[3] === 0 ? behind(element.parentElement) : color;
+    const [r, g, b, opacity = 1] = channels(getComputedStyle(element).backgroundColor);
+    if (opacity === 1) return [r, g, b];
+    const below = behind(element.parentElement);
+    return [r, g, b].map((c, i) => c * opacity + below[i] * (1 - opacity));
   };
   const ratio = (one, other) => {
     const [low, high] = [light(one), light(other)].sort((a, b) => a - b);
@@ -57,6 +59,18 @@ NAMELESS = """() => [...document.querySelectorAll("input, select, textarea, butt
 
 
 @contextmanager
+def launched() -> Iterator[Browser]:
+    """Start a browser; without one, the test is skipped."""
+    if not CHROMIUM.exists():
+        pytest.skip("chromium is not installed")
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS) as browser,
+    ):
+        yield browser
+
+
+@contextmanager
 def opened(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
     """Open the page; in the end, nothing may have gone elsewhere, and the browser may not have complained."""
     with browser.new_context(**options) as context:
@@ -68,7 +82,9 @@ def opened(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
         page.goto(url)
         expect(page.get_by_label("Model", exact=True)).to_contain_text("mini")
         yield page
-        expected = re.compile(r"Failed to load resource.*(422|429|503|ERR_FAILED)\b")  # which some tests are about
+        expected = re.compile(
+            r"Failed to load resource.*(401|422|429|503|504|ERR_FAILED)\b"
+        )  # which some tests are about
         assert not [problem for problem in problems if not expected.match(problem)]
 
 
@@ -88,8 +104,20 @@ def answer(server: Server, documents: list[str] = DOCUMENTS, query: str = QUERY,
     return httpx.post(f"{server.url}/rerank", json=body, timeout=60).raise_for_status().json()["results"]
 
 
-def hold_first(page: Page, then: dict[str, Any] | None = None) -> list[Route]:
-    """Answer the first request for a ranking with `then`, or never; let the others through. Returns what was held."""
+def explanation(server: Server, document: str, query: str = QUERY, **fields: Any) -> dict[str, Any]:
+    """Return the weights that a program gets."""
+    body = {"query": query, "document": document, **fields}
+    return httpx.post(f"{server.url}/explain", json=body, timeout=60).raise_for_status().json()
+
+
+def explain(item: Locator) -> None:
+    """Have the weights of a document's words shown."""
+    item.get_by_role("button", name="Which words count?").click()
+    expect(item.get_by_role("button", name="Hide the weights")).to_be_visible()
+
+
+def hold_first(page: Page, then: dict[str, Any] | None = None, path: str = "rerank") -> list[Route]:
+    """Answer the first request to a path with `then`, or never; let the others through. Returns what was held."""
     held: list[Route] = []
 
     def handle(route: Route) -> None:
@@ -100,7 +128,7 @@ def hold_first(page: Page, then: dict[str, Any] | None = None) -> list[Route]:
             if then:
                 route.fulfill(**then)
 
-    page.route("**/rerank", handle)
+    page.route(f"**/{path}", handle)
     return held
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ from tokenizers import Tokenizer
 from mlx_rerank import Reranker, blas
 from mlx_rerank.hub import EMBEDDED
 
+os.environ |= {"HAYSTACK_TELEMETRY_ENABLED": "False", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}  # read at import
+
 with contextlib.suppress(ImportError):
     blas.import_with_own("torch")  # before a test imports it plainly, and is slow ever after
 
@@ -23,6 +26,12 @@ def _without_garbage() -> None:
     """Collect garbage, and set what is left apart: each collection that unloading asks for took 0.2 s with it."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """What runs coroutines of tests."""
+    return "asyncio"
 
 
 @pytest.fixture(scope="session", autouse=True)

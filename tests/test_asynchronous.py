@@ -14,11 +14,6 @@ pytestmark = pytest.mark.anyio
 DOCUMENTS = ["bear", "the bear", "what is panda", "panda"]
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 async def test_the_same_as_rank(tiny_reranker: Reranker) -> None:
     found = await tiny_reranker.arank("panda", DOCUMENTS, top_n=2, raw_scores=True)
     assert found == tiny_reranker.rank("panda", DOCUMENTS, top_n=2, raw_scores=True)

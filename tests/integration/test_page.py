@@ -7,32 +7,26 @@ from typing import Any
 
 import pytest
 from browsing import (
-    ARGUMENTS,
-    CHROMIUM,
     DOCUMENTS,
     LOW_CONTRAST,
     NAMELESS,
     QUERY,
     answer,
+    explain,
     fill,
     hold_first,
+    launched,
     opened,
     rank,
     tab_to,
 )
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from servers import Server, serving
-
-if not CHROMIUM.exists():
-    pytest.skip("chromium is not installed", allow_module_level=True)
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with (
-        sync_playwright() as playwright,
-        playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS) as browser,
-    ):
+    with launched() as browser:
         yield browser
 
 
@@ -112,9 +106,9 @@ def test_marks_the_best_window_of_a_long_document(page: Page, server: Server) ->
     begin, end = best["span"]
     item = page.get_by_role("listitem").filter(has_text="read in windows")
     expect(item).to_contain_text(f"has characters {begin + 1} to {end}")
-    assert item.locator("mark").evaluate("mark => mark.textContent") == documents[0][begin:end]
+    assert item.locator(".text mark").evaluate("mark => mark.textContent") == documents[0][begin:end]
     assert item.locator(".text").evaluate("text => text.textContent") == documents[0]
-    expect(item.locator("mark")).to_be_in_viewport()
+    expect(item.locator(".text mark")).to_be_in_viewport()
     expect(item.locator(".before")).to_be_hidden()
     expect(page.get_by_text("not read in full")).to_be_hidden()
 
@@ -269,6 +263,8 @@ def test_everything_has_a_name_and_contrast(browser: Browser, two_models: Server
         page.get_by_label("Compare with").select_option("random")
         page.get_by_role("button", name="A long document").click()
         expect(page.get_by_role("heading", name="Ranking")).to_be_focused()
+        for items in page.get_by_role("list").all():
+            explain(items.get_by_role("listitem").filter(has_text="Document 1 "))
         page.evaluate("document.getElementById('key-form').hidden = false")
         assert page.evaluate(LOW_CONTRAST) == []
         assert page.evaluate(NAMELESS) == []
@@ -286,6 +282,8 @@ def test_nothing_is_wider_than_the_window(browser: Browser, two_models: Server, 
         page.get_by_label("Compare with").select_option("random")
         fill(page, "q" * 100, ["x" * 300, "long " * 60])
         rank(page)
+        for item in page.get_by_role("listitem").all():
+            explain(item)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         left, right = (page.get_by_role("list").nth(i).bounding_box() for i in range(2))
         assert left

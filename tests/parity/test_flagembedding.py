@@ -71,6 +71,42 @@ def test_same_scores(original: Original, ours: FlagReranker) -> None:
     assert difference <= 1e-4
 
 
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        [PAIRS[1]],
+        [list(PAIRS[1])],
+        [PAIRS[i] for i in (0, 1, 3, 7, 9)],
+        [list(PAIRS[i]) for i in (0, 1, 3, 7, 9)],
+        [PAIRS[1]] * 3,
+    ],
+    ids=["one tuple", "one list", "tuples", "lists", "equal ones"],
+)
+def test_same_types(original: Original, ours: FlagReranker, pairs: list, normalize: bool) -> None:
+    found = ours.compute_score(pairs, normalize=normalize)
+    expected: Any = original.compute_score(pairs, normalize=normalize)
+    assert isinstance(found, list)
+    assert type(found) is type(expected)
+    assert [type(score) for score in found] == [float] * len(pairs)
+    assert {type(score) for score in expected} <= {float, np.float64}  # the latter from its sigmoid, and a float too
+    np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("pair", [PAIRS[1], list(PAIRS[1])], ids=["tuple", "list"])
+def test_one_pair_has_a_score_and_not_a_list_of_one(original: Original, ours: FlagReranker, pair: Any) -> None:
+    for normalize in (False, True):
+        found = ours.compute_score(pair, normalize=normalize)
+        assert type(found) is float  # as FlagEmbedding's own examples print it
+        np.testing.assert_allclose([found], scores_of(original, pair, normalize=normalize), atol=1e-4, rtol=0)
+
+
+def test_no_pairs(original: Original, ours: FlagReranker) -> None:
+    assert ours.compute_score([]) == []
+    with pytest.raises(IndexError):
+        original.compute_score([])
+
+
 def test_same_scores_of_the_base_shape(base_directory: Path) -> None:
     original = Original(str(base_directory), devices="cpu")
     original.model.float()

@@ -36,9 +36,3 @@ def connect(tiny: Path) -> Connect:
         await handler.close()
 
     return connected
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """Of the event loop that tests marked anyio run in."""
-    return "asyncio"

@@ -1,7 +1,8 @@
 // The page of `mlx-rerank serve`: texts in, a ranking out, or two of them side by side.
 
+import { forget } from "./explaining.js";
 import { described, markBoth, milliseconds, plural, show } from "./rankings.js";
-import { ask, askPatiently, hasKey, keepKey } from "./server.js";
+import { ask, askPatiently, hasKey, inWords, keepKey } from "./server.js";
 
 const element = (id) => document.getElementById(id);
 const models = new Map(); // what GET /v1/models said last, by name
@@ -74,6 +75,7 @@ async function rank() {
   const job = { query: element("query").value.trim(), texts: readDocuments(), raw, windows };
   if (!isComplete(job.query, job.texts)) return;
   current?.abort();
+  forget();
   const mine = (current = new AbortController());
   const focused = document.activeElement;
   setBusy(true);
@@ -123,8 +125,7 @@ function report(error) {
   say(error.name === "AbortError" ? "Cancelled." : "");
   if (error.name === "AbortError") return;
   if (error.status === 401) return askForKey(true);
-  const wait = error.status === 429 && error.retryAfter ? `Try again in ${error.retryAfter} s.` : "";
-  element("error").textContent = `${error.message.replace(/[.?]?$/, (end) => end || ".")} ${wait}`;
+  element("error").textContent = inWords(error);
   element("error").scrollIntoView({ block: "nearest" });
 }
 

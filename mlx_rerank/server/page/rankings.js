@@ -1,7 +1,7 @@
 // Showing rankings: one list, or two side by side with what differs between them.
-// Texts are inserted with textContent alone: markup in a document stays what it is, text.
 
-const LONG_TEXT = 280; // characters; longer texts are folded to three lines, which they always fill
+import { makeExplainable } from "./explaining.js";
+import { makeFoldable, showText } from "./texts.js";
 
 export const plural = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
 export const milliseconds = (time) => `${time < 10 ? Number(time.toFixed(1)) : Math.round(time)} ms`;
@@ -93,23 +93,9 @@ function showDocument(job, ranking, result, range) {
   showText(part.text, text, result);
   part.facts.textContent = facts(result, text);
   setText(part.notice, truncation(result));
-  if (text.length > LONG_TEXT || text.split("\n").length > 3) makeFoldable(part.text, part.fold);
+  makeFoldable(part, text);
+  makeExplainable(part, job, ranking.name, result);
   return part;
-}
-
-/** Show a document: grey where its end was not read, marked where the best of its windows is. */
-function showText(part, text, { span: [begin, end], truncated_tokens: lost }) {
-  const letters = [...text]; // spans count characters, not JavaScript's units
-  const inWindows = !lost && end - begin < letters.length;
-  const add = (tag, name, piece) => {
-    const element = document.createElement(tag);
-    element.className = name;
-    element.textContent = piece.join("");
-    part.append(element);
-  };
-  add("span", "before", letters.slice(0, begin));
-  add(inWindows ? "mark" : "span", "", letters.slice(begin, end));
-  add("span", lost ? "unread" : "", letters.slice(end));
 }
 
 function number(score, raw) {
@@ -120,7 +106,7 @@ function number(score, raw) {
 
 function facts({ index, tokens, truncated_tokens: lost, span: [begin, end] }, text) {
   const read = lost ? "read" : end - begin === [...text].length ? "· read in full" : "· read in windows";
-  const best = read.endsWith("windows") ? `; the best, marked, has characters ${begin + 1} to ${end}` : "";
+  const best = read.endsWith("windows") ? `; the best, which stands out, has characters ${begin + 1} to ${end}` : "";
   return `Document ${index + 1} · ${plural(tokens, "token")} ${read}${best}`;
 }
 
@@ -146,16 +132,6 @@ function showRankThere(part, here, there, name) {
   part.moved.textContent = `rank ${there.rank} with ${name}`;
   part.moved.classList.toggle("moved", there.rank !== here.rank);
   part.change.hidden = false;
-}
-
-function makeFoldable(text, button) {
-  text.classList.add("folded");
-  button.hidden = false;
-  button.addEventListener("click", () => {
-    const folded = text.classList.toggle("folded");
-    button.setAttribute("aria-expanded", String(!folded));
-    button.textContent = folded ? "Show all of it" : "Show less";
-  });
 }
 
 // ---- Two rankings

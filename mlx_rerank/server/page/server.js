@@ -32,6 +32,13 @@ function explain(error) {
   throw new Error("The server cannot be reached: is it still running?", { cause: error });
 }
 
+/** What went wrong, for a person to read. */
+export function inWords({ message, status, retryAfter }) {
+  if (status === 401) return "The server asks for a key: rank again to enter it.";
+  const wait = status === 429 && retryAfter ? ` Try again in ${retryAfter} s.` : "";
+  return message.replace(/[.?]?$/, (end) => end || ".") + wait;
+}
+
 /** GET, or POST where there is a body. Addresses are relative, so that the page works below a proxy's prefix. */
 export async function ask(path, body, signal) {
   const headers = body ? { "Content-Type": "application/json" } : {};

@@ -1,0 +1,74 @@
+"""From logits to scores, by whatever function a caller or a checkpoint names."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from mlx_rerank import reference
+from mlx_rerank.cross_encoder.warning import warn
+from mlx_rerank.errors import InputError
+from mlx_rerank.results import sigmoid
+
+Activation = Callable[[Any], Any]
+
+
+def identity(logits: np.ndarray) -> np.ndarray:
+    """Return logits as they are."""
+    return logits
+
+
+_OWN = {"Identity": identity, "Sigmoid": sigmoid}  # by the names of torch's
+
+
+def activation_named(path: str | None) -> Activation:
+    """Return the activation that a checkpoint names, without torch; the sigmoid where it names none.
+
+    Args:
+        path: of a class, such as "torch.nn.modules.linear.Identity".
+
+    Raises:
+        InputError: it is another one of torch's.
+    """
+    if path is None:
+        return sigmoid
+    if not path.startswith("torch."):
+        warn(f"the checkpoint's activation {path} is code that is not run: using the sigmoid, or pass activation_fn")
+        return sigmoid
+    name = path.rpartition(".")[2]
+    if name not in _OWN:
+        raise InputError(f"the checkpoint's activation {path} is not built in: pass activation_fn={path}()")
+    return _OWN[name]
+
+
+def activated(activation: Activation, logits: np.ndarray) -> np.ndarray:
+    """Return what an activation makes of logits.
+
+    Args:
+        activation: is given a float32 array [N, 1], and, if it fails, a tensor of this shape, which is what
+            sentence-transformers would give it.
+        logits: float32 [N].
+
+    Returns:
+        float32 [N].
+
+    Raises:
+        InputError: it does not give one score for each logit.
+        Exception: whatever it raises.
+    """
+    if not len(logits):
+        return logits
+    column = logits[:, np.newaxis]
+    try:
+        scores = activation(column.copy())
+    except Exception:  # torch's functions have many ways to refuse an array
+        if sys.modules.get("torch") is None:  # then it is none of them
+            raise
+        scores = activation(reference.tensor_of(column.copy()))
+    scores = np.asarray(scores.detach() if hasattr(scores, "detach") else scores, dtype=np.float32)
+    if scores.shape not in (column.shape, logits.shape):
+        raise InputError(
+            f"activation_fn made shape {scores.shape} of {column.shape}: it must give one score for each logit"
+        )
+    return scores.reshape(-1)

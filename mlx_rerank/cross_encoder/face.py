@@ -1,0 +1,284 @@
+"""The class, whose methods do what sentence-transformers' do."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlx_rerank import hub, reference
+from mlx_rerank.arguments import check_pairs, pairs_to_rank, require_sequence
+from mlx_rerank.config import ModelConfig, read_config
+from mlx_rerank.cross_encoder.activation import Activation, activated, activation_named
+from mlx_rerank.cross_encoder.settings import Settings
+from mlx_rerank.cross_encoder.warning import old_names, warn, warn_unused
+from mlx_rerank.errors import InputError, require_whole_number
+from mlx_rerank.pairs import Limits
+from mlx_rerank.reranker import Reranker
+from mlx_rerank.results import Document, log_truncation
+
+
+class CrossEncoder:
+    """Drop-in replacement for `sentence_transformers.CrossEncoder`, to predict and to rank.
+
+    Not here: training and saving (`fit`, `save_pretrained`, `push_to_hub`), and what is torch's (`model`, `to`).
+
+    Source: sentence-transformers 6.2.0 `cross_encoder/model.py`; tests/parity/test_cross_encoder.py. Where that has
+    defects this differs. A text alone is an error, and not scored as if it were a pair; a query's documents given as
+    one text are an error, and not ranked letter by letter; so is a negative top_k, which there leaves out the last. A
+    tokenizer that states no length does not get two tokens more than the model has positions for. What is not read is
+    logged. A logit of NaN is an error.
+    """
+
+    num_labels = 1
+
+    @old_names(
+        model_name="model_name_or_path",
+        automodel_args="model_kwargs",
+        tokenizer_args="processor_kwargs",
+        tokenizer_kwargs="processor_kwargs",
+        config_args="config_kwargs",
+        cache_dir="cache_folder",
+        default_activation_function="activation_fn",
+        classifier_dropout=None,
+    )
+    def __init__(
+        self,
+        model_name_or_path: str | Path | None = None,
+        num_labels: int | None = None,
+        max_length: int | None = None,
+        activation_fn: Activation | None = None,
+        device: Any = None,
+        *,
+        modules: Any = None,
+        prompts: Mapping[str, str] | None = None,
+        default_prompt_name: str | None = None,
+        cache_folder: str | None = None,
+        trust_remote_code: bool = False,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        token: bool | str | None = None,
+        model_kwargs: Mapping[str, Any] | None = None,
+        processor_kwargs: Mapping[str, Any] | None = None,
+        config_kwargs: Mapping[str, Any] | None = None,
+        model_card_data: Any = None,
+        backend: str = "torch",
+        keep_in_fp32_modules: Sequence[str] | None = None,
+    ) -> None:
+        """Load a model. Where an argument has no effect, a warning names it.
+
+        Args:
+            model_name_or_path: as `Reranker`'s model.
+            num_labels: 1 if anything.
+            max_length: most tokens of a pair. If None, what the tokenizer states. The model's limit where that is less.
+            activation_fn: makes scores of logits; if None, what the checkpoint names, or else the sigmoid. It is given
+                a float32 array [N, 1], or, where it cannot take that, a torch tensor of this shape.
+            device: "cpu" for the CPU; "mps", "cuda" ... for the GPU if there is one.
+            modules: unused.
+            prompts: texts that may be put before a query, by name, besides those of the checkpoint.
+            default_prompt_name: of the one that is, unless a call says otherwise.
+            cache_folder: where hub downloads are kept; if None, what SENTENCE_TRANSFORMERS_HOME says.
+            trust_remote_code: unused: no code from a checkpoint is ever run.
+            revision: branch, tag or commit of a hub model.
+            local_files_only: unused: set HF_HUB_OFFLINE=1 to stay off the network.
+            token: unused: set HF_TOKEN to read what is not public.
+            model_kwargs: "dtype" or "torch_dtype" is what to compute in: float32 if neither is there, and with "auto"
+                what `Reranker` chooses. All else is unused.
+            processor_kwargs: "model_max_length" is max_length, where that is None. All else is unused.
+            config_kwargs: "num_labels" is num_labels, where that is None. All else is unused.
+            model_card_data: unused.
+            backend: unused.
+            keep_in_fp32_modules: unused.
+
+        Raises:
+            InputError: num_labels is not 1, the default prompt is unknown, max_length leaves no room for text, or the
+                checkpoint names an activation that only torch has.
+            RerankError: as `Reranker`.
+        """
+        of_model, of_processor, of_config = (dict(x or {}) for x in (model_kwargs, processor_kwargs, config_kwargs))
+        dtype = of_model.pop("dtype", None) or of_model.pop("torch_dtype", None) or "float32"
+        max_length = of_processor.pop("model_max_length", None) if max_length is None else max_length
+        labels = of_config.pop("num_labels", 1) if num_labels is None else num_labels
+        if labels != 1:
+            raise InputError(f"num_labels must be 1, not {labels!r}: these models give each pair one score")
+        left = {"model_kwargs": of_model, "processor_kwargs": of_processor, "config_kwargs": of_config}
+        unused = {f"{name}[{key!r}]": True for name, options in left.items() for key in options}
+        unused |= {"modules": modules, "trust_remote_code": trust_remote_code, "local_files_only": local_files_only}
+        unused |= {"token": token, "model_card_data": model_card_data, "backend": backend != "torch"}
+        warn_unused("CrossEncoder", unused | {"keep_in_fp32_modules": keep_in_fp32_modules})
+
+        cache_folder = cache_folder or os.environ.get("SENTENCE_TRANSFORMERS_HOME")
+        directory = hub.resolve(model_name_or_path or "", revision=revision, cache_dir=cache_folder)
+        raw = read_config(directory)
+        self.config = ModelConfig.from_dict(raw)
+        settings = Settings.read(directory, raw)
+        self.activation_fn = activation_fn or activation_named(settings.activation)
+        self.prompts = {**settings.prompts, **(prompts or {})}
+        self.default_prompt_name = default_prompt_name or settings.default_prompt_name
+        self._prompt(None, None)  # refuses a default that is unknown
+        longest = int(min(self.config.max_length, settings.max_length or self.config.max_length))
+        self.max_length = longest if max_length is None else max_length
+        self.reranker = Reranker(
+            directory,
+            dtype=None if dtype == "auto" else str(dtype).removeprefix("torch."),
+            device="cpu" if str(device).startswith("cpu") else None,
+            max_length=self.max_length,
+        )
+        self.device = self.reranker.device
+
+    @property
+    def max_length(self) -> int:
+        """Most tokens of a pair; a longer one loses the end of its longer text, and then of both."""
+        return self._max_length
+
+    @max_length.setter
+    def max_length(self, value: int) -> None:
+        limit = self.config.max_length
+        if require_whole_number("max_length", value) > limit:
+            warn(f"max_length {value} exceeds this model's {limit} tokens: longer pairs are cut to {limit}")
+        self._max_length = Limits(min(value, limit)).max_length
+
+    max_seq_length = max_length
+
+    @old_names(sentences="inputs", activation_fct="activation_fn")
+    def predict(
+        self,
+        inputs: Sequence[str] | Iterable[Sequence[str]] | np.ndarray,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        activation_fn: Activation | None = None,
+        apply_softmax: bool | None = False,
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        device: Any = None,
+        pool: Any = None,
+        chunk_size: int | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Score pairs of query and document.
+
+        Args:
+            inputs: one (query, document) pair, or a list of them.
+            prompt_name: of the prompt to put before every query; the default one's if None.
+            prompt: to put before every query, whatever its name.
+            batch_size: most pairs computed at once.
+            show_progress_bar: on stderr; on a terminal and after a second if None.
+            activation_fn: makes scores of logits; the constructor's if None.
+            apply_softmax: without effect on one score a pair, as in sentence-transformers.
+            convert_to_numpy: return numpy's types, not torch's.
+            convert_to_tensor: return a torch tensor, whatever convert_to_numpy says.
+            device: unused, as all that follow; a warning names them.
+            pool: unused.
+            chunk_size: unused.
+            kwargs: unused.
+
+        Returns:
+            float32 [N], or float32 for one pair: an array or a number of numpy's; a tensor if convert_to_tensor; a list
+            of tensors, or one, if not convert_to_numpy. For no pairs at all, numpy's is an empty array of float64.
+
+        Raises:
+            InputError: something is not a pair of texts, the prompt's name is unknown, batch_size is below one, or the
+                activation does not give one score for each logit.
+            NonFiniteScoreError: the model produced NaN or infinity.
+            MissingDependencyError: a tensor is wanted, and torch is not installed.
+        """
+        warn_unused("CrossEncoder.predict", {"device": device, "pool": pool, "chunk_size": chunk_size, **kwargs})
+        given = inputs.tolist() if isinstance(inputs, np.ndarray) else inputs
+        require_sequence("inputs", given)
+        pairs = list(given)
+        single = bool(pairs) and isinstance(pairs[0], str)
+        pairs = check_pairs([pairs] if single else pairs)  # pyright: ignore[reportArgumentType]
+        scores = self._scores(pairs, self._prompt(prompt, prompt_name), activation_fn, batch_size, show_progress_bar)
+        if convert_to_numpy and not convert_to_tensor:
+            return scores[0] if single else scores if pairs else np.array([])
+        tensor = reference.tensor_of(scores)
+        return tensor[0] if single else tensor if convert_to_tensor else list(tensor)
+
+    @old_names(
+        activation_fct="activation_fn",
+        num_workers=None,
+        apply_softmax=None,
+        convert_to_numpy=None,
+        convert_to_tensor=None,
+    )
+    def rank(
+        self,
+        query: str,
+        documents: Iterable[Document],
+        top_k: int | None = None,
+        return_documents: bool = False,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        activation_fn: Activation | None = None,
+        device: Any = None,
+        pool: Any = None,
+        chunk_size: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """Rank documents by their relevance to a query.
+
+        Args:
+            query: what is asked.
+            documents: texts.
+            top_k: how many to return; all if None.
+            return_documents: return each with its text.
+            prompt_name: as for `predict`, as all that follow.
+            prompt: to put before the query.
+            batch_size: most pairs computed at once.
+            show_progress_bar: on stderr.
+            activation_fn: makes scores of logits.
+            device: unused.
+            pool: unused.
+            chunk_size: unused.
+
+        Returns:
+            The best first, equal ones in the order given: each with its "corpus_id", the place in documents, its
+            "score", a float, and, if it was asked for, its "text".
+
+        Raises:
+            InputError: as `predict`; or top_k is negative.
+            NonFiniteScoreError: the model produced NaN or infinity.
+        """
+        warn_unused("CrossEncoder.rank", {"device": device, "pool": pool, "chunk_size": chunk_size})
+        if top_k is not None:
+            require_whole_number("top_k", top_k, least=0)
+        texts, pairs = pairs_to_rank(query, documents)
+        found = self._scores(pairs, self._prompt(prompt, prompt_name), activation_fn, batch_size, show_progress_bar)
+        scores = found.tolist()
+        order = sorted(range(len(scores)), key=scores.__getitem__, reverse=True)[:top_k]
+        return [{"corpus_id": i, "score": scores[i]} | ({"text": texts[i]} if return_documents else {}) for i in order]
+
+    def _prompt(self, prompt: str | None, name: str | None) -> str:
+        """Return what to put before a query."""
+        if prompt is not None:
+            if name is not None:
+                warn("both a prompt and a prompt_name were given: the prompt is used")
+            return prompt
+        name = self.default_prompt_name if name is None else name
+        if name is not None and name not in self.prompts:
+            raise InputError(
+                f"there is no prompt named {name!r}: it is one of {sorted(self.prompts)}, or pass prompt=..."
+            )
+        return "" if name is None else self.prompts[name]
+
+    def _scores(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        prompt: str,
+        activation_fn: Activation | None,
+        batch_size: int,
+        show_progress: bool | None,
+    ) -> np.ndarray:
+        """Return the score of each pair, float32 [N]."""
+        scored = self.reranker.logits(
+            [(prompt + query, document) for query, document in pairs],
+            limits=Limits(self.max_length, longest_first=True),
+            batch_size=batch_size,
+            show_progress=show_progress,
+        )
+        log_truncation(scored.truncated_tokens, self.max_length)
+        return activated(activation_fn or self.activation_fn, scored.logits)

@@ -1,0 +1,61 @@
+"""What sentence-transformers keeps in a checkpoint besides the model."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlx_rerank.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a checkpoint is to be used, by those who made it.
+
+    Args:
+        activation: dotted path of a class; None if there is none.
+        prompts: texts that may be put before a query, by name.
+        default_prompt_name: of the one that is; None for none.
+        max_length: tokens that the tokenizer is made for; None if that is not said.
+    """
+
+    activation: str | None
+    prompts: Mapping[str, str]
+    default_prompt_name: str | None
+    max_length: float | None
+
+    @classmethod
+    def read(cls, directory: Path, config: Mapping[str, Any]) -> "Settings":
+        """Read the files of a directory.
+
+        Args:
+            directory: of the checkpoint.
+            config: its config.json, where versions before 6 put the activation: since 4 in a place of their own.
+
+        Raises:
+            CheckpointError: a file is damaged.
+        """
+        saved = _read(directory / "config_sentence_transformers.json")
+        if saved.get("model_type") != "CrossEncoder":  # then it is of another use of the model
+            saved = {}
+        earlier = config.get("sentence_transformers") or {}
+        return cls(
+            saved.get("activation_fn")
+            or earlier.get("activation_fn")
+            or config.get("sbert_ce_default_activation_function"),
+            saved.get("prompts") or {},
+            saved.get("default_prompt_name"),
+            _read(directory / "tokenizer_config.json").get("model_max_length"),
+        )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file; an empty one if there is no file."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path} holds a {type(found).__name__}, not a JSON object")
+    return found

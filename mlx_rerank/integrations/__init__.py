@@ -1,0 +1,74 @@
+"""Adapters: this package's reranker as a component of retrieval frameworks, each in a module of its own."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+from mlx_rerank.errors import InputError, MissingDependencyError
+from mlx_rerank.reranker import Reranker
+from mlx_rerank.results import RankedDocument
+
+
+@contextmanager
+def framework(name: str, extra: str) -> Iterator[None]:
+    """Wrap the imports of a framework.
+
+    Args:
+        name: what the framework is called.
+        extra: of this package, that installs it.
+
+    Raises:
+        MissingDependencyError: it cannot be imported.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{name} cannot be imported ({error}): pip install 'mlx-rerank[{extra}]'"
+        ) from error
+
+
+def load(model: str | Path | Reranker, options: Mapping[str, Any] | None = None) -> Reranker:
+    """Return the reranker that an adapter works with.
+
+    Args:
+        model: its name, or the reranker itself, which then may have no options.
+        options: keyword arguments of Reranker.
+
+    Raises:
+        InputError: an option is unknown, or of no use with a reranker that is loaded already.
+        RerankError: as `Reranker`.
+    """
+    options = dict(options or {})
+    if isinstance(model, Reranker):
+        if options:
+            raise InputError(f"options {sorted(options)} are for a model's name: this Reranker is loaded already")
+        return model
+    known = [name for name in signature(Reranker).parameters if name != "model"]
+    if unknown := sorted(set(options) - set(known)):
+        raise InputError(f"{', '.join(unknown)}: no option of Reranker, which has {', '.join(known)}")
+    return Reranker(model, **options)
+
+
+def reading(result: RankedDocument, head: int = 0) -> dict[str, Any]:
+    """Return what is to be told of a document that was not read as a whole; nothing of others.
+
+    Args:
+        result: its place in a ranking.
+        head: characters of its text that come before the framework's own content.
+    """
+    document = result.document
+    text = document if isinstance(document, str) else document["text"]
+    told: dict[str, Any] = {}
+    if result.truncated_tokens:
+        told["truncated_tokens"] = result.truncated_tokens
+    if result.span != (0, len(text)):
+        told["relevant_span"] = [max(place - head, 0) for place in result.span]
+    return told
+
+
+def without_reading(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return metadata without what another reranker told of its reading."""
+    return {name: value for name, value in metadata.items() if name not in ("truncated_tokens", "relevant_span")}

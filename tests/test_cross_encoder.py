@@ -1,0 +1,323 @@
+"""CrossEncoder: the interface of sentence-transformers', without torch. Parity of scores is in tests/parity."""
+
+import ast
+import importlib.util
+import inspect
+import json
+import logging
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlx_rerank import CrossEncoder, Reranker
+from mlx_rerank.errors import CheckpointError, CheckpointNotFoundError, InputError, MissingDependencyError
+from mlx_rerank.pairs import Limits
+from mlx_rerank.results import sigmoid
+
+PAIRS = [["panda", "the bear"], ["what is panda", "a bear"], ["", ""]]
+DOCUMENTS = ["the bear", "what is panda", "", "the bear"]
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny: Path) -> CrossEncoder:
+    return CrossEncoder(str(tiny), max_length=64)
+
+
+@pytest.fixture
+def checkpoint(tiny: Path, tmp_path: Path):
+    """Make a copy of the tiny checkpoint with more files or more in its config.json."""
+
+    def make(config: dict | None = None, **files: object) -> Path:
+        directory = shutil.copytree(tiny, tmp_path / "copy")
+        whole = json.loads((tiny / "config.json").read_text()) | (config or {})
+        for name, value in {"config": whole, **files}.items():
+            (directory / f"{name}.json").write_text(json.dumps(value))
+        return directory
+
+    return make
+
+
+def theirs(name: str) -> ast.FunctionDef:
+    """Return the source of a method of sentence-transformers' CrossEncoder, read and not imported, which takes 5 s."""
+    spec = importlib.util.find_spec("sentence_transformers")
+    assert spec
+    assert spec.origin
+    source = (Path(spec.origin).parent / "cross_encoder/model.py").read_text()
+    (kind,) = (
+        node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == "CrossEncoder"
+    )
+    return [each for each in kind.body if isinstance(each, ast.FunctionDef) and each.name == name][-1]  # no overload
+
+
+@pytest.mark.parametrize("name", ["__init__", "predict", "rank"])
+def test_the_signatures_are_sentence_transformers(name: str) -> None:
+    arguments = theirs(name).args
+    ours = inspect.signature(getattr(CrossEncoder, name)).parameters
+    names = [each.arg for each in (*arguments.args, *arguments.kwonlyargs, arguments.kwarg) if each]
+    if name == "__init__":  # whose version 6 takes four more by position, as version 5 did
+        legacy = ["num_labels", "max_length", "activation_fn", "device"]
+        names = [*names[:2], *legacy, *(each for each in names[2:] if each not in legacy)]
+        assert [ours[each].kind for each in legacy] == [inspect.Parameter.POSITIONAL_OR_KEYWORD] * 4
+    assert list(ours) == names
+    given = dict(zip([each.arg for each in arguments.args][::-1], arguments.defaults[::-1], strict=False))
+    given |= dict(zip([each.arg for each in arguments.kwonlyargs], arguments.kw_defaults, strict=True))
+    defaults = {key: ast.literal_eval(value) for key, value in given.items() if value}
+    assert {key: ours[key].default for key in defaults} == defaults
+
+
+def test_an_array_for_many_and_a_number_for_one(encoder: CrossEncoder) -> None:
+    many = encoder.predict(PAIRS)
+    assert (type(many), many.dtype, many.shape) == (np.ndarray, np.float32, (3,))
+    np.testing.assert_allclose(many, encoder.reranker.score(PAIRS), atol=1e-6)
+    for one in (PAIRS[0], tuple(PAIRS[0]), np.array(PAIRS[0])):
+        score = encoder.predict(one)
+        assert type(score) is np.float32
+        assert score == pytest.approx(many[0], abs=1e-6)
+    for several in (tuple(map(tuple, PAIRS)), np.array(PAIRS), (pair for pair in PAIRS)):
+        np.testing.assert_allclose(encoder.predict(several), many, atol=1e-6)
+    nothing = encoder.predict([])
+    assert (nothing.shape, nothing.dtype) == ((0,), np.float64)
+
+
+def test_rankings(encoder: CrossEncoder) -> None:
+    scores = encoder.predict([("panda", document) for document in DOCUMENTS])
+    ranking = encoder.rank("panda", DOCUMENTS, return_documents=True)
+    assert [list(each) for each in ranking] == [["corpus_id", "score", "text"]] * 4
+    assert [type(each["score"]) for each in ranking] == [float] * 4
+    for each in ranking:
+        assert each["text"] == DOCUMENTS[each["corpus_id"]]
+        assert each["score"] == pytest.approx(scores[each["corpus_id"]], abs=1e-6)
+    found = [each["corpus_id"] for each in ranking]
+    assert [each["score"] for each in ranking] == sorted((each["score"] for each in ranking), reverse=True)
+    assert found.index(0) == found.index(3) - 1  # equal texts in the order given
+    assert encoder.rank("panda", DOCUMENTS, top_k=2) == [
+        {"corpus_id": each["corpus_id"], "score": each["score"]} for each in ranking[:2]
+    ]
+    assert encoder.rank("panda", DOCUMENTS, top_k=0) == encoder.rank("panda", []) == []
+
+
+def test_the_longer_text_is_cut_first_and_that_is_logged(
+    encoder: CrossEncoder, caplog: pytest.LogCaptureFixture
+) -> None:
+    long = [("panda " * 50, "the bear " * 30), ("panda " * 80, "the bear " * 9)]
+    expected = encoder.reranker.logits(long, limits=Limits(64, longest_first=True)).logits
+    assert np.abs(expected - encoder.reranker.logits(long).logits).max() > 1e-3  # as FlagEmbedding would cut them
+    with caplog.at_level(logging.WARNING, "mlx_rerank"):
+        np.testing.assert_allclose(encoder.predict(long), sigmoid(expected), atol=1e-6)
+        encoder.rank("panda", ["the bear " * 40, "the bear"])
+    assert [record.message.partition(";")[0] for record in caplog.records] == [
+        "2 of 2 pairs were cut to 64 tokens",
+        "1 of 2 pairs were cut to 64 tokens",
+    ]
+
+
+def test_lengths(tiny: Path, checkpoint) -> None:
+    assert CrossEncoder(tiny).max_length == 64  # its tokenizer says 512, which is more than it has positions for
+    assert CrossEncoder(tiny, processor_kwargs={"model_max_length": 20}).max_length == 20
+    encoder = CrossEncoder(tiny, 1, 30)
+    assert encoder.reranker.max_length == encoder.max_length == encoder.max_seq_length == 30
+    encoder.max_seq_length = 12
+    assert encoder.max_length == 12
+    with pytest.warns(UserWarning, match="max_length 65 exceeds this model's 64 tokens") as caught:
+        encoder.max_length = 65
+    assert caught[0].filename == __file__
+    assert encoder.max_length == 64
+    with pytest.raises(InputError, match="max_length 4 leaves no room"):
+        encoder.max_length = 4
+    with pytest.warns(UserWarning, match="max_length 512 exceeds") as caught:
+        CrossEncoder(tiny, max_length=512)
+    assert caught[0].filename == __file__
+    assert CrossEncoder(checkpoint(tokenizer_config={"model_max_length": 40})).max_length == 40
+
+
+def test_a_tokenizer_without_a_length(checkpoint) -> None:
+    assert CrossEncoder(checkpoint(tokenizer_config={"model_max_length": 10**30})).max_length == 64
+
+
+@pytest.mark.parametrize(
+    ("config", "saved", "expected"),
+    [
+        ({}, {}, "sigmoid"),
+        ({"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}}, {}, "identity"),
+        ({"sentence_transformers": {"version": "4.1.0"}}, {}, "sigmoid"),
+        ({"sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity"}, {}, "identity"),
+        ({"sbert_ce_default_activation_function": "torch.nn.modules.activation.Sigmoid"}, {}, "sigmoid"),
+        ({}, {"model_type": "CrossEncoder", "activation_fn": "torch.nn.modules.linear.Identity"}, "identity"),
+        ({}, {"model_type": "SentenceTransformer", "activation_fn": "torch.nn.Identity"}, "sigmoid"),
+    ],
+)
+def test_the_checkpoints_activation(checkpoint, config: dict, saved: dict, expected: str) -> None:
+    directory = checkpoint(config, config_sentence_transformers=saved)
+    assert CrossEncoder(directory).activation_fn.__name__ == expected
+    assert CrossEncoder(directory, activation_fn=np.tanh).activation_fn is np.tanh
+
+
+def test_activations_of_a_checkpoint_that_are_not_here(checkpoint) -> None:
+    directory = checkpoint({"sbert_ce_default_activation_function": "torch.nn.modules.activation.Tanh"})
+    with pytest.raises(InputError, match=r"pass activation_fn=torch.nn.modules.activation.Tanh\(\)"):
+        CrossEncoder(directory)
+    config = json.loads((directory / "config.json").read_text()) | {"sbert_ce_default_activation_function": "own.Code"}
+    (directory / "config.json").write_text(json.dumps(config))
+    with pytest.warns(UserWarning, match=r"own\.Code is code that is not run") as caught:
+        assert CrossEncoder(directory).activation_fn is sigmoid
+    assert caught[0].filename == __file__
+
+
+def test_activations(tiny: Path, encoder: CrossEncoder) -> None:
+    logits = encoder.reranker.logits(PAIRS).logits
+    np.testing.assert_allclose(encoder.predict(PAIRS), sigmoid(logits), atol=1e-6)
+    np.testing.assert_allclose(encoder.predict(PAIRS, activation_fn=np.tanh), np.tanh(logits), atol=1e-6)
+    np.testing.assert_allclose(
+        CrossEncoder(tiny, activation_fn=lambda column: column[:, 0].astype(float)).predict(PAIRS), logits, atol=1e-6
+    )
+    best, worst = (encoder.rank("panda", DOCUMENTS[:3], activation_fn=each) for each in (np.positive, np.negative))
+    assert [(each["corpus_id"], -each["score"]) for each in worst[::-1]] == [tuple(each.values()) for each in best]
+    with pytest.raises(InputError, match=r"made shape \(1,\) of \(3, 1\)"):
+        encoder.predict(PAIRS, activation_fn=lambda column: column.mean(axis=0))
+
+
+def test_without_torch(encoder: CrossEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert encoder.predict(PAIRS).shape == (3,)
+    with pytest.raises(MissingDependencyError, match="needs torch"):
+        encoder.predict(PAIRS, convert_to_tensor=True)
+    with pytest.raises(MissingDependencyError, match="needs torch"):
+        encoder.predict(PAIRS, convert_to_numpy=False)
+    with pytest.raises(ZeroDivisionError):  # the activation's own error, and not one about torch
+        encoder.predict(PAIRS, activation_fn=lambda _: 1 / 0)
+
+
+def test_prompts(encoder: CrossEncoder, checkpoint) -> None:
+    saved = {
+        "model_type": "CrossEncoder",
+        "prompts": {"ask": "what is ", "none": ""},
+        "default_prompt_name": "ask",
+    }
+    directory = checkpoint(config_sentence_transformers=saved)
+    asked, plain = encoder.predict([("what is panda", "the bear"), ("panda", "the bear")])
+    pair = ("panda", "the bear")
+    given = CrossEncoder(directory, prompts={"the": "the "})
+    assert given.prompts == {"ask": "what is ", "none": "", "the": "the "}
+    for found, expected in (
+        (encoder.predict(pair, prompt="what is "), asked),
+        (given.predict(pair), asked),
+        (given.predict(pair, prompt_name="none"), plain),
+        (given.predict(pair, prompt=""), plain),
+        (given.rank(*pair[:1], [pair[1]])[0]["score"], asked),
+        (given.rank(*pair[:1], [pair[1]], prompt="")[0]["score"], plain),
+        (CrossEncoder(directory, default_prompt_name="none").predict(pair), plain),
+    ):
+        assert found == pytest.approx(expected, abs=1e-6)
+    with pytest.warns(UserWarning, match="the prompt is used"):
+        given.predict(pair, prompt_name="ask", prompt="")
+    with pytest.raises(InputError, match=r"no prompt named 'other': it is one of \['ask', 'none', 'the'\]"):
+        given.predict(pair, prompt_name="other")
+    with pytest.raises(InputError, match="no prompt named 'other'"):
+        CrossEncoder(directory, default_prompt_name="other")
+
+
+def test_files_beside_the_model_that_are_damaged(checkpoint) -> None:
+    directory = checkpoint(config_sentence_transformers=["no object"])
+    with pytest.raises(CheckpointError, match=r"config_sentence_transformers\.json holds a list"):
+        CrossEncoder(directory)
+    (directory / "config_sentence_transformers.json").write_text("{")
+    with pytest.raises(CheckpointError, match="cannot be read as JSON"):
+        CrossEncoder(directory)
+
+
+@pytest.mark.parametrize(
+    ("options", "dtype"),
+    [
+        ({}, "float32"),
+        ({"model_kwargs": {"torch_dtype": "float16"}}, "float16"),
+        ({"model_kwargs": {"dtype": "torch.bfloat16"}}, "bfloat16"),  # what str() makes of torch's own
+        ({"automodel_args": {"dtype": "bfloat16"}}, "bfloat16"),
+    ],
+)
+def test_dtypes(tiny: Path, options: dict[str, Any], dtype: str) -> None:
+    assert CrossEncoder(tiny, device="cpu", **options).reranker.dtype == dtype
+
+
+def test_the_dtype_auto_is_the_rerankers_own(tiny: Path) -> None:
+    assert CrossEncoder(tiny, model_kwargs={"dtype": "auto"}).reranker.dtype == Reranker(tiny).dtype
+    with pytest.raises(InputError, match="dtype 'int8'"):
+        CrossEncoder(tiny, model_kwargs={"dtype": "int8"})
+
+
+@pytest.mark.parametrize("device", [None, "mps", "cuda", "cuda:0", "cpu"])
+def test_device_names_of_torch_work(tiny: Path, device: str | None) -> None:
+    encoder = CrossEncoder(tiny, device=device)
+    assert encoder.device == encoder.reranker.device
+    assert device != "cpu" or encoder.device == "cpu"
+
+
+def test_names_of_version_5_work(tiny: Path, encoder: CrossEncoder) -> None:
+    names: dict[str, Any] = {
+        "model_name": str(tiny),
+        "default_activation_function": np.tanh,
+        "tokenizer_kwargs": {"model_max_length": 30},
+        "config_args": {"num_labels": 1},
+        "cache_dir": "unused",
+    }
+    old = CrossEncoder(**names)
+    assert (old.activation_fn, old.max_length, old.num_labels) == (np.tanh, 30, 1)
+    expected = encoder.predict(PAIRS, activation_fn=np.tanh)
+    given: dict[str, Any] = {"sentences": PAIRS, "activation_fct": np.tanh}
+    np.testing.assert_allclose(encoder.predict(**given), expected, atol=1e-6)
+    both: dict[str, Any] = {"activation_fct": np.exp, "activation_fn": np.tanh}
+    np.testing.assert_allclose(encoder.predict(PAIRS, **both), expected, atol=1e-6)
+
+
+def test_what_has_no_effect_is_named_once(tiny: Path, encoder: CrossEncoder) -> None:
+    options: dict[str, Any] = {"attn_implementation": "sdpa"}
+    with pytest.warns(UserWarning, match="does not use") as caught:
+        CrossEncoder(tiny, backend="onnx", token="secret", trust_remote_code=True, model_kwargs=options)
+    assert [str(each.message) for each in caught] == [
+        "mlx-rerank: CrossEncoder does not use backend, model_kwargs['attn_implementation'], token, trust_remote_code"
+    ]
+    assert caught[0].filename == __file__
+    assert options == {"attn_implementation": "sdpa"}
+    with pytest.warns(
+        UserWarning, match=r"CrossEncoder\.predict does not use chunk_size, device, num_workers"
+    ) as caught:
+        encoder.predict(PAIRS, device="cpu", chunk_size=4, num_workers=0)
+    assert caught[0].filename == __file__
+    with pytest.warns(UserWarning, match=r"CrossEncoder\.rank does not use apply_softmax, convert_to_numpy"):
+        encoder.rank("panda", DOCUMENTS, apply_softmax=True, convert_to_numpy=True)  # pyright: ignore[reportCallIssue]
+    with pytest.warns(UserWarning, match="does not use classifier_dropout"):
+        CrossEncoder(tiny, classifier_dropout=0.1)  # pyright: ignore[reportCallIssue]
+
+
+def test_bad_arguments(tiny: Path, encoder: CrossEncoder) -> None:
+    wrong: list[dict[str, Any]] = [{"num_labels": 3}, {"config_kwargs": {"num_labels": 3}}]
+    for options in wrong:
+        with pytest.raises(InputError, match="num_labels must be 1, not 3"):
+            CrossEncoder(tiny, **options)
+    with pytest.raises(CheckpointNotFoundError):
+        CrossEncoder()
+    with pytest.raises(TypeError, match="max_lenght"):
+        CrossEncoder(tiny, max_lenght=64)  # pyright: ignore[reportCallIssue]
+    with pytest.raises(InputError, match="batch_size"):
+        encoder.predict(PAIRS, batch_size=0)
+    for top_k in (-1, 1.5, "2"):
+        with pytest.raises(InputError, match="top_k"):
+            encoder.rank("panda", DOCUMENTS, top_k=top_k)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("wrong", ["ab", ["only one text"], [["a", None]], [["a", "b", "c"]], [5], None, {"a", "b"}])
+def test_what_is_not_pairs(encoder: CrossEncoder, wrong: object) -> None:
+    with pytest.raises(InputError, match="must be"):
+        encoder.predict(wrong)  # pyright: ignore[reportArgumentType]
+
+
+def test_what_cannot_be_ranked(encoder: CrossEncoder) -> None:
+    with pytest.raises(InputError, match="documents must be a list, not a str"):
+        encoder.rank("panda", "the bear")
+    with pytest.raises(InputError, match=r"documents\[1\]"):
+        encoder.rank("panda", ["a", 5])  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InputError, match="query must be a text"):
+        encoder.rank(5, ["a"])  # pyright: ignore[reportArgumentType]
