@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from tokenizers import Tokenizer
 
-from mlx_rerank.arguments import check_pairs, checked_pairs, document_text, pairs_of, require_sequence, require_unicode  # noqa: F401
+from mlx_rerank.arguments import require_unicode
 from mlx_rerank.config import SPECIAL_TOKENS_PER_PAIR, ModelConfig
 from mlx_rerank.encoded import EncodedPairs
 from mlx_rerank.errors import CheckpointError, InputError, require_whole_number

@@ -227,6 +227,10 @@ def test_files_beside_the_model_that_are_damaged(checkpoint) -> None:
     (directory / "config_sentence_transformers.json").write_text("{")
     with pytest.raises(CheckpointError, match="cannot be read as JSON"):
         CrossEncoder(directory)
+    (directory / "config_sentence_transformers.json").unlink()
+    (directory / "tokenizer_config.json").write_text('{"model_max_length": "64"}')
+    with pytest.raises(CheckpointError, match="model_max_length is '64'"):
+        CrossEncoder(directory)
 
 
 @pytest.mark.parametrize(

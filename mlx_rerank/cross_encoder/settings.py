@@ -39,15 +39,23 @@ class Settings:
         saved = _read(directory / "config_sentence_transformers.json")
         if saved.get("model_type") != "CrossEncoder":  # then it is of another use of the model
             saved = {}
-        earlier = config.get("sentence_transformers") or {}
+        earlier = _entry(config, "sentence_transformers", dict) or {}
         return cls(
-            saved.get("activation_fn")
-            or earlier.get("activation_fn")
-            or config.get("sbert_ce_default_activation_function"),
-            saved.get("prompts") or {},
-            saved.get("default_prompt_name"),
-            _read(directory / "tokenizer_config.json").get("model_max_length"),
+            _entry(saved, "activation_fn", str)
+            or _entry(earlier, "activation_fn", str)
+            or _entry(config, "sbert_ce_default_activation_function", str),
+            _entry(saved, "prompts", dict) or {},
+            _entry(saved, "default_prompt_name", str),
+            _entry(_read(directory / "tokenizer_config.json"), "model_max_length", int | float),
         )
+
+
+def _entry(values: Mapping[str, Any], name: str, kind: Any) -> Any:
+    """Return an entry of a kind, or None where there is none."""
+    value = values.get(name)
+    if value is not None and not isinstance(value, kind):
+        raise CheckpointError(f"the checkpoint's {name} is {value!r}, where {kind} is expected")
+    return value
 
 
 def _read(path: Path) -> dict[str, Any]:
