@@ -24,9 +24,9 @@ class CrossEncoder:
 
     Not here: training and saving (`fit`, `save_pretrained`, `push_to_hub`), and what is torch's (`model`, `to`).
 
-    Source: sentence-transformers 6.2.0 `cross_encoder/model.py`; tests/parity/test_sentence_transformers.py. Where that has
-    defects this differs. A text alone is an error, and not scored as if it were a pair; a query's documents given as
-    one text are an error, and not ranked letter by letter; so is a negative top_k, which there leaves out the last. A
+    Source: sentence-transformers 6.2.0 `cross_encoder/model.py`; tests/parity/test_sentence_transformers.py. Where that
+    has defects this differs. A text alone is an error, and not scored as if it were a pair; documents given as one text
+    are an error, and not ranked letter by letter; so is a negative top_k, which there leaves out the last. A
     tokenizer that states no length does not get two tokens more than the model has positions for. Two long texts do not
     fill the memory: there every pair of their parts is made, and thrown away. What is not read is logged. A logit of
     NaN is an error.

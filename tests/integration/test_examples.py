@@ -13,7 +13,9 @@ SCRIPTS = sorted(EXAMPLES.glob("*_rerank.py"))
 
 @pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")  # of the frameworks
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_prints_what_reranking_gains(script: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prints_what_reranking_gains(
+    script: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.syspath_prepend(EXAMPLES)  # as Python does for a script
     monkeypatch.setattr(sys, "argv", [str(script), "--questions", "20"])
     runpy.run_path(str(script), run_name="__main__")
