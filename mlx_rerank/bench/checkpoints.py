@@ -14,9 +14,11 @@ from mlx_rerank.errors import InputError
 from mlx_rerank.hub import EMBEDDED, public_name
 from mlx_rerank.weights import WEIGHTS_FILE, source_shapes
 
-SHAPES = {  # of BAAI/bge-reranker-base and -large
+_LARGE = {"num_hidden_layers": 24, "hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16}
+SHAPES = {  # of BAAI/bge-reranker-base, -large and -v2-m3
     "base": {"num_hidden_layers": 12, "hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12},
-    "large": {"num_hidden_layers": 24, "hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16},
+    "large": _LARGE,
+    "v2-m3": _LARGE | {"max_position_embeddings": 8194},
 }
 _SPECIAL = {
     "bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>", "pad_token": "<pad>",
@@ -43,7 +45,7 @@ def seeded(shape: str, work: Path, tokenizer: Path = EMBEDDED["mini"], seed: int
     """Write random weights of a shape, with the tokenizer and so the vocabulary of another model: for speed alone.
 
     Args:
-        shape: "base" or "large".
+        shape: one of SHAPES.
         work: where the directory is written.
         tokenizer: directory of a model to take the tokenizer from.
         seed: of the weights.
@@ -55,7 +57,7 @@ def seeded(shape: str, work: Path, tokenizer: Path = EMBEDDED["mini"], seed: int
         raise InputError(f"shape {shape!r} is not one of {', '.join(SHAPES)}")
     vocabulary = Tokenizer.from_file(str(tokenizer / "tokenizer.json")).get_vocab_size()
     config = {key: value for key, value in read_config(EMBEDDED["mini"]).items() if key in _KEPT}
-    config |= SHAPES[shape] | {"vocab_size": vocabulary, "max_position_embeddings": 514, "layer_norm_eps": 1e-5}
+    config |= {"vocab_size": vocabulary, "max_position_embeddings": 514, "layer_norm_eps": 1e-5} | SHAPES[shape]
     return _write(work / "checkpoint", config, _random(config, seed), tokenizer)
 
 

@@ -12,7 +12,7 @@ from mlx_rerank.cli.options import Device, Dtype, MaxLength, Model
 
 app = typer.Typer(name="bench", help="Measure on this machine.", no_args_is_help=True, rich_markup_mode=None)
 
-Shape = Annotated[str | None, Option(help="Seeded weights of shape base or large instead; for speed only.")]
+Shape = Annotated[str | None, Option(help="Seeded weights of shape base, large or v2-m3 instead; for speed only.")]
 Data = Annotated[Path | None, Option(help="Directory in the BEIR layout; the package's samples if none.")]
 Rounds = Annotated[int, Option(min=1, help="How often everything is measured.")]
 Output = Annotated[Path | None, Option(help="JSON file to write; bench-NAME-TIME.json here if none.")]
