@@ -6,7 +6,7 @@ Source: the public interfaces of Cohere, Jina and Voyage, of text-embeddings-inf
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, FailFast, Field, JsonValue, StringConstraints
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, FailFast, Field, JsonValue, StringConstraints
 
 from mlx_rerank.explain import MAX_PASSES
 
@@ -19,7 +19,15 @@ class _FirstError(FailFast):
         return hash(type(self))
 
 
+def _no_number(value: Any) -> Any:
+    """Refuse 0 and 1 as true and false, which pydantic takes; it may take "true", as some clients write it."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        raise ValueError("must be true or false, not a number")
+    return value
+
+
 Text = Annotated[str, StringConstraints(strict=True)]
+Flag = Annotated[bool, BeforeValidator(_no_number)]
 DocumentFields = dict[str, JsonValue]
 _FIRST_ERROR = _FirstError()
 Texts = Annotated[list[Text], _FIRST_ERROR]
@@ -32,10 +40,10 @@ class Request(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     model: str | None = Field(None, description="A name of /v1/models; the default model if none or unknown.")
-    raw_scores: bool | None = Field(None, description="Logits instead of scores in 0..1.")
-    use_activation: bool | None = Field(None, description="false is raw_scores: true.")
-    truncate: bool | None = Field(None, description="false refuses texts that are too long instead of cutting them.")
-    truncation: bool | None = Field(None, description="The same for Voyage's clients.")
+    raw_scores: Flag | None = Field(None, description="Logits instead of scores in 0..1.")
+    use_activation: Flag | None = Field(None, description="false is raw_scores: true.")
+    truncate: Flag | None = Field(None, description="false refuses texts that are too long instead of cutting them.")
+    truncation: Flag | None = Field(None, description="The same for Voyage's clients.")
     truncation_direction: str | None = Field(None, description="Only right: the end of a text is cut.")
     truncate_prompt_tokens: int | None = Field(None, ge=-1, description="Most tokens of a pair; -1 for the server's.")
     long_documents: Literal["truncate", "windows", "error"] | None = Field(
@@ -65,8 +73,8 @@ class RerankRequest(Request):
     texts: Texts | None = Field(None, description="Instead of documents, for TEI's clients.", json_schema_extra=_SOME)
     top_n: int | None = Field(None, description="How many to return; all if none, 0, -1 or more than there are.")
     top_k: int | None = Field(None, description="The same; it also selects Voyage's shape.")
-    return_documents: bool | None = Field(None, description="Return each document with its score.")
-    return_text: bool | None = Field(None, description="The same for TEI's clients.")
+    return_documents: Flag | None = Field(None, description="Return each document with its score.")
+    return_text: Flag | None = Field(None, description="The same for TEI's clients.")
     rank_fields: Annotated[list[str], _FIRST_ERROR] | None = Field(
         None, max_length=64, description="Fields of documents that are read, in this order."
     )

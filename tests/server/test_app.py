@@ -494,3 +494,10 @@ async def test_an_explanation_counts_as_the_pairs_it_computes(connect: Connect) 
             second = await client.post("/rerank", json=BODY)
             late = await first
     assert (second.status_code, late.status_code) == (429, 504)
+
+
+@pytest.mark.parametrize(("value", "status"), [(True, 200), ("true", 200), (0, 422), (1.0, 422), ("maybe", 422)])
+async def test_what_is_true(connect: Connect, value: Any, status: int) -> None:
+    async with connect() as (client, _):
+        answer = await client.post("/rerank", json=BODY | {"return_documents": value})
+    assert answer.status_code == status
