@@ -8,7 +8,7 @@ from pathlib import Path
 from servers import serving
 
 CASES = 2000
-OPTIONS = ["--phases", "coverage,fuzzing", "--max-examples", "120", "--seed", "1", "--no-color", "--checks", "all"]
+OPTIONS = ["--phases", "coverage,fuzzing", "--max-examples", "80", "--seed", "1", "--no-color", "--checks", "all"]
 # What a schema cannot say is refused all the same: nothing to rank, texts on one side alone, too little room.
 OPTIONS += ["--exclude-checks", "positive_data_acceptance"]
 
