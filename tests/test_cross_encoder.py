@@ -1,6 +1,7 @@
 """CrossEncoder: the interface of sentence-transformers', without torch. Parity of scores is in tests/parity."""
 
 import ast
+import copy
 import importlib.util
 import inspect
 import json
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fake_hub import COMMIT, FakeHub
 
 from mlx_rerank import CrossEncoder, Reranker
 from mlx_rerank.errors import CheckpointError, CheckpointNotFoundError, InputError, MissingDependencyError
@@ -250,6 +252,43 @@ def test_the_dtype_auto_is_the_rerankers_own(tiny: Path) -> None:
     assert CrossEncoder(tiny, model_kwargs={"dtype": "auto"}).reranker.dtype == Reranker(tiny).dtype
     with pytest.raises(InputError, match="dtype 'int8'"):
         CrossEncoder(tiny, model_kwargs={"dtype": "int8"})
+
+
+@pytest.mark.parametrize(
+    ("options", "dtype", "device"),
+    [
+        ({}, "float32", None),  # also on a GPU, where the reranker's own is float16
+        ({"device": "mps", "model_kwargs": {"torch_dtype": "float16"}}, "float16", None),
+        ({"device": "cpu", "model_kwargs": {"dtype": "auto"}}, None, "cpu"),
+    ],
+)
+def test_what_the_reranker_is_to_compute_in_and_on(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], dtype: str | None, device: str | None
+) -> None:
+    given: dict[str, Any] = {}
+
+    def load(directory: Path, **arguments: Any) -> Reranker:
+        given.update(arguments)
+        return Reranker(directory)
+
+    monkeypatch.setattr("mlx_rerank.cross_encoder.face.Reranker", load)
+    before = copy.deepcopy(options)
+    CrossEncoder(tiny, **options)
+    assert given == {"dtype": dtype, "device": device, "max_length": 64}
+    assert options == before
+
+
+def test_models_of_the_hub(
+    hub: FakeHub, tiny: Path, encoder: CrossEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.publish("test/tiny", tiny)
+    monkeypatch.setenv("SENTENCE_TRANSFORMERS_HOME", str(tmp_path / "home"))
+    for folder in (None, str(tmp_path / "folder")):
+        found = CrossEncoder("test/tiny", revision=COMMIT, max_length=64, cache_folder=folder).predict(PAIRS)
+        np.testing.assert_array_equal(found, encoder.predict(PAIRS))
+    assert (tmp_path / "home" / "models--test--tiny").is_dir()
+    assert (tmp_path / "folder" / "models--test--tiny").is_dir()
+    assert not any("main" in path for path in hub.asked)
 
 
 @pytest.mark.parametrize("device", [None, "mps", "cuda", "cuda:0", "cpu"])

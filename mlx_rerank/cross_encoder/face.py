@@ -187,9 +187,8 @@ class CrossEncoder:
             MissingDependencyError: a tensor is wanted, and torch is not installed.
         """
         warn_unused("CrossEncoder.predict", {"device": device, "pool": pool, "chunk_size": chunk_size, **kwargs})
-        given = inputs.tolist() if isinstance(inputs, np.ndarray) else inputs
-        require_sequence("inputs", given)
-        pairs = list(given)
+        require_sequence("inputs", inputs)
+        pairs = list(inputs)
         single = bool(pairs) and isinstance(pairs[0], str)
         pairs = check_pairs([pairs] if single else pairs)  # pyright: ignore[reportArgumentType]
         scores = self._scores(pairs, self._prompt(prompt, prompt_name), activation_fn, batch_size, show_progress_bar)
