@@ -110,16 +110,27 @@ def read_config(directory: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: there is none, or it is not a JSON object.
     """
-    path = directory / "config.json"
+    config = read_object(directory / "config.json")
+    if config is None:
+        raise CheckpointError(f"{directory} has no config.json, so it is not a checkpoint directory")
+    return config
+
+
+def read_object(path: Path) -> dict[str, Any] | None:
+    """Return the JSON object that a file holds; None where there is no file.
+
+    Raises:
+        CheckpointError: it holds anything else, or cannot be read.
+    """
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CheckpointError(f"{directory} has no config.json, so it is not a checkpoint directory") from None
+        return None
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{path} holds a {type(config).__name__}, not a JSON object")
-    return config
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path} holds a {type(found).__name__}, not a JSON object")
+    return found
 
 
 def is_converted(config: Mapping[str, Any]) -> bool:

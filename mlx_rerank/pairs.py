@@ -62,6 +62,11 @@ class Limits:
                 "leave out query_max_length and document_max_length, and do not read documents in windows"
             )
 
+    @property
+    def best(self) -> int:
+        """Of how many of a document's windows the mean is taken; 1 where it is not read in windows."""
+        return self.long_documents.best if isinstance(self.long_documents, Windows) else 1
+
     def split(self, query_length: int, document_length: int) -> tuple[int, int]:
         """Return how many tokens of a query and of a document are kept: the query's share first, then the rest.
 
@@ -154,11 +159,13 @@ class PairEncoder:
         ids |= self._tokenise([text for text in texts if text not in ids])
         known.clear()
         known.update(ids)
-        rows = _Rows(limits, self._places_of_cut(pairs, ids, limits))
-        for query, document in pairs:
+        splits = [limits.split(len(ids[query]), len(ids[document])) for query, document in pairs]
+        cut = [pair[1] for pair, (_, kept) in zip(pairs, splits, strict=True) if kept < len(ids[pair[1]])]
+        rows = _Rows(limits, self._places(cut))
+        for (query, document), split in zip(pairs, splits, strict=True):
             q, d = ids[query], ids[document]
-            kept, windows = rows.add(query, document, len(q), len(d))
-            head = self._start + q[:kept] + self._middle
+            windows = rows.add((query, document), (len(q), len(d)), split)
+            head = self._start + q[: split[0]] + self._middle
             rows.sequences += [np.array(head + d[a:b] + self._end, dtype=np.int32) for a, b in windows]
         return rows.encoded()
 
@@ -174,16 +181,9 @@ class PairEncoder:
             ids.update((text, encoding.ids) for text, encoding in zip(chunk, encodings, strict=True))
         return ids
 
-    def _places_of_cut(
-        self, pairs: Sequence[tuple[str, str]], ids: Mapping[str, Sequence[int]], limits: Limits
-    ) -> dict[str, np.ndarray]:
-        """Return where the tokens of those documents are of which not all is kept; few calls have any."""
-        cut = dict.fromkeys(
-            document
-            for query, document in pairs
-            if limits.split(len(ids[query]), len(ids[document]))[1] < len(ids[document])
-        )
-        texts, places = list(cut), {}
+    def _places(self, documents: Sequence[str]) -> dict[str, np.ndarray]:
+        """Return where the tokens of documents are; asked for those of which not all is kept."""
+        texts, places = list(dict.fromkeys(documents)), {}
         for start in range(0, len(texts), _CHUNK):
             chunk = texts[start : start + _CHUNK]
             encodings = self._tokenizer.encode_batch(chunk, add_special_tokens=False)
@@ -203,15 +203,18 @@ class _Rows:
         self._truncated: list[int] = []
         self._share_read: list[float] = []
 
-    def add(self, query: str, document: str, q: int, d: int) -> tuple[int, list[tuple[int, int]]]:
-        """Note a pair of texts of q and d tokens.
+    def add(self, pair: tuple[str, str], lengths: tuple[int, int], split: tuple[int, int]) -> list[tuple[int, int]]:
+        """Note a pair.
+
+        Args:
+            pair: its texts.
+            lengths: their tokens.
+            split: those that are kept, as `Limits.split` says.
 
         Returns:
-            How many tokens of the query are kept; and for each row its first token of the document, and the one after
-            its last.
+            For each row its first token of the document, and the one after its last.
         """
-        limits = self._limits
-        kept_q, kept_d = limits.split(q, d)
+        limits, (query, document), (q, d), (kept_q, kept_d) = self._limits, pair, lengths, split
         windows, read = [(0, kept_d)], kept_d
         if kept_d < d:
             offsets = self._offsets[document]
@@ -230,7 +233,7 @@ class _Rows:
         self._owners += [len(self._truncated)] * len(windows)
         self._truncated.append(cut)
         self._share_read.append(read / d if d else 1.0)
-        return kept_q, windows
+        return windows
 
     def encoded(self) -> EncodedPairs:
         """Return them, each distinct sequence once."""

@@ -20,7 +20,7 @@ from mlx_rerank.errors import StoppedError
 from mlx_rerank.pairs import Limits, PairEncoder
 from mlx_rerank.results import PairLogits, ScoredPair, require_finite, sigmoid
 from mlx_rerank.stopping import Stop, Stopped
-from mlx_rerank.windows import Windows, combine
+from mlx_rerank.windows import combine
 
 FIRST_WINDOW = 256  # pairs; few, since the device has nothing to do until they are tokenised
 WINDOW = 1024  # pairs; enough for batches of like lengths: tests/test_pipeline.py bounds the padding
@@ -112,7 +112,6 @@ class Pipeline:
         """
         self._encoder, self._engine, self._pairs = encoder, engine, pairs
         self._limits, self._token_budget = limits, token_budget
-        self._best = limits.long_documents.best if isinstance(limits.long_documents, Windows) else 1
         self._max_rows, self._side_by_side = (1, 1) if deterministic else (max_rows, engine.side_by_side)
         self._stop, self._total, self._hint = stop, total, hint
         self._read = 0  # pairs
@@ -262,7 +261,7 @@ class Pipeline:
                 if not pair.missing:
                     done.append(pair)
         done.sort(key=attrgetter("index"))  # as nothing else tells which of them was first
-        scored = _scored(done, self._best)
+        scored = _scored(done, self._limits.best)
         require_finite(scored.logits, [pair.texts for pair in done], self._hint, scored.indices.tolist())
         self._done.append(scored)
         return scored

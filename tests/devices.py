@@ -1,9 +1,13 @@
 """A device that is at other work."""
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
+
+from mlx_rerank import Reranker
 from mlx_rerank.device import device_thread
 
 
@@ -17,3 +21,11 @@ def busy_device() -> Iterator[None]:
     finally:
         gate.set()
         working.result()
+
+
+def slowed(reranker: Reranker, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Have each pair computed in a batch of its own, for 20 ms; return a list that grows by one with each."""
+    monkeypatch.setattr(reranker.scorer, "deterministic", True)
+    forward, computed = reranker.engine._forward, []
+    monkeypatch.setattr(reranker.engine, "_forward", lambda *b: (time.sleep(0.02), computed.append(1), forward(*b))[2])
+    return computed

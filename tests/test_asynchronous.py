@@ -5,7 +5,7 @@ import threading
 import time
 
 import pytest
-from devices import busy_device
+from devices import busy_device, slowed
 
 from mlx_rerank import Reranker
 from mlx_rerank.errors import DeadlineError, InputError
@@ -48,11 +48,7 @@ async def test_the_event_loop_goes_on(tiny_reranker: Reranker) -> None:
 async def test_a_task_that_is_cancelled_stops_its_work(
     tiny_reranker: Reranker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tiny_reranker.scorer, "deterministic", True)
-    forward, computed = tiny_reranker.engine._forward, []
-    monkeypatch.setattr(
-        tiny_reranker.engine, "_forward", lambda *b: (time.sleep(0.02), computed.append(1), forward(*b))[2]
-    )
+    computed = slowed(tiny_reranker, monkeypatch)
     call = asyncio.create_task(tiny_reranker.arank("panda", [f"bear {i}" for i in range(200)]))
     while not computed:
         await asyncio.sleep(0.001)

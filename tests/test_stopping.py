@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from devices import busy_device
+from devices import busy_device, slowed
 
 from mlx_rerank import Reranker
 from mlx_rerank.errors import CancelledError, DeadlineError, InputError, StoppedError
@@ -26,12 +26,9 @@ CALLS: list[Callable] = [
 @pytest.fixture
 def slow(tiny_reranker: Reranker, monkeypatch: pytest.MonkeyPatch) -> tuple[Reranker, list[int], PairLogits]:
     """A reranker that computes a pair in a batch of its own, for 20 ms, and notes each; and what comes of them all."""
-    monkeypatch.setattr(tiny_reranker.scorer, "deterministic", True)
+    computed = slowed(tiny_reranker, monkeypatch)
     expected = tiny_reranker.logits(PAIRS)
-    forward, computed = tiny_reranker.engine._forward, []
-    monkeypatch.setattr(
-        tiny_reranker.engine, "_forward", lambda *b: (time.sleep(0.02), computed.append(1), forward(*b))[2]
-    )
+    computed.clear()
     return tiny_reranker, computed, expected
 
 

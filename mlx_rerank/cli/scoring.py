@@ -60,15 +60,10 @@ def rank(
     if not documents:
         raise InputError("there are no documents: give a file, or write one document a line to standard input")
     limits = _limits(timeout, reference)
-    settings = {"dtype": dtype, "max_length": max_length}
-    only_mlx = {
-        "device": device,
-        "long_documents": long_documents,
-        "deterministic": deterministic,
-        "embeddings": embeddings,
-        "score_cache": score_cache,
-    }
-    reranker = _reranker(reference, model, revision, settings, only_mlx)
+    reranker = _reranker(
+        reference, model, revision, dtype, max_length, device=device, long_documents=long_documents,
+        deterministic=deterministic, embeddings=embeddings, score_cache=score_cache,
+    )  # fmt: skip
     with _measured(reranker, len(documents), verbose):
         ranking = reranker.rank(query, documents, top_n=top_n, raw_scores=raw, **limits)
     display.print_ranking(ranking, as_json=as_json, raw_scores=raw)
@@ -98,15 +93,10 @@ def score(
     if not pairs:
         raise InputError(f"{file} holds no pairs")
     limits = _limits(timeout, reference)
-    settings = {"dtype": dtype, "max_length": max_length}
-    only_mlx = {
-        "device": device,
-        "long_documents": long_documents,
-        "deterministic": deterministic,
-        "embeddings": embeddings,
-        "score_cache": score_cache,
-    }
-    reranker = _reranker(reference, model, revision, settings, only_mlx)
+    reranker = _reranker(
+        reference, model, revision, dtype, max_length, device=device, long_documents=long_documents,
+        deterministic=deterministic, embeddings=embeddings, score_cache=score_cache,
+    )  # fmt: skip
     with _measured(reranker, len(pairs), verbose):
         scored = reranker.logits(pairs, **limits)
     scores = scored.logits if raw else sigmoid(scored.logits)
@@ -137,17 +127,20 @@ def _measured(reranker: "Reranker | ReferenceReranker", pairs: int, verbose: boo
 
 
 def _reranker(
-    reference: bool, model: str, revision: str | None, settings: dict[str, Any], only_mlx: dict[str, Any]
+    reference: bool, model: str, revision: str | None, dtype: str | None, max_length: int | None, **only_mlx: Any
 ) -> "Reranker | ReferenceReranker":
     """Return the reranker that a command asks for: MLX's, or PyTorch's, which has only the usual of what is MLX's."""
     if not reference:
         from mlx_rerank.reranker import Reranker
 
-        return Reranker(model, revision=revision, **settings, **only_mlx)
+        return Reranker(model, revision=revision, dtype=dtype, max_length=max_length, **only_mlx)
     from mlx_rerank.hub import resolve
     from mlx_rerank.reference import ReferenceReranker
 
+    device = only_mlx.pop("device")
     for name, value in only_mlx.items():
         if value not in (None, False, "truncate"):
             raise InputError(f"--{name.replace('_', '-')} is about MLX: leave it or --reference out")
-    return ReferenceReranker(resolve(model, revision=revision), **{**settings, "dtype": settings["dtype"] or "float32"})
+    if device is not None:
+        raise InputError(f"--device {device} has no effect with --reference, which runs on the CPU")
+    return ReferenceReranker(resolve(model, revision=revision), max_length=max_length, dtype=dtype or "float32")

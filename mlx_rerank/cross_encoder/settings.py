@@ -1,11 +1,11 @@
 """What sentence-transformers keeps in a checkpoint besides the model."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlx_rerank.config import read_object
 from mlx_rerank.errors import CheckpointError
 
 
@@ -36,7 +36,7 @@ class Settings:
         Raises:
             CheckpointError: a file is damaged.
         """
-        saved = _read(directory / "config_sentence_transformers.json")
+        saved = read_object(directory / "config_sentence_transformers.json") or {}
         if saved.get("model_type") != "CrossEncoder":  # then it is of another use of the model
             saved = {}
         earlier = _entry(config, "sentence_transformers", dict) or {}
@@ -46,7 +46,7 @@ class Settings:
             or _entry(config, "sbert_ce_default_activation_function", str),
             _entry(saved, "prompts", dict) or {},
             _entry(saved, "default_prompt_name", str),
-            _entry(_read(directory / "tokenizer_config.json"), "model_max_length", int | float),
+            _entry(read_object(directory / "tokenizer_config.json") or {}, "model_max_length", int | float),
         )
 
 
@@ -56,14 +56,3 @@ def _entry(values: Mapping[str, Any], name: str, kind: Any) -> Any:
     if value is not None and not isinstance(value, kind):
         raise CheckpointError(f"the checkpoint's {name} is {value!r}, where {kind} is expected")
     return value
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file; an empty one if there is no file."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{path} holds a {type(found).__name__}, not a JSON object")
-    return found

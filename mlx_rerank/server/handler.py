@@ -25,7 +25,6 @@ from mlx_rerank.server.schema import ExplainRequest, Request, RerankRequest, Sco
 from mlx_rerank.server.served import Served
 from mlx_rerank.server.tokenising import Tokeniser
 from mlx_rerank.stopping import Stop
-from mlx_rerank.windows import Windows
 
 T = TypeVar("T")
 _LONGEST_WAIT = 60  # seconds that a client is told to wait at the most
@@ -222,8 +221,7 @@ class Handler:
             if truncated and not request.may_cut:
                 raise _too_long(truncated, len(pairs), limits, field)
             job = scheduler.submit(encoded)
-            best = limits.long_documents.best if isinstance(limits.long_documents, Windows) else 1
-            logits, spans = encoded.combine(await asyncio.wrap_future(job.result), best)
+            logits, spans = encoded.combine(await asyncio.wrap_future(job.result), limits.best)
         end = time.monotonic()
         require_finite(logits, pairs, f"In {reranker.dtype} an activation may have overflowed: try a model in float32")
         started = job.started or job.queued

@@ -186,7 +186,7 @@ def test_convert_py_is_the_same_command(tiny: Path, tmp_path: Path) -> None:
         (["score", "-"], "", 1, "- holds no pairs"),
         (["convert"], "", 2, "--hf-path"),
         (["convert", "--hf-path", "x", "--q-bits", "4"], "", 1, "only along with --quantize"),
-        (["rank", "q", "--reference", "--device", "gpu"], "a\n", 1, "--device is about MLX"),
+        (["rank", "q", "--reference", "--device", "gpu"], "a\n", 1, "has no effect with --reference"),
         (["rank", "q", "--reference", "--embeddings", "mapped"], "a\n", 1, "--embeddings is about MLX"),
         (["rank", "q", "--embeddings", "disk"], "a\n", 2, "--embeddings"),
     ],

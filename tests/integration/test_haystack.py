@@ -1,8 +1,6 @@
 """Haystack's own pipelines, retrievers and joiners, with this package's ranker in them."""
 
 import asyncio
-import subprocess
-import sys
 import threading
 import time
 from copy import deepcopy
@@ -10,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from devices import slowed
 from haystack import Document, Pipeline
 from haystack.components.joiners import DocumentJoiner
 from haystack.components.retrievers.in_memory import InMemoryBM25Retriever
@@ -269,11 +268,7 @@ async def test_loading_does_not_hold_up_the_event_loop(mini, documents, monkeypa
 
 
 async def test_a_task_that_is_cancelled_stops_its_work(tiny_reranker, monkeypatch):
-    monkeypatch.setattr(tiny_reranker.scorer, "deterministic", True)
-    forward, computed = tiny_reranker.engine._forward, []
-    monkeypatch.setattr(
-        tiny_reranker.engine, "_forward", lambda *b: (time.sleep(0.02), computed.append(1), forward(*b))[2]
-    )
+    computed = slowed(tiny_reranker, monkeypatch)
     ranker = sharing(tiny_reranker, monkeypatch)
     call = asyncio.create_task(ranker.run_async("panda", [Document(content=f"bear {i}") for i in range(200)]))
     while not computed:
@@ -316,15 +311,3 @@ async def test_a_document_without_a_text_is_named(documents, ranker, store):
     made.add_component("ranker", ranker)
     with pytest.raises(PipelineRuntimeError, match=told):
         made.run({"ranker": {"query": QUERY, "documents": documents}})
-
-
-def test_without_haystack_the_extra_is_named():
-    code = (
-        "import sys; sys.modules['haystack'] = None\n"
-        "import mlx_rerank.errors\n"
-        "try: import mlx_rerank.integrations.haystack\n"
-        "except mlx_rerank.errors.MissingDependencyError as error: print(error)"
-    )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert found.stdout.startswith("Haystack cannot be imported")
-    assert found.stdout.endswith("pip install 'mlx-rerank[haystack]'\n")

@@ -1,8 +1,6 @@
 """LanceDB's own searches in a table on disk, with this package's reranker in them."""
 
 import logging
-import subprocess
-import sys
 import zlib
 from datetime import datetime, timezone
 from typing import Any, cast
@@ -296,16 +294,3 @@ def test_it_is_a_reranker_of_lancedb_and_is_loaded_with_its_options():
     assert isinstance(reranker, BaseReranker)
     assert (str(reranker), reranker.score) == ("MLXReranker", "relevance")
     assert (reranker._reranker.dtype, reranker._reranker.max_length) == ("bfloat16", 64)
-
-
-@pytest.mark.parametrize("missing", ["lancedb", "pyarrow"])
-def test_without_lancedb_the_extra_is_named(missing):
-    code = (
-        f"import sys; sys.modules['{missing}'] = None\n"
-        "import mlx_rerank.errors\n"
-        "try: import mlx_rerank.integrations.lancedb\n"
-        "except mlx_rerank.errors.MissingDependencyError as error: print(error)"
-    )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert found.stdout.startswith("LanceDB cannot be imported")
-    assert found.stdout.endswith("pip install 'mlx-rerank[lancedb]'\n")

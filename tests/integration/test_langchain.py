@@ -1,14 +1,12 @@
 """LangChain's own retrievers, chains and reranker, with this package's adapters in them."""
 
 import asyncio
-import subprocess
-import sys
-import time
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
+from devices import slowed
 from langchain_classic.retrievers import ContextualCompressionRetriever
 from langchain_classic.retrievers.document_compressors import CrossEncoderReranker, DocumentCompressorPipeline
 from langchain_core.callbacks import BaseCallbackHandler, CallbackManager
@@ -90,11 +88,7 @@ async def test_awaited_and_not_the_same_comes_out(mini, documents):
 
 
 async def test_the_event_loop_goes_on_and_a_task_that_is_cancelled_stops_its_work(tiny_reranker, monkeypatch):
-    monkeypatch.setattr(tiny_reranker.scorer, "deterministic", True)
-    forward, computed = tiny_reranker.engine._forward, []
-    monkeypatch.setattr(
-        tiny_reranker.engine, "_forward", lambda *b: (time.sleep(0.02), computed.append(1), forward(*b))[2]
-    )
+    computed = slowed(tiny_reranker, monkeypatch)
     compressor = MLXRerank(model=tiny_reranker)
     call = asyncio.create_task(compressor.acompress_documents([Document(f"bear {i}") for i in range(200)], "panda"))
     while not computed:
@@ -214,15 +208,3 @@ def test_a_model_is_loaded_with_its_options_and_shown_by_name():
 def test_every_field_has_a_description():
     for adapter in (MLXRerank, MLXCrossEncoder):
         assert all(field.description for field in adapter.model_fields.values())
-
-
-def test_without_langchain_the_extra_is_named():
-    code = (
-        "import sys; sys.modules['langchain_core'] = None\n"
-        "import mlx_rerank.errors\n"
-        "try: import mlx_rerank.integrations.langchain\n"
-        "except mlx_rerank.errors.MissingDependencyError as error: print(error)"
-    )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert found.stdout.startswith("LangChain cannot be imported")
-    assert found.stdout.endswith("pip install 'mlx-rerank[langchain]'\n")

@@ -1,15 +1,10 @@
 """LlamaIndex's own query engines, retrievers and observers, with this package's postprocessor in them."""
 
 import asyncio
-import json
-import pickle
-import subprocess
-import sys
-import time
-from pathlib import Path
 from typing import Any
 
 import pytest
+from devices import slowed
 from llama_index.core import MockEmbedding, VectorStoreIndex, get_response_synthesizer, instrumentation
 from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload, LlamaDebugHandler
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
@@ -18,12 +13,10 @@ from llama_index.core.instrumentation.span_handlers import SimpleSpanHandler
 from llama_index.core.llms import MockLLM
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.retrievers import BaseRetriever
-from llama_index.core.schema import MediaResource, MetadataMode, Node, NodeWithScore, QueryBundle, TextNode
-from pydantic import Field, ValidationError
+from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle, TextNode
+from pydantic import Field
 
 from mlx_rerank import Reranker
-from mlx_rerank.errors import CheckpointNotFoundError, InputError
-from mlx_rerank.hub import EMBEDDED
 from mlx_rerank.integrations.llama_index import MLXRerank
 
 pytestmark = pytest.mark.anyio
@@ -226,11 +219,7 @@ async def test_spans_and_callbacks_follow_it(mini, nodes, monkeypatch):
 
 
 async def test_the_event_loop_goes_on_and_a_task_that_is_cancelled_stops_its_work(tiny_reranker, monkeypatch):
-    monkeypatch.setattr(tiny_reranker.scorer, "deterministic", True)
-    forward, computed = tiny_reranker.engine._forward, []
-    monkeypatch.setattr(
-        tiny_reranker.engine, "_forward", lambda *b: (time.sleep(0.02), computed.append(1), forward(*b))[2]
-    )
+    computed = slowed(tiny_reranker, monkeypatch)
     postprocessor = MLXRerank(model=tiny_reranker)
     many = [NodeWithScore(node=TextNode(text=f"bear {i}")) for i in range(200)]
     call = asyncio.create_task(postprocessor.apostprocess_nodes(many, query_str="panda"))
@@ -248,87 +237,3 @@ async def test_no_nodes_are_none_and_a_blank_query_is_a_query(mini, nodes, seen)
     assert await MLXRerank(model=mini).apostprocess_nodes([], query_str=QUERY) == []
     assert [type(event) for event in seen] == [ReRankStartEvent, ReRankEndEvent] * 2
     assert len(MLXRerank(model=mini).postprocess_nodes(nodes, query_str=" ")) == len(TEXTS)
-
-
-async def test_without_a_query_it_says_so(mini, nodes, seen):
-    with pytest.raises(InputError, match="give query_str or query_bundle"):
-        MLXRerank(model=mini).postprocess_nodes(nodes)
-    with pytest.raises(InputError, match="give query_str or query_bundle"):
-        await MLXRerank(model=mini).apostprocess_nodes(nodes)
-    assert seen == []
-
-
-async def test_a_node_without_a_text_is_named_and_its_end_is_told_to_callbacks_only(mini, nodes, seen):
-    debug = LlamaDebugHandler(print_trace_on_end=False)
-    postprocessor = MLXRerank(model=mini, callback_manager=CallbackManager([debug]))
-    picture = Node(id_="picture", image_resource=MediaResource(url="http://127.0.0.1/panda.png"))  # pyright: ignore[reportArgumentType]
-    for node in (picture, Node(id_="none", text_resource=MediaResource())):
-        with pytest.raises(InputError, match=rf"nodes\[5\], id '{node.node_id}', has no text"):
-            postprocessor.postprocess_nodes([*nodes, NodeWithScore(node=node)], query_str=QUERY)
-        with pytest.raises(InputError, match="has no text"):
-            await postprocessor.apostprocess_nodes([*nodes, NodeWithScore(node=node)], query_str=QUERY)
-    assert {type(event) for event in seen} == {ReRankStartEvent}
-    assert len(debug.get_event_pairs(CBEventType.RERANKING)) == 4
-    told = Node(text_resource=MediaResource(text=TEXTS[1]))
-    assert len(postprocessor.postprocess_nodes([NodeWithScore(node=told)], query_str=QUERY)) == 1
-
-
-def test_what_is_wrong_is_told_at_once(mini):
-    with pytest.raises(InputError, match="dtypes: no option of Reranker, which has dtype, "):
-        MLXRerank(options={"dtypes": "float32"})
-    with pytest.raises(InputError, match="loaded already"):
-        MLXRerank(model=mini, options={"dtype": "float32"})
-    for nowhere in ("nowhere", Path("nowhere")):
-        with pytest.raises(CheckpointNotFoundError, match="nowhere"):
-            MLXRerank(model=nowhere)
-    with pytest.raises(ValidationError, match=r"top_k\n  Extra inputs"):
-        MLXRerank(top_k=3)
-    with pytest.raises(ValidationError, match=r"top_n\n.*greater than or equal to 1.*input_value=0"):
-        MLXRerank(model=mini, top_n=0)
-    with pytest.raises(ValidationError, match="Field is frozen"):
-        MLXRerank(model=mini).model = "mini"
-
-
-def test_it_is_saved_by_name_and_loaded_again(nodes):
-    given = MLXRerank(model=EMBEDDED["mini"], options={"max_length": 64}, top_n=2, keep_retrieval_score=True)
-    saved = given.to_dict()
-    assert saved == {
-        "model": str(EMBEDDED["mini"]),
-        "options": {"max_length": 64},
-        "top_n": 2,
-        "raw_scores": False,
-        "keep_retrieval_score": True,
-        "class_name": "MLXRerank",
-    }
-    found = given.postprocess_nodes(nodes, query_str=QUERY)
-    for again in (
-        MLXRerank.from_dict(json.loads(given.to_json())),
-        MLXRerank.from_json(given.to_json()),
-        pickle.loads(pickle.dumps(given)),
-    ):
-        assert again.to_dict() == saved
-        assert again._reranker.max_length == 64
-        assert again.postprocess_nodes(nodes, query_str=QUERY) == found
-
-
-def test_a_reranker_that_has_no_name_is_not_saved(mini):
-    given = MLXRerank(model=mini)
-    for save in (MLXRerank.to_dict, MLXRerank.to_json, pickle.dumps):
-        with pytest.raises(InputError, match="construct MLXRerank with the model's name"):
-            save(given)
-
-
-def test_every_field_has_a_description():
-    assert all(MLXRerank.model_fields[name].description for name in MLXRerank.__annotations__ if name[0] != "_")
-
-
-def test_without_llama_index_the_extra_is_named():
-    code = (
-        "import sys; sys.modules['llama_index.core'] = None\n"
-        "import mlx_rerank.errors\n"
-        "try: import mlx_rerank.integrations.llama_index\n"
-        "except mlx_rerank.errors.MissingDependencyError as error: print(error)"
-    )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert found.stdout.startswith("LlamaIndex cannot be imported")
-    assert found.stdout.endswith("pip install 'mlx-rerank[llama-index]'\n")

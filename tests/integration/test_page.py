@@ -1,7 +1,6 @@
 """The page at /, in a browser: what it shows, and that keys, a screen reader and a small screen are enough for it."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +14,12 @@ from browsing import (
     explain,
     fill,
     hold_first,
-    launched,
     opened,
     rank,
     tab_to,
 )
 from playwright.sync_api import Browser, Page, expect
 from servers import Server, serving
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with launched() as browser:
-        yield browser
-
-
-@pytest.fixture
-def page(browser: Browser, server: Server) -> Iterator[Page]:
-    with opened(browser, server.url) as page:
-        yield page
-
-
-@pytest.fixture(scope="module")
-def two_models(tiny: Path) -> Iterator[Server]:
-    with serving("--model", "mini", "--model", f"random={tiny}") as server:
-        yield server
 
 
 def test_ranks_with_keys_alone(page: Page, server: Server) -> None:

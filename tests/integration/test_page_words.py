@@ -1,36 +1,16 @@
 """Which words count, on the page at /: their weights in the texts, those that the API has, and what can go wrong."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import DOCUMENTS, LOW_CONTRAST, QUERY, explain, explanation, fill, hold_first, launched, opened, rank
+from browsing import DOCUMENTS, LOW_CONTRAST, QUERY, explain, explanation, fill, hold_first, opened, rank
 from playwright.sync_api import Browser, Locator, Page, expect
-from servers import Server, serving
+from servers import Server
 
 SCARF = "🧣 A vaccine trains the 𝒾𝓂𝓂𝓊𝓃ℯ system. 🧣"  # letters of two units for JavaScript
 MARKS = """marks => marks.map((mark) => ({
   word: mark.textContent, title: mark.title, kind: mark.className, share: +mark.style.getPropertyValue("--share")
 }))"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with launched() as browser:
-        yield browser
-
-
-@pytest.fixture
-def page(browser: Browser, server: Server) -> Iterator[Page]:
-    with opened(browser, server.url) as page:
-        yield page
-
-
-@pytest.fixture(scope="module")
-def two_models(tiny: Path) -> Iterator[Server]:
-    with serving("--model", "mini", "--model", f"random={tiny}") as server:
-        yield server
 
 
 def item_of(page: Page, index: int) -> Locator:

@@ -1,13 +1,11 @@
 """AnswerDotAI's rerankers: what their own code does with this package's ranker and its results."""
 
 import asyncio
-import subprocess
-import sys
-import time
 from copy import deepcopy
 from typing import Any, cast
 
 import pytest
+from devices import slowed
 from rerankers import Document
 from rerankers.models.ranker import BaseRanker
 from rerankers.results import RankedResults
@@ -126,11 +124,7 @@ async def test_no_documents_are_none_and_a_blank_query_is_a_query(mini):
 
 
 async def test_the_event_loop_goes_on_and_a_task_that_is_cancelled_stops_its_work(tiny_reranker, monkeypatch):
-    monkeypatch.setattr(tiny_reranker.scorer, "deterministic", True)
-    forward, computed = tiny_reranker.engine._forward, []
-    monkeypatch.setattr(
-        tiny_reranker.engine, "_forward", lambda *b: (time.sleep(0.02), computed.append(1), forward(*b))[2]
-    )
+    computed = slowed(tiny_reranker, monkeypatch)
     ranker = MLXRanker(tiny_reranker)
     call = asyncio.create_task(ranker.rank_async("panda", [f"bear {i}" for i in range(200)]))
     while not computed:
@@ -192,15 +186,3 @@ def test_what_is_wrong_is_told_at_once(mini):
 def test_a_model_is_loaded_with_its_options():
     ranker = MLXRanker("mini", dtype="bfloat16", max_length=64)
     assert (ranker._reranker.dtype, ranker._reranker.max_length) == ("bfloat16", 64)
-
-
-def test_without_rerankers_the_extra_is_named():
-    code = (
-        "import sys; sys.modules['rerankers'] = None\n"
-        "import mlx_rerank.errors\n"
-        "try: import mlx_rerank.integrations.rerankers\n"
-        "except mlx_rerank.errors.MissingDependencyError as error: print(error)"
-    )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert found.stdout.startswith("rerankers cannot be imported")
-    assert found.stdout.endswith("pip install 'mlx-rerank[rerankers]'\n")
