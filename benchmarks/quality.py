@@ -7,6 +7,8 @@ converted by the real converter and scored by the real Reranker, each in a proce
 unpacked on a CPU and computed in float32, so that there a packed row shows what the packing alone costs. Logits are
 kept in the work directory query by query, under the model's name: a run that was interrupted goes on where it stopped.
 Give another one after a change of the converter.
+
+With --cascade FIRST, a second table says what the model FIRST, as it is, saves and costs before the first variant.
 """
 
 import argparse
@@ -17,21 +19,22 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import cascade
 import numpy as np
-from relevance import Run, Task, bm25, ndcg, read_tasks
+from relevance import Run, Task, bm25, counts, ndcg, read_tasks
 
 from mlx_rerank.config import Quantization
 from mlx_rerank.fidelity import compare
 from mlx_rerank.hub import public_name
 
-REFERENCE, EMBEDDINGS = "reference", Quantization(32, 4, "affine")
+REFERENCE, AS_IS, EMBEDDINGS = "reference", "as is", Quantization(32, 4, "affine")
 PACKINGS = {  # of the encoder; the embeddings are packed to 4 bits in groups of 32 beside each
     "8-bit": Quantization(64, 8, "affine"),
     "6-bit": Quantization(64, 6, "affine"),
@@ -112,6 +115,9 @@ def _scorer(settings: Settings, variant: str) -> tuple[dict[str, Any], Any]:
         return {}, lambda pairs: reference.logits(pairs, batch_size=32).logits
     from mlx_rerank import Reranker
 
+    if variant == AS_IS:
+        reranker = Reranker(settings.model, max_length=settings.max_length)
+        return {"computed_in": reranker.dtype}, lambda pairs: reranker.logits(pairs, show_progress=False).logits
     directory = settings.kept / "models" / variant.replace(" ", "-")
     if not directory.exists():
         _convert(settings.model, directory, variant)
@@ -240,47 +246,53 @@ def main() -> None:
     parser.add_argument("--depth", nargs="*", default=[], metavar="SET=N", help="candidates a query; 100")
     parser.add_argument("--max-length", type=int, default=512)
     parser.add_argument("--variants", nargs="+", default=[REFERENCE, *DTYPES, *PACKINGS, *MEASURED])
+    parser.add_argument("--cascade", metavar="FIRST", help="a model to measure as first stage of the first variant")
+    parser.add_argument("--keep", type=int, nargs="+", default=[5, 10, 20, 50], help="candidates that it keeps")
     parser.add_argument("--processes", type=int, default=1, help="variants measured side by side")
     parser.add_argument("--work", default="quality-work", help="where models and logits are kept")
     parser.add_argument("--out", default="quality.json")
     given = parser.parse_args()
-    counts = [{k: int(n) for k, n in (item.split("=") for item in items)} for items in (given.queries, given.depth)]
-    queries, depth = counts
+    queries, depth = ({k: int(n) for k, n in (i.split("=") for i in items)} for items in (given.queries, given.depth))
     settings = Settings(given.model, given.data, given.work, tuple(given.sets), queries, depth, given.max_length)
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):  # MLX's products and torch's
         os.environ.setdefault(name, str(max(1, (os.cpu_count() or 1) // given.processes)))
     facts: dict[str, dict[str, Any]] = {}
+    first = replace(settings, model=given.cascade) if given.cascade else None
     with get_context("spawn").Pool(given.processes, maxtasksperchild=1) as pool:
         for variant, found in pool.imap_unordered(partial(measure, settings), given.variants):
             facts[variant] = found
             print(f"{variant}: {found}", file=sys.stderr, flush=True)
+        if first:
+            pool.apply(measure, (first, AS_IS))
     tasks = settings.tasks()
     rows = results(settings, tasks, {variant: facts[variant] for variant in given.variants})
     about = {
         "command": _command(sys.argv[1:], given),
         "model": public_name(settings.model),
-        "sets": _counts(tasks),
+        "sets": counts(tasks),
         "date": time.strftime("%Y-%m-%d"),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "versions": {n: version(n) for n in ("mlx-rerank", "mlx", "mlx-lm", "torch", "bm25s", "ir-measures")},
     }
-    Path(given.out).write_text(json.dumps({**about, "rows": rows}, indent=2) + "\n", encoding="utf-8")
+    stages = _cascade(first, settings, given.variants[0], tasks, given.keep) if first else {}
+    Path(given.out).write_text(json.dumps({**about, "rows": rows, **stages}, indent=2) + "\n", encoding="utf-8")
     print(table(rows, list(dict.fromkeys(task.group for task in tasks))))
+    if stages:
+        print("\n" + cascade.table(stages["cascade"]["rows"]))
 
 
-def _counts(tasks: list[Task]) -> dict[str, dict[str, int]]:
-    """Return how many queries and pairs each set has."""
-    counts: dict[str, dict[str, int]] = {}
-    for task in tasks:
-        of_group = counts.setdefault(task.group, {"queries": 0, "pairs": 0})
-        of_group["queries"] += len(task.queries)
-        of_group["pairs"] += sum(map(len, task.first_stage.values()))
-    return counts
+def _cascade(first: Settings, strong: Settings, variant: str, tasks: list[Task], keep: list[int]) -> dict[str, Any]:
+    """Return what a first stage before a variant of the model comes to."""
+    both = (
+        cascade.Stage.of(each.model, tasks, {task.name: _run(each, name, task) for task in tasks}, each.max_length)
+        for each, name in ((first, AS_IS), (strong, variant))
+    )
+    return {"cascade": {"first": public_name(first.model), "rows": cascade.measure(tasks, *both, keeps=keep)}}
 
 
 def _command(arguments: list[str], given: argparse.Namespace) -> str:
     """Return the command as a reader may repeat it, without the paths of this machine."""
-    paths = {given.model: "MODEL", given.data: "DATA", given.work: "WORK", given.out: "OUT"}
+    paths = {given.model: "MODEL", given.data: "DATA", given.work: "WORK", given.out: "OUT", given.cascade: "FIRST"}
     return shlex.join(["python", "benchmarks/quality.py", *(paths.get(argument, argument) for argument in arguments)])
 
 

@@ -105,6 +105,16 @@ def read_tasks(data: Path, names: Iterable[str], queries: Mapping[str, int], dep
     return tasks
 
 
+def counts(tasks: Iterable[Task]) -> dict[str, dict[str, int]]:
+    """Return how many queries and pairs each set has."""
+    found: dict[str, dict[str, int]] = {}
+    for task in tasks:
+        of_group = found.setdefault(task.group, {"queries": 0, "pairs": 0})
+        of_group["queries"] += len(task.queries)
+        of_group["pairs"] += sum(map(len, task.first_stage.values()))
+    return found
+
+
 def bm25(queries: Mapping[str, str], documents: Mapping[str, str], language: str, top: int = 100) -> Run:
     """Rank documents by BM25 (bm25s, k1 0.9, b 0.4, no stemming or stop words)."""
     import bm25s

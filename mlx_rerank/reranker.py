@@ -5,17 +5,17 @@ from collections.abc import Generator, Iterable, Sequence
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from mlx_rerank.arguments import Control, pairs_to_rank, pairs_to_score
 from mlx_rerank.asynchronous import in_thread
-from mlx_rerank.errors import require_whole_number
+from mlx_rerank.cascade import FirstStage
 from mlx_rerank.explain import MAX_PASSES
 from mlx_rerank.highlights import Explanation
 from mlx_rerank.pairs import Limits, LongDocuments, checked_length
-from mlx_rerank.results import Document, PairLogits, RankedDocument, ScoredPair, log_truncation, sigmoid
+from mlx_rerank.results import Document, PairLogits, RankedDocument, ScoredPair, Selection, log_truncation, sigmoid
 from mlx_rerank.scorer import Scorer
 from mlx_rerank.stopping import Stop
 
@@ -43,6 +43,8 @@ class Reranker:
         revision: str | None = None,
         cache_dir: str | Path | None = None,
         score_cache: str | Path | None = None,
+        first_stage: "str | Path | Reranker | None" = None,
+        keep: int | None = None,
     ) -> None:
         """Load a model.
 
@@ -58,9 +60,8 @@ class Reranker:
                 long they are, and of how many the mean is taken); "error" raises an InputError.
             token_budget: most padded tokens computed at once; by the model's shape, the device and its memory if None
                 (budget.py). More needs more memory, and stops later when a call is to end.
-            deterministic: compute every pair in a batch of its own, unpadded, so that its logit depends on nothing but
-                the pair, bit for bit. Otherwise the pairs beside it decide the shapes that are multiplied, and with
-                them the order of sums: in float32 a logit moves by 1e-5 at most (tests/test_invariance.py).
+            deterministic: compute every pair in a batch of its own, so that nothing but the pair decides its logit, bit
+                for bit. Otherwise the pairs beside it move a float32 logit by 1e-5 at most (tests/test_invariance.py).
             embeddings: "resident" holds the word embeddings in memory, as all else. "mapped" leaves them in their file,
                 of which only the rows that a batch asks for are read; the scores are the same bits. If None, tables
                 of more than 64 MB are mapped. The file may be deleted or renamed meanwhile, but not overwritten.
@@ -68,48 +69,47 @@ class Reranker:
             cache_dir: where hub downloads are kept.
             score_cache: a file in which scores are kept and looked up, by this process and others; made if it is not
                 there. A score that was found has the bits that it was computed with, whatever was beside it then.
+            first_stage: a faster model that chooses which candidates of `rank` this one scores. The others are not in
+                the ranking, as scores of two models cannot be compared; all other calls are this model's alone. A name
+                is loaded with the options given here, max_length being cut to its limit; a Reranker keeps its own.
+            keep: candidates that the first stage chooses, 20 if None; where there are not more, it is skipped.
 
         Raises:
             CheckpointNotFoundError: the model's name leads nowhere.
             CheckpointError: its files cannot be used.
             UnsupportedModelError: it is not a single-label XLM-RoBERTa cross-encoder.
             DeviceError: this machine has no such device.
-            InputError: the dtype is unknown, a limit is out of range, the embeddings cannot be mapped, or score_cache
-                is another program's database.
+            InputError: the dtype is unknown, a limit is out of range, the embeddings cannot be mapped, score_cache is
+                another program's database, keep is not for a first stage, or the first stage has one itself.
             MissingDependencyError: the checkpoint needs torch to be read.
         """
-        self.scorer = Scorer(
-            model,
-            dtype=dtype,
-            device=device,
-            max_length=max_length,
-            long_documents=long_documents,
-            token_budget=token_budget,
-            deterministic=deterministic,
-            embeddings=embeddings,
-            revision=revision,
-            cache_dir=cache_dir,
-            score_cache=score_cache,
-        )
+        shared: dict[str, Any] = {
+            "dtype": dtype, "device": device, "long_documents": long_documents, "deterministic": deterministic,
+            "token_budget": token_budget, "embeddings": embeddings, "cache_dir": cache_dir, "score_cache": score_cache,
+        }  # fmt: skip
+        self.first_stage = FirstStage.load(first_stage, keep, max_length, shared)
+        self.scorer = Scorer(model, max_length=max_length, revision=revision, **shared)
         self.config, self.encoder, self.engine = self.scorer.config, self.scorer.encoder, self.scorer.engine
         self.dtype, self.device, self.embeddings = self.scorer.dtype, self.scorer.device, self.engine.embeddings
         self.limits, self.max_length = self.scorer.limits, self.scorer.limits.max_length
+        self.engines = [self.engine, *([self.first_stage.scorer.engine] if self.first_stage else [])]
 
     token_budget = property(attrgetter("scorer.token_budget"), doc="Most padded tokens of a batch.")
     deterministic = property(attrgetter("scorer.deterministic"), doc="Whether each pair is computed alone.")
 
     @property
     def loaded(self) -> bool:
-        """Whether the weights are in memory."""
-        return self.engine.loaded
+        """Whether the weights, or those of the first stage, are in memory."""
+        return any(engine.loaded for engine in self.engines)
 
     def unload(self) -> None:
-        """Free the memory of the weights, which the next batch, whoever's it is, loads again.
+        """Free the memory of the weights, and of the first stage's; the next batch, whoever's it is, loads them again.
 
         Raises:
             DeviceError: this process is a fork.
         """
-        self.engine.unload()
+        for engine in self.engines:
+            engine.unload()
 
     @overload
     def score(self, pairs: str, document: str, /, *, raw_scores: bool = ..., **control: "Unpack[Control]") -> float: ...
@@ -171,9 +171,7 @@ class Reranker:
             cancel: an event to stop at, which another thread may set.
 
         Raises:
-            InputError: something is not a pair of texts.
-            NonFiniteScoreError: the model produced NaN or infinity.
-            DeadlineError, CancelledError: it was time to stop; the error holds what was scored.
+            RerankError: as `score`.
         """
         return self.scorer.pipeline(pairs, self.limits, Stop(timeout, cancel)).stream(raw_scores)
 
@@ -183,6 +181,7 @@ class Reranker:
         documents: Iterable[Document],
         *,
         top_n: int | None = None,
+        threshold: float | None = None,
         raw_scores: bool = False,
         show_progress: bool | None = None,
         timeout: float | None = None,
@@ -193,21 +192,23 @@ class Reranker:
         Args:
             query: what is asked.
             documents: texts, or mappings with a `text` key; they come back untouched.
-            top_n: how many to return; all if None.
+            top_n: how many to return; all if None. With a first stage at most what it keeps.
+            threshold: the lowest score of those returned, in 0..1, or a logit with raw_scores; any if None.
             raw_scores: give logits instead of their sigmoid.
-            show_progress: a progress bar on stderr; on a terminal and after a second if None.
-            timeout: seconds after which to stop; never if None.
+            show_progress: a progress bar on stderr, one a stage; on a terminal and after a second if None.
+            timeout: seconds after which to stop, whatever the stage; never if None.
             cancel: an event to stop at, which another thread may set.
 
         Returns:
-            The best first; equal scores in the order given.
+            The best first; equal scores in the order given. With a first stage only what it keeps.
 
         Raises:
-            InputError: a document is neither, or top_n is below one.
+            InputError: a document is neither, top_n is below one or above keep, or threshold cannot be a score.
             NonFiniteScoreError: the model produced NaN or infinity.
-            DeadlineError, CancelledError: it was time to stop; the error holds what was scored.
+            DeadlineError, CancelledError: it was time to stop; the error holds what this model scored.
         """
-        return self._rank(query, documents, top_n, raw_scores, Stop(timeout, cancel), show_progress)
+        wanted = Selection(top_n, threshold, raw_scores)
+        return self._rank(query, documents, wanted, Stop(timeout, cancel), show_progress)
 
     async def arank(
         self,
@@ -215,6 +216,7 @@ class Reranker:
         documents: Iterable[Document],
         *,
         top_n: int | None = None,
+        threshold: float | None = None,
         raw_scores: bool = False,
         timeout: float | None = None,
     ) -> list[RankedDocument]:
@@ -225,17 +227,18 @@ class Reranker:
 
         Args:
             query: what is asked.
-            documents: as for `rank`; not to be changed meanwhile.
-            top_n: how many to return; all if None.
+            documents: as for `rank`, as are the next three; not to be changed meanwhile.
+            top_n: how many to return.
+            threshold: the lowest score of those returned.
             raw_scores: give logits instead of their sigmoid.
             timeout: seconds from the call on, waiting included; never if None.
 
         Raises:
             RerankError: as `rank`.
         """
-        cancel = threading.Event()
+        wanted, cancel = Selection(top_n, threshold, raw_scores), threading.Event()
         stop = Stop(timeout, cancel)
-        return await in_thread(partial(self._rank, query, documents, top_n, raw_scores, stop, False), cancel)
+        return await in_thread(partial(self._rank, query, documents, wanted, stop, False), cancel)
 
     def explain(
         self,
@@ -281,20 +284,17 @@ class Reranker:
             cancel: an event to stop at, which another thread may set.
 
         Raises:
-            InputError: something is not a pair of texts, or a limit is out of range.
-            NonFiniteScoreError: the model produced NaN or infinity.
-            DeadlineError, CancelledError: it was time to stop; the error holds what was scored.
+            RerankError: as `score`; it is an InputError, too, where a limit is out of range.
         """
-        stop = Stop(timeout, cancel)
-        limits = limits or self.limits
+        stop, limits = Stop(timeout, cancel), limits or self.limits
         checked_length(limits.max_length, self.config)
         return self.scorer.logits(pairs, limits, stop, batch_size=batch_size, show_progress=show_progress)
 
     def _rank(
-        self, query: str, documents: Iterable[Document], top_n: int | None, raw: bool, stop: Stop, progress: bool | None
+        self, query: str, documents: Iterable[Document], wanted: Selection, stop: Stop, progress: bool | None
     ) -> list[RankedDocument]:
         """Check what is to be ranked, and rank it."""
-        if top_n is not None:
-            require_whole_number("top_n", top_n)
-        kept, pairs = pairs_to_rank(query, documents)
-        return self.scorer.logits(pairs, self.limits, stop, show_progress=progress).ranking(kept, top_n, raw)
+        given, pairs = pairs_to_rank(query, documents)
+        if self.first_stage:
+            return self.first_stage.rank(self.scorer, given, pairs, wanted, stop, progress)
+        return self.scorer.logits(pairs, self.limits, stop, show_progress=progress).ranking(given, wanted)

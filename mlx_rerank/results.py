@@ -1,13 +1,15 @@
 """What comes back: frozen dataclasses that every path and every shell shares, and what a logit is made into."""
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
-from mlx_rerank.errors import NonFiniteScoreError
+from mlx_rerank.errors import InputError, NonFiniteScoreError, require_whole_number
 
 logger = logging.getLogger("mlx_rerank")
 
@@ -32,6 +34,33 @@ class RankedDocument:
     document: Document
     truncated_tokens: int
     span: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which documents of a ranking are returned, and how their scores are given.
+
+    Args:
+        top_n: how many at most; all if None.
+        threshold: the lowest score, in 0..1 or a logit as raw_scores says; any if None.
+        raw_scores: scores are logits instead of their sigmoid.
+    """
+
+    top_n: int | None
+    threshold: float | None
+    raw_scores: bool
+
+    def __post_init__(self) -> None:
+        """Raise InputError where top_n is below one, or threshold is nothing that a score can be compared with."""
+        if self.top_n is not None:
+            require_whole_number("top_n", self.top_n)
+        least = self.threshold
+        if least is None:
+            return
+        if not isinstance(least, Real) or isinstance(least, bool) or not -math.inf < least < math.inf:
+            raise InputError(f"threshold must be a finite number, or None, not {least!r}")
+        if not self.raw_scores and not 0 <= least <= 1:
+            raise InputError(f"threshold {least} is not in 0..1, where scores are; a logit needs raw scores")
 
 
 @dataclass(frozen=True)
@@ -65,12 +94,14 @@ class PairLogits:
     truncated_tokens: np.ndarray
     spans: np.ndarray
 
-    def ranking(self, documents: Sequence[Document], top_n: int | None, raw_scores: bool) -> list[RankedDocument]:
-        """Return the documents, the best first, equal ones in the order given."""
-        scores = (self.logits if raw_scores else sigmoid(self.logits)).tolist()
-        order = np.argsort(-self.logits, kind="stable")[:top_n].tolist()
+    def ranking(self, documents: Sequence[Document], wanted: Selection) -> list[RankedDocument]:
+        """Return the documents that are wanted, the best first, equal ones in the order given."""
+        scores = (self.logits if wanted.raw_scores else sigmoid(self.logits)).tolist()
+        order = np.argsort(-self.logits, kind="stable")[: wanted.top_n].tolist()
         cut, spans = self.truncated_tokens.tolist(), self.spans.tolist()
-        return [RankedDocument(i, scores[i], documents[i], cut[i], tuple(spans[i])) for i in order]
+        ranking = [RankedDocument(i, scores[i], documents[i], cut[i], tuple(spans[i])) for i in order]
+        least = -math.inf if wanted.threshold is None else wanted.threshold
+        return [result for result in ranking if result.score >= least]
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:

@@ -171,6 +171,35 @@ def test_bad_top_n(tiny_reranker: Reranker, top_n: object) -> None:
         tiny_reranker.rank("panda", DOCUMENTS, top_n=top_n)  # pyright: ignore[reportArgumentType]
 
 
+def test_threshold(tiny_reranker: Reranker) -> None:
+    for raw in (False, True):
+        ranking = tiny_reranker.rank("panda", DOCUMENTS, raw_scores=raw)
+        for place, result in enumerate(ranking):
+            found = tiny_reranker.rank("panda", DOCUMENTS, raw_scores=raw, threshold=result.score)
+            assert found[: place + 1] == ranking[: place + 1]  # its own score is enough
+            assert all(each.score == result.score for each in found[place:])
+        third = ranking[2].score
+        assert tiny_reranker.rank("panda", DOCUMENTS, raw_scores=raw, threshold=third, top_n=2) == ranking[:2]
+        assert tiny_reranker.rank("panda", DOCUMENTS, raw_scores=raw, threshold=third, top_n=5) == ranking[:3]
+    assert tiny_reranker.rank("panda", DOCUMENTS, raw_scores=True, threshold=1e9) == []
+    assert tiny_reranker.rank("panda", DOCUMENTS, threshold=1) == []
+    assert len(tiny_reranker.rank("panda", DOCUMENTS, threshold=0)) == len(DOCUMENTS)
+    assert tiny_reranker.rank("panda", [], threshold=np.float32(0.5)) == []  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("threshold", [float("nan"), float("inf"), -float("inf"), "0.5", True, [0.5]])
+@pytest.mark.parametrize("raw", [False, True])
+def test_bad_threshold(tiny_reranker: Reranker, threshold: object, raw: bool) -> None:
+    with pytest.raises(InputError, match="threshold must be a finite number, or None, not"):
+        tiny_reranker.rank("panda", DOCUMENTS, threshold=threshold, raw_scores=raw)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.1, -(10**400)])
+def test_a_threshold_that_no_score_can_have(tiny_reranker: Reranker, threshold: float) -> None:
+    with pytest.raises(InputError, match=r"is not in 0\.\.1, where scores are; a logit needs raw scores"):
+        tiny_reranker.rank("panda", DOCUMENTS, threshold=threshold)
+
+
 def test_inputs_of_the_wrong_kind(tiny_reranker: Reranker) -> None:
     class Table:
         columns = ("query", "document")

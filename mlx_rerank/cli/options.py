@@ -18,6 +18,13 @@ LongDocuments = Annotated[
     Literal["truncate", "windows", "error"],
     Option("--long-documents", help="Leave the end of a long document unread, read all in windows, or refuse it."),
 ]
+FirstStage = Annotated[
+    str | None, Option("--first-stage", metavar="MODEL", help="A faster model that chooses what --model ranks.")
+]
+Keep = Annotated[int | None, Option(min=1, help="Documents that the first stage chooses; 20.")]
+Threshold = Annotated[
+    float | None, Option(metavar="SCORE", help="Leave out what scores less: in 0..1, a logit with --raw.")
+]
 Timeout = Annotated[float | None, Option(metavar="SECONDS", help="Give up when scoring takes longer than this.")]
 Embeddings = Annotated[
     Literal["resident", "mapped"] | None, Option(help="Word embeddings in memory, or in their file; by size.")

@@ -13,6 +13,8 @@ from mlx_rerank.cli.options import (
     Device,
     Dtype,
     Embeddings,
+    FirstStage,
+    Keep,
     LongDocuments,
     MaxLength,
     Model,
@@ -20,6 +22,7 @@ from mlx_rerank.cli.options import (
     Reference,
     Revision,
     Scores,
+    Threshold,
     Timeout,
     Verbose,
 )
@@ -37,6 +40,7 @@ def rank(
         list[str] | None, Argument(metavar="[FILE|-]...", help="A document a line, JSONL, or several text files.")
     ] = None,
     top_n: Annotated[int | None, Option("--top-n", "-n", min=1, help="How many to show; all by default.")] = None,
+    threshold: Threshold = None,
     form: Annotated[InputFormat, Option("--format", help="How the input is read.")] = "auto",
     model: Model = "mini",
     dtype: Dtype = None,
@@ -47,6 +51,8 @@ def rank(
     deterministic: Deterministic = False,
     embeddings: Embeddings = None,
     score_cache: Scores = None,
+    first_stage: FirstStage = None,
+    keep: Keep = None,
     raw: Raw = False,
     as_json: AsJson = False,
     reference: Reference = False,
@@ -59,10 +65,10 @@ def rank(
     documents = read_documents(files or [], form)
     if not documents:
         raise InputError("there are no documents: give a file, or write one document a line to standard input")
-    limits = _limits(timeout, reference)
+    limits = _only_mlx(reference, timeout=timeout, threshold=threshold)
     reranker = _reranker(
         reference, model, revision, dtype, max_length, device=device, long_documents=long_documents,
-        deterministic=deterministic, embeddings=embeddings, score_cache=score_cache,
+        deterministic=deterministic, embeddings=embeddings, score_cache=score_cache, first_stage=first_stage, keep=keep,
     )  # fmt: skip
     with _measured(reranker, len(documents), verbose):
         ranking = reranker.rank(query, documents, top_n=top_n, raw_scores=raw, **limits)
@@ -92,7 +98,7 @@ def score(
     pairs = read_pairs(file)
     if not pairs:
         raise InputError(f"{file} holds no pairs")
-    limits = _limits(timeout, reference)
+    limits = _only_mlx(reference, timeout=timeout)
     reranker = _reranker(
         reference, model, revision, dtype, max_length, device=device, long_documents=long_documents,
         deterministic=deterministic, embeddings=embeddings, score_cache=score_cache,
@@ -104,13 +110,12 @@ def score(
         print_json({"score": value, "truncated_tokens": cut, "span": span})
 
 
-def _limits(timeout: float | None, reference: bool) -> dict[str, Any]:
-    """Return the argument that a timeout is, where there is one."""
-    if timeout is None:
-        return {}
-    if reference:
-        raise InputError("--timeout is about MLX: leave it or --reference out")
-    return {"timeout": timeout}
+def _only_mlx(reference: bool, **arguments: Any) -> dict[str, Any]:
+    """Return the arguments of a call that are given; PyTorch has none of them."""
+    given = {name: value for name, value in arguments.items() if value is not None}
+    for name in given if reference else ():
+        raise InputError(f"--{name} is about MLX: leave it or --reference out")
+    return given
 
 
 @contextmanager
@@ -122,8 +127,9 @@ def _measured(reranker: "Reranker | ReferenceReranker", pairs: int, verbose: boo
         from mlx_rerank.display import print_usage
         from mlx_rerank.memory import usage
 
-        engine = getattr(reranker, "engine", None)  # the reference has none
-        print_usage(usage(), time.perf_counter() - start, pairs, engine and engine.tokens)
+        engines = getattr(reranker, "engines", ())  # the reference has none
+        tokens = sum(engine.tokens for engine in engines) if engines else None
+        print_usage(usage(), time.perf_counter() - start, pairs, tokens)
 
 
 def _reranker(

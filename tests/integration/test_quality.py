@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from checkpoints import tiny_tokenizer, write_checkpoint
+from checkpoints import TINY, random_tensors, tiny_tokenizer, write_checkpoint
+
+from mlx_rerank import Reranker
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 DOCUMENTS = {
@@ -94,3 +96,32 @@ def test_a_small_run(data: Path, tmp_path: Path) -> None:
 
     other = write_checkpoint(tmp_path / "other", tokenizer=tiny_tokenizer())
     assert run(other, data, tmp_path, "--variants", "8-bit")[0]["rows"]["8-bit"]["scored_in_this_run"] > 36
+
+
+def test_a_first_stage(data: Path, tmp_path: Path) -> None:
+    model = write_checkpoint(tmp_path / "model", tokenizer=tiny_tokenizer())
+    first = write_checkpoint(tmp_path / "first", tensors=random_tensors(TINY, seed=1), tokenizer=tiny_tokenizer())
+    options = ["--variants", "float32", "--cascade", str(first), "--keep", "1", "2", "6"]
+    result, tables = run(model, data, tmp_path, *options)
+    assert "--cascade FIRST --keep 1 2 6" in result["command"]
+    assert str(tmp_path) not in json.dumps(result)
+    rows = {(row["set"], row["keep"]): row for row in result["cascade"]["rows"]}
+    assert len(rows) == 6
+    assert tables.count("| cross cross-lingual |") == 3
+
+    cascade = Reranker(model, first_stage=first, keep=2, max_length=60)
+    texts = list(DOCUMENTS.values())
+    names = {text: name for name, text in DOCUMENTS.items()}
+    rankings = {query: cascade.rank(text, texts, raw_scores=True) for query, text in QUERIES.items()}
+    expected = ndcg({q: {names[str(found.document)]: found.score for found in each} for q, each in rankings.items()})
+    two, everything = rows["cross cross-lingual", 2], rows["cross cross-lingual", 6]
+    assert two["ndcg"]["both"] == pytest.approx(expected, abs=1e-6)
+    assert two["ndcg"]["first"] != two["ndcg"]["strong"]
+    assert everything["ndcg"]["both"] == everything["ndcg"]["strong"]
+    assert everything["ndcg"]["strong"] == result["rows"]["float32"]["ndcg"]["cross cross-lingual"]
+    assert everything["tokens"] == everything["flops"] == 1  # the first stage is skipped
+    assert two["top10_overlap"] is None  # of six documents all are among the ten best
+
+    strong, fast = cascade.engines
+    assert two["tokens"] == pytest.approx(strong.tokens / fast.tokens)
+    assert two["flops"] == pytest.approx(1 + two["tokens"], abs=0.02)  # a first stage of the same shape

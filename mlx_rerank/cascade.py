@@ -1,0 +1,144 @@
+"""Two models in a row: a fast one reads every candidate, a strong one only the best of them."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from mlx_rerank import hub
+from mlx_rerank.checkpoint import Checkpoint
+from mlx_rerank.errors import InputError, NonFiniteScoreError, StoppedError, require_whole_number
+from mlx_rerank.results import Document, PairLogits, RankedDocument, Selection
+from mlx_rerank.scorer import Scorer
+from mlx_rerank.stopping import Stop
+
+KEEP = 20  # candidates: benchmarks/cascade.py measures what other numbers cost and save
+Pair = tuple[str, str]
+
+
+@runtime_checkable
+class Loaded(Protocol):
+    """A Reranker, which this file knows nothing else of."""
+
+    scorer: Scorer
+    first_stage: "FirstStage | None"
+
+
+class FirstStage:
+    """A fast model, and how many candidates it leaves to a strong one.
+
+    What it does not keep is in no ranking, as what a retriever did not find is not: its logits are another model's,
+    and a list that held both would be in a wrong order wherever it is sorted by score again.
+    """
+
+    def __init__(self, scorer: Scorer, keep: int) -> None:
+        """Take over a loaded model.
+
+        Args:
+            scorer: the fast model.
+            keep: candidates that it leaves.
+        """
+        self.scorer, self.keep = scorer, keep
+
+    @classmethod
+    def load(
+        cls, model: str | Path | Loaded | None, keep: int | None, max_length: int | None, options: dict[str, Any]
+    ) -> "FirstStage | None":
+        """Return the first stage that is asked for, if one is.
+
+        Args:
+            model: a name or a directory; or a reranker, which stays as it is.
+            keep: candidates that it leaves; 20 if None.
+            max_length: most tokens of a pair; the model's own limit where that is less.
+            options: all others of `Scorer` that are given by name.
+
+        Raises:
+            InputError: keep is below one, or there is no model for it, or the model has a first stage itself.
+            RerankError: as `Reranker`.
+        """
+        if keep is not None:
+            require_whole_number("keep", keep)
+            if model is None:
+                raise InputError(f"keep={keep} needs a first stage: name its model with first_stage, or leave keep out")
+        if model is None:
+            return None
+        if isinstance(model, Loaded):
+            if model.first_stage is not None:
+                raise InputError("first_stage has a first stage itself: give a Reranker that has none")
+            return cls(model.scorer, keep or KEEP)
+        directory = hub.resolve(model, cache_dir=options["cache_dir"])
+        if max_length is not None:
+            limit = Checkpoint.open(directory).config.max_length
+            max_length = min(require_whole_number("max_length", max_length, least=0), limit)
+        return cls(Scorer(directory, max_length=max_length, revision=None, **options), keep or KEEP)
+
+    def rank(
+        self,
+        scorer: Scorer,
+        documents: Sequence[Document],
+        pairs: Sequence[Pair],
+        wanted: Selection,
+        stop: Stop,
+        show_progress: bool | None,
+    ) -> list[RankedDocument]:
+        """Return the ranking, by the strong model, of the candidates that this one keeps.
+
+        Args:
+            scorer: the strong model. Where there are not more candidates than are kept, it reads them all.
+            documents: the candidates.
+            pairs: each one's text with the query.
+            wanted: which of them are returned.
+            stop: when to end before both models are done.
+            show_progress: as for `Reranker.rank`.
+
+        Raises:
+            InputError: more are wanted than are kept.
+            RerankError: as `Reranker.rank`; it says in which stage.
+        """
+        if wanted.top_n is not None and wanted.top_n > self.keep:
+            raise InputError(
+                f"top_n {wanted.top_n} is more than the {self.keep} documents that the first stage keeps: "
+                "ask for fewer, or load the Reranker with a larger keep"
+            )
+        if len(pairs) <= self.keep:
+            scored = scorer.logits(pairs, scorer.limits, stop, show_progress=show_progress)
+            return scored.ranking(documents, wanted)
+        kept = self._choose(pairs, stop, show_progress)
+        places = kept.tolist()
+        scored = _logits(kept, scorer, [pairs[i] for i in places], stop, show_progress)
+        ranking = scored.ranking([documents[i] for i in places], wanted)
+        return [replace(result, index=places[result.index]) for result in ranking]
+
+    def _choose(self, pairs: Sequence[Pair], stop: Stop, show_progress: bool | None) -> np.ndarray:
+        """Return the places of the best pairs, in the order given, so that equal scores of the second stage keep it."""
+        found = _logits(None, self.scorer, pairs, stop, show_progress)
+        return np.sort(np.argsort(-found.logits, kind="stable")[: self.keep])
+
+
+def _logits(
+    places: np.ndarray | None, scorer: Scorer, pairs: Sequence[Pair], stop: Stop, show_progress: bool | None
+) -> PairLogits:
+    """Return the logits of a stage's pairs.
+
+    Args:
+        places: of the second stage's pairs in the caller's list; None in the first, whose logits no caller sees.
+        scorer: the stage's model.
+        pairs: that it reads.
+        stop: when to end before it is done.
+        show_progress: as for `Reranker.rank`.
+
+    Raises:
+        RerankError: as `Scorer.logits`, with the name of the stage, and with the caller's places of what was scored.
+    """
+    where = "first stage" if places is None else f"second stage, of {len(places)} documents kept"
+    try:
+        return scorer.logits(pairs, scorer.limits, stop, show_progress=show_progress)
+    except StoppedError as error:
+        done = slice(0) if places is None else slice(None)
+        indices = error.indices[done] if places is None else places[error.indices]
+        held = (error.logits[done], error.truncated_tokens[done], error.spans[done])
+        raise type(error)(f"in the {where}: {error}", indices, *held) from None
+    except (InputError, NonFiniteScoreError) as error:
+        raise type(error)(f"in the {where}: {error}") from None
