@@ -17,7 +17,7 @@ answer a query, on Apple's MLX.
 |---|---|
 | converted from | {source}{revision} |
 | with | mlx-rerank {version} |
-| weights | {dtype}{packing} |
+| weights | {dtype}{packing} |{vocabulary}{training}
 | longest pair | {max_length} tokens |
 
 ```python
@@ -60,9 +60,41 @@ def model_card(config: Mapping[str, Any], source_card: Path, *, name: str) -> st
         version=done["version"],
         dtype=config["dtype"],
         packing=f"; {done['packing']}" if "packing" in done else "",
+        vocabulary=f"\n| vocabulary | {describe_trimming(done['vocabulary'])} |" if "vocabulary" in done else "",
+        training=f"\n| trained | {describe_training(done['training'])} |" if "training" in done else "",
         max_length=ModelConfig.from_dict(config).max_length,
     )
     return f"---\n{data.to_yaml()}\n---\n{body}"
+
+
+def describe_trimming(record: Mapping[str, Any]) -> str:
+    """Say in words what was kept of a vocabulary, from the conversion record."""
+    saved = f"{record['bytes'] / 1e6:.1f} MB instead of {record['source_bytes'] / 1e6:.1f} MB"
+    words = (
+        f"{record['pieces']:,} of {record['source_pieces']:,} pieces, those of {record['texts']:,} texts; "
+        f"word embeddings of {saved}"
+    )
+    if record["held_out_share"] is None:
+        return words
+    share, count = record["held_out_share"], record["held_out_texts"]
+    return f"{words}; with the pieces of the other texts alone, {share:.1%} of {count:,} held out keep all their tokens"
+
+
+def describe_training(record: Mapping[str, Any]) -> str:
+    """Say in words how a model was trained, from the record of the run."""
+    options, history = record["options"], record["history"]
+    rank, losses = options["lora_rank"], options["losses"]
+    words = [
+        f"on {record['queries']:,} queries, {options['epochs']} times each",
+        f"low-rank updates of rank {rank}, merged" if rank else "all weights but the word embeddings",
+        "losses " + ", ".join(f"{weight:g} x {name}" for name, weight in losses.items()),
+    ]
+    if rank == 0 and options["train_embeddings"]:
+        words[1] = "all weights"
+    seen = [row["dev_ndcg"] for row in history if "dev_ndcg" in row]
+    if seen:
+        words.append(f"nDCG@10 of the dev set {seen[0]:.3f} before and {seen[-1]:.3f} after")
+    return "; ".join(words)
 
 
 def renamed(card: str, name: str) -> str:

@@ -1,29 +1,31 @@
 """From a Hugging Face checkpoint to an MLX directory: weights renamed, fused and cast, and a record of it."""
 
-import json
-import shutil
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
+from mlx.utils import tree_flatten
+from tokenizers import Tokenizer
 
 import mlx_rerank
 from mlx_rerank import hub, weights
 from mlx_rerank.batching import pad, plan_batches
 from mlx_rerank.card import model_card
-from mlx_rerank.checkpoint import Checkpoint, load_model, open_tensors
-from mlx_rerank.config import CONVERSION_KEY, Quantization
+from mlx_rerank.checkpoint import Checkpoint, open_tensors
+from mlx_rerank.config import CONVERSION_KEY, ModelConfig, Quantization
 from mlx_rerank.dtypes import default_dtype, parse_dtype
-from mlx_rerank.errors import CheckpointError, InputError, OutputError, OutputExistsError
+from mlx_rerank.errors import CheckpointError, InputError
 from mlx_rerank.models import REGISTRY
+from mlx_rerank.models.xlm_roberta import CrossEncoder
+from mlx_rerank.output import require_absent, write_model
 from mlx_rerank.pairs import Limits, PairEncoder
 from mlx_rerank.quantize import Recipe, check_recipe, describe_recipe, quantize, uniform_recipe
 from mlx_rerank.recipe import check_target, measured_recipe
 from mlx_rerank.samples import sample_pairs
+from mlx_rerank.trim import Trimming, trim
 
 _CALIBRATION_TOKENS = 100  # of a pair; longer ones cost more than they tell
 _DTYPE_KEYS = ("torch_dtype", "dtype")  # what transformers calls it, before and since version 5
@@ -38,6 +40,7 @@ def convert(
     layers: Quantization | None = None,
     embeddings: Quantization | None = None,
     target_bits: float | None = None,
+    trim_vocab: Iterable[str] | None = None,
     name: str | None = None,
 ) -> Path:
     """Write an MLX directory that `Reranker` loads without transformers or torch.
@@ -51,6 +54,8 @@ def convert(
         embeddings: how the word embeddings are packed; not at all if None.
         target_bits: pack each layer, and the embeddings, as far as the scores of sample pairs bear it, to at most this
             many bits a weight on average, scales included. It takes the place of the two above, and some minutes.
+        trim_vocab: texts of the kind that will be read. Of the vocabulary only the pieces that they use are kept, and
+            the single characters of their scripts; a text of such pieces scores as before. All is kept if None.
         name: what the model card calls the model; as the directory if None.
 
     Returns:
@@ -59,21 +64,19 @@ def convert(
 
     Raises:
         CheckpointNotFoundError: the source's name leads nowhere.
-        CheckpointError: its files cannot be used.
+        CheckpointError: its files cannot be used, or its vocabulary cannot be trimmed.
         UnsupportedModelError: it is not a single-label XLM-RoBERTa cross-encoder.
         WeightsError: its tensors do not match its config.json.
         OutputError: mlx_path exists or cannot be written.
-        InputError: the dtype or a packing is unknown, or target_bits cannot be met.
+        InputError: the dtype or a packing is unknown, target_bits cannot be met, or trim_vocab holds no text.
         NonFiniteScoreError: packing was to be measured, and the model's own logits are not finite.
         MissingDependencyError: the source is a pytorch_model.bin and torch is not installed.
     """
-    target = Path(mlx_path).expanduser()
-    if target.exists() or target.is_symlink():
-        raise OutputExistsError(f"{target} exists: remove it, or name another directory to write")
+    target = require_absent(mlx_path)
     if target_bits is not None and (layers or embeddings):
         raise InputError("target_bits chooses how layers and embeddings are packed: give it, or give these")
     mlx_dtype = parse_dtype(dtype)
-    checkpoint = Checkpoint.open(hub.resolve(hf_path, revision=revision))
+    source = checkpoint = Checkpoint.open(hub.resolve(hf_path, revision=revision))
     if checkpoint.converted:
         raise CheckpointError(f"{hf_path} was converted already: give the Hugging Face checkpoint it was made from")
     encoder = PairEncoder.from_directory(checkpoint.directory, checkpoint.config)  # refuses one that does not fit
@@ -81,32 +84,54 @@ def convert(
     check_recipe(recipe, checkpoint.config)
     if target_bits is not None:
         check_target(checkpoint.config, target_bits)
-        recipe = _measured(checkpoint, encoder, target_bits, scale_bits=8 * mlx_dtype.size)
+    trimming = None
+    if trim_vocab is not None:
+        trimming = trim(source.directory, source.raw, trim_vocab)
+        checkpoint = replace(source, raw=trimming.config, config=ModelConfig.from_dict(trimming.config))
+        encoder = PairEncoder(Tokenizer.from_str(trimming.tokenizer), checkpoint.config)
+    if target_bits is not None:
+        model = _load(source, trimming, default_dtype(mx.default_device()), evaluate=True)  # which is fast there
+        recipe = _measured(model, encoder, target_bits, scale_bits=8 * mlx_dtype.size)
 
-    model = REGISTRY[checkpoint.raw["model_type"]](checkpoint.config)
-    weights.load_into(model, dict(weights.port(open_tensors(checkpoint.directory), checkpoint.config, mlx_dtype)))
+    model = _load(source, trimming, mlx_dtype)
     config = _record(checkpoint, str(hf_path), dtype)
     if recipe:
         config[CONVERSION_KEY]["packing"] = describe_recipe(recipe)
         config = quantize(model, config, recipe)
-    with _appearing(target) as directory, _without_cache():
-        weights.save(directory / weights.WEIGHTS_FILE, model)
-        (directory / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        _copy_texts(checkpoint.directory, directory)
-        card = model_card(config, checkpoint.directory / "README.md", name=name or target.name)
-        (directory / "README.md").write_text(card, encoding="utf-8")
+    if trimming:
+        config[CONVERSION_KEY]["vocabulary"] = trimming.record | _table_bytes(model, source)
+    texts = {"tokenizer.json": trimming.tokenizer} if trimming else {}
+    texts["README.md"] = model_card(config, checkpoint.directory / "README.md", name=name or target.name)
+    write_model(target, model, config, checkpoint.directory, texts)
     return target
 
 
-def _measured(checkpoint: Checkpoint, encoder: PairEncoder, target_bits: float, scale_bits: int) -> Recipe:
-    """Measure on every third sample pair of fewer than a hundred tokens, in the dtype that this device is fast in."""
-    config = checkpoint.config
+def _load(source: Checkpoint, trimming: Trimming | None, dtype: mx.Dtype, *, evaluate: bool = False) -> CrossEncoder:
+    """Return the model of a Hugging Face checkpoint, with the vocabulary that is left of it."""
+    parameters = weights.port(open_tensors(source.directory), source.config, dtype)
+    config = source.config
+    if trimming:
+        parameters, config = trimming.select(parameters), ModelConfig.from_dict(trimming.config)
+    model = REGISTRY[source.raw["model_type"]](config)
+    weights.load_into(model, dict(weights.evaluate(parameters) if evaluate else parameters))
+    return model
+
+
+def _table_bytes(model: CrossEncoder, source: Checkpoint) -> dict[str, int]:
+    """Return what the word embeddings take, and what they would take with the source's vocabulary."""
+    parameters: Any = tree_flatten(model.embeddings.word_embeddings.parameters())
+    kept = sum(value.nbytes for _, value in parameters)
+    return {"bytes": kept, "source_bytes": kept // model.config.vocab_size * source.config.vocab_size}
+
+
+def _measured(model: CrossEncoder, encoder: PairEncoder, target_bits: float, scale_bits: int) -> Recipe:
+    """Measure on every third sample pair of fewer than a hundred tokens."""
+    config = model.config
     encoded = encoder.encode(sample_pairs()[::3], Limits(min(_CALIBRATION_TOKENS, config.max_length)))
     short = [sequence for sequence in encoded.sequences if len(sequence) < _CALIBRATION_TOKENS]
     plan = plan_batches(np.array(list(map(len, short))), 32 * _CALIBRATION_TOKENS)
     padded = (pad([short[i] for i in batch], config.pad_token_id) for batch in plan)
     batches = [(mx.array(ids), None if mask is None else mx.array(mask)) for ids, mask in padded]
-    model = load_model(checkpoint, default_dtype(mx.default_device()), keep_quantized=False)
     return measured_recipe(model, batches, target_bits, scale_bits)
 
 
@@ -121,38 +146,3 @@ def _record(checkpoint: Checkpoint, source: str, dtype: str) -> dict[str, Any]:
             "revision": hub.commit_of(checkpoint.directory),
         },
     }
-
-
-def _copy_texts(source: Path, target: Path) -> None:
-    """Copy the tokenizer and whatever states the licence."""
-    shutil.copyfile(source / "tokenizer.json", target / "tokenizer.json")
-    for pattern in ("LICENSE*", "NOTICE*"):
-        for path in sorted(source.glob(pattern)):
-            if path.is_file():
-                shutil.copyfile(path, target / path.name)
-
-
-@contextmanager
-def _appearing(target: Path) -> Iterator[Path]:
-    """Give a temporary directory near the target that takes its place at the end, and is removed on any error."""
-    existing = next(parent for parent in target.absolute().parents if parent.exists())
-    directory = existing / f".{target.name}-{uuid.uuid4().hex[:8]}"  # named first, so that a signal at any
-    try:  # moment finds something to remove
-        directory.mkdir()
-        yield directory
-        target.parent.mkdir(parents=True, exist_ok=True)
-        directory.rename(target)
-    except OSError as error:
-        raise OutputError(f"{target} cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-@contextmanager
-def _without_cache() -> Iterator[None]:
-    """Give freed buffers back at once: the next tensor rarely has the same size."""
-    limit = mx.set_cache_limit(0)
-    try:
-        yield
-    finally:
-        mx.set_cache_limit(limit)

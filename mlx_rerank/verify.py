@@ -4,7 +4,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -27,12 +27,14 @@ from mlx_rerank.reference import ReferenceReranker, require_reference
 from mlx_rerank.report import TOLERANCES, Peak, PublishedLogit, Report, Tolerance
 from mlx_rerank.reranker import Reranker
 from mlx_rerank.samples import sample_pairs
+from mlx_rerank.trim import renumbering
 
 REPORT_FILE = "verification.json"  # in a converted directory
 _HEADING = "\n## Verified against PyTorch\n"
 _FOLLOWED = 8  # pairs whose hidden states are compared
 
 Pairs = list[tuple[str, str]]
+Rows = tuple[list[int], list[int]]  # token ids of one pair, as the model has them and as the reference has them
 
 
 def verify(
@@ -77,23 +79,25 @@ def verify(
     directory = hub.resolve(model, revision=revision)
     source = directory if against is None else hub.resolve(against, revision=against_revision)
     checkpoint = Checkpoint.open(directory)
-    _require_same_shape(checkpoint.config, Checkpoint.open(source).config)
+    _require_same_shape(checkpoint, Checkpoint.open(source).config)
     reranker = Reranker(directory, dtype=dtype, device=device, max_length=max_length)
     reference = ReferenceReranker(source, max_length=reranker.max_length)
     allowed = _allowed(checkpoint, reranker.dtype, against is not None)
-    theirs = reference.token_ids(checked)
-    same = [row for row, other in zip(_token_ids(reranker, checked), theirs, strict=True) if row == other]
-    followed = _spread(same)
+    numbers = renumbering(source, directory) if _trimmed(checkpoint) and against is not None else None
+    compared, theirs, expected = _comparable(checked, reference.token_ids(checked), numbers)
+    ours = _token_ids(reranker, compared)
+    same = [i for i, row in enumerate(ours) if row == expected[i]]
+    followed = _spread([(ours[i], theirs[i]) for i in same])
     drifts, peak = _follow(reranker, reference, followed)
-    fidelity, truncated, error = _compare_logits(reranker, reference, checked, theirs)
+    fidelity, truncated, error = _compare_logits(reranker, reference, compared, theirs)
     return Report(
         model=hub.public_name(model),
-        reference=f"PyTorch in float32, {_whose(model, against, checkpoint)}",
+        reference=f"PyTorch in float32, {_whose(model, against, checkpoint)}{_left_out(checked, compared)}",
         dtype=reranker.dtype,
         device=reranker.device,
         tolerance=allowed if tolerance is None else Tolerance(tolerance, allowed.drift, allowed.tau),
         fidelity=fidelity,
-        different_tokens=len(checked) - len(same),
+        different_tokens=len(compared) - len(same),
         max_length=reranker.max_length,
         truncated_pairs=truncated,
         followed=len(followed),
@@ -161,9 +165,41 @@ def _token_ids(reranker: Reranker, pairs: Pairs) -> list[list[int]]:
     return [encoded.sequences[i].tolist() for i in encoded.inverse]
 
 
-def _require_same_shape(ours: ModelConfig, theirs: ModelConfig) -> None:
+def _trimmed(checkpoint: Checkpoint) -> bool:
+    """Tell whether a conversion kept a part of the vocabulary only, so that token ids are other than the source's."""
+    return "vocabulary" in checkpoint.raw.get(CONVERSION_KEY, {})
+
+
+def _comparable(
+    pairs: Pairs, rows: list[list[int]], numbers: Mapping[int, int] | None
+) -> tuple[Pairs, list[list[int]], list[list[int]]]:
+    """Return the pairs all of whose tokens a trimmed vocabulary has, and their ids, the reference's and the model's.
+
+    Raises:
+        InputError: there are none.
+    """
+    if numbers is None:
+        return pairs, rows, rows
+    kept = [i for i, row in enumerate(rows) if numbers.keys() >= set(row)]
+    if not kept:
+        raise InputError(
+            f"none of the {len(pairs)} pairs keeps its tokens in the trimmed vocabulary: give pairs of texts that are "
+            "like those it was trimmed to"
+        )
+    return [pairs[i] for i in kept], [rows[i] for i in kept], [[numbers[old] for old in rows[i]] for i in kept]
+
+
+def _left_out(pairs: Pairs, compared: Pairs) -> str:
+    """Say how many pairs were not compared."""
+    left = len(pairs) - len(compared)
+    return f"; {left} of {len(pairs)} pairs are left out, which the trimmed vocabulary reads otherwise" if left else ""
+
+
+def _require_same_shape(checkpoint: Checkpoint, theirs: ModelConfig) -> None:
     """Refuse to compare models of different shapes, naming the first difference."""
-    for name, value in vars(ours).items():
+    for name, value in vars(checkpoint.config).items():
+        if name == "vocab_size" and _trimmed(checkpoint):
+            continue
         if value != getattr(theirs, name):
             raise InputError(
                 f"the model has {name} {value}, the one to compare with {getattr(theirs, name)}: "
@@ -171,21 +207,21 @@ def _require_same_shape(ours: ModelConfig, theirs: ModelConfig) -> None:
             )
 
 
-def _spread(rows: list[list[int]]) -> list[list[int]]:
-    """Return a few token sequences, from the shortest to the longest."""
-    ordered = sorted(rows, key=len)
+def _spread(rows: list[Rows]) -> list[Rows]:
+    """Return the token ids of a few pairs, from the shortest to the longest."""
+    ordered = sorted(rows, key=lambda row: len(row[0]))
     places = np.linspace(0, len(ordered) - 1, min(_FOLLOWED, len(ordered))).round()
     return [ordered[int(i)] for i in places]
 
 
-def _follow(reranker: Reranker, reference: ReferenceReranker, rows: list[list[int]]) -> tuple[dict[str, float], Peak]:
+def _follow(reranker: Reranker, reference: ReferenceReranker, rows: list[Rows]) -> tuple[dict[str, float], Peak]:
     """Return the worst relative error of every hidden state, and the largest activation."""
     drifts: dict[str, float] = {}
     peaks = [Peak(0.0, "")]
-    for row in rows:
-        states, seen = reranker.engine.apply(_states, np.array([row], dtype=np.int32))
+    for ours, theirs in rows:
+        states, seen = reranker.engine.apply(_states, np.array([ours], dtype=np.int32))
         peaks += seen
-        for (path, state), other in zip(states.items(), reference.hidden_states(row), strict=True):
+        for (path, state), other in zip(states.items(), reference.hidden_states(theirs), strict=True):
             other = other[: len(state)]  # MLX computes the first token alone in the last layer
             error = float(np.sqrt(np.square(state - other).mean() / np.square(other).mean()))
             drifts[path] = max(drifts.get(path, 0.0), _or_infinity(error))
@@ -241,7 +277,7 @@ def _compare_logits(
 def _published(reranker: Reranker, model: str, checkpoint: Checkpoint) -> tuple[PublishedLogit, ...]:
     """Return what was published for a model, or for the one it was converted from, and what it gives here."""
     source = checkpoint.raw.get(CONVERSION_KEY, {}).get("source", model)
-    known = PUBLISHED.get(source, {})
+    known = {} if _trimmed(checkpoint) else PUBLISHED.get(source, {})  # their tokens may be lost
     found = reranker.logits(list(known))
     rows = zip(known, found.logits.tolist(), found.truncated_tokens.tolist(), strict=True)
     return tuple(PublishedLogit(*pair, known[pair], logit) for pair, logit, cut in rows if not cut)

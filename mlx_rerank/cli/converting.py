@@ -7,10 +7,12 @@ import typer
 from typer import Argument, Option
 
 from mlx_rerank.cli.options import DryRun, Private, Revision
-from mlx_rerank.config import PACKINGS, Quantization
+from mlx_rerank.config import CONVERSION_KEY, PACKINGS, Quantization, read_config
 from mlx_rerank.errors import InputError
+from mlx_rerank.inputs import read_documents
 
 Recipe = Literal["uniform", "auto"]
+_COMPARED, _QUERIES, _QUERY_WORDS = 16, 4, 12  # texts of a corpus that a conversion is verified on, and their queries
 
 
 def convert(
@@ -27,12 +29,16 @@ def convert(
     q_embedding_mode: Annotated[str | None, Option(help="Of the same; as --q-mode.")] = None,
     q_recipe: Annotated[Recipe, Option(help="auto measures how few bits each layer can do with.")] = "uniform",
     q_target_bits: Annotated[float | None, Option(help="Most bits a weight, on average, for auto; 5.5.")] = None,
+    trim_vocab: Annotated[
+        str | None, Option(metavar="FILE", help="Keep only what texts like these need of the vocabulary.")
+    ] = None,
     verify: Annotated[bool, Option("--verify", help="Compare it with PyTorch, and keep the report in it.")] = False,
     upload_repo: Annotated[str | None, Option(metavar="USER/NAME", help="Then upload it to the hub.")] = None,
     private: Private = False,
     dry_run: DryRun = False,
 ) -> None:
     """Convert a Hugging Face checkpoint to a directory that loads without transformers or torch."""
+    from mlx_rerank.card import describe_trimming
     from mlx_rerank.convert import convert
     from mlx_rerank.reference import require_reference
     from mlx_rerank.upload import require_login, require_repo_id
@@ -58,11 +64,15 @@ def convert(
         require_reference()
     if upload_repo is not None and not dry_run:
         require_login(upload_repo)
-    target = convert(hf_path, mlx_path, dtype=dtype, revision=revision, **packing, name=upload_repo)
+    texts = None if trim_vocab is None else _texts(trim_vocab)
+    target = convert(hf_path, mlx_path, dtype=dtype, revision=revision, **packing, trim_vocab=texts, name=upload_repo)
     size = sum(path.stat().st_size for path in target.iterdir())
     typer.echo(f"wrote {target} ({size / 1e6:.1f} MB)", err=True)
+    if texts:
+        record = read_config(target)[CONVERSION_KEY]["vocabulary"]
+        typer.echo(f"vocabulary: {describe_trimming(record)}", err=True)
     if verify:
-        _verify(target, hf_path, revision, "; nothing was uploaded" if upload_repo else "")
+        _verify(target, hf_path, revision, _pairs(texts), "; nothing was uploaded" if upload_repo else "")
     if upload_repo is not None:
         upload(target, upload_repo, private, dry_run)
 
@@ -91,12 +101,31 @@ def upload(
     typer.echo(f"\n{card.decode() if isinstance(card, bytes) else card}")
 
 
-def _verify(directory: Path, source: str, revision: str | None, remark: str) -> None:
+def _texts(path: str) -> list[str]:
+    """Return the documents of a file, a title, as in BEIR's files, before the text that it is of."""
+    rows = read_documents([path], "auto")
+    return [
+        " ".join(part for part in (row.get("title"), row["text"]) if part and isinstance(part, str)) for row in rows
+    ]
+
+
+def _pairs(texts: list[str] | None) -> list[tuple[str, str]] | None:
+    """Return pairs whose tokens a vocabulary trimmed to these texts has: the first words of some, with some of them."""
+    if texts is None:
+        return None
+    some = texts[:: -(-len(texts) // _COMPARED)]
+    queries = [" ".join(text.split()[:_QUERY_WORDS]) for text in some[:_QUERIES]]
+    return [(query, document) for query in queries for document in some]
+
+
+def _verify(
+    directory: Path, source: str, revision: str | None, pairs: list[tuple[str, str]] | None, remark: str
+) -> None:
     """Compare a conversion with its source, and keep the report in it; leave with 1 where it does not pass."""
     from mlx_rerank.display import print_report
     from mlx_rerank.verify import store, verify
 
-    report = verify(directory, against=source, against_revision=revision)
+    report = verify(directory, against=source, against_revision=revision, pairs=pairs)
     store(report, directory)
     print_report(report, as_json=False)
     if not report.passed:

@@ -1,0 +1,86 @@
+"""Writing a model's directory, which appears whole or not at all."""
+
+import json
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from mlx_rerank import weights
+from mlx_rerank.errors import OutputError, OutputExistsError
+from mlx_rerank.models.xlm_roberta import CrossEncoder
+
+
+def require_absent(path: str | Path) -> Path:
+    """Return the path of a directory to write.
+
+    Raises:
+        OutputExistsError: something is there.
+    """
+    target = Path(path).expanduser()
+    if target.exists() or target.is_symlink():
+        raise OutputExistsError(f"{target} exists: remove it, or name another directory to write")
+    return target
+
+
+def write_model(
+    target: Path, model: CrossEncoder, config: Mapping[str, Any], source: Path, texts: Mapping[str, str]
+) -> None:
+    """Write a directory that `Reranker` loads.
+
+    Args:
+        target: the directory, which does not exist.
+        model: with the parameters to write.
+        config: to write as config.json.
+        source: the directory whose tokenizer and licences are copied.
+        texts: more files by name, in place of copied ones where these have the same name.
+
+    Raises:
+        OutputError: it cannot be written.
+        WeightsError: a value is beyond float16's range.
+    """
+    with _appearing(target) as directory, _without_cache():
+        weights.save(directory / weights.WEIGHTS_FILE, model)
+        (directory / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        _copy_texts(source, directory)
+        for name, text in texts.items():
+            (directory / name).write_text(text, encoding="utf-8")
+
+
+def _copy_texts(source: Path, target: Path) -> None:
+    """Copy the tokenizer and whatever states the licence."""
+    shutil.copyfile(source / "tokenizer.json", target / "tokenizer.json")
+    for pattern in ("LICENSE*", "NOTICE*"):
+        for path in sorted(source.glob(pattern)):
+            if path.is_file():
+                shutil.copyfile(path, target / path.name)
+
+
+@contextmanager
+def _appearing(target: Path) -> Iterator[Path]:
+    """Give a temporary directory near the target that takes its place at the end, and is removed on any error."""
+    existing = next(parent for parent in target.absolute().parents if parent.exists())
+    directory = existing / f".{target.name}-{uuid.uuid4().hex[:8]}"  # named first, so that a signal at any
+    try:  # moment finds something to remove
+        directory.mkdir()
+        yield directory
+        target.parent.mkdir(parents=True, exist_ok=True)
+        directory.rename(target)
+    except OSError as error:
+        raise OutputError(f"{target} cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def _without_cache() -> Iterator[None]:
+    """Give freed buffers back at once: the next tensor rarely has the same size."""
+    limit = mx.set_cache_limit(0)
+    try:
+        yield
+    finally:
+        mx.set_cache_limit(limit)

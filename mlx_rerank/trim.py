@@ -1,0 +1,195 @@
+"""A smaller vocabulary: the pieces that a corpus uses, so that the embeddings of all others need not be stored.
+
+A text whose pieces are all kept is read as before, token by token. A Unigram tokenizer takes the path of pieces with
+the highest sum of scores. Leaving pieces out leaves paths out; it adds only such as go through a single character that
+is unknown now, and an unknown character scores 10 below the lowest piece, which is below what that character had. So
+the best path, if all of it is kept, is still the best, and the first among equals. The lowest score must stay the same,
+so a piece that has it is always kept. What surrounds the model (normaliser, splits, added tokens) stays as it was.
+"""
+
+import json
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from tokenizers import Tokenizer
+
+from mlx_rerank.arguments import require_sequence, require_unicode
+from mlx_rerank.config import ModelConfig
+from mlx_rerank.errors import CheckpointError, InputError
+from mlx_rerank.weights import WORDS
+
+_CHUNK = 512  # texts per call of the tokenizer, between which Ctrl-C is heard
+_HELD_OUT = 10  # every tenth text is
+_LEAST_TO_HOLD_OUT = 100  # texts
+_SPACE = "▁"  # what a space before a word becomes
+_COMMON = "COMMON"  # the script of what is written in all of them
+_BYTES = frozenset(f"<0x{byte:02X}>" for byte in range(256))  # what an unknown character becomes with byte_fallback
+
+
+@dataclass(frozen=True)
+class Trimming:
+    """What is left of a checkpoint's vocabulary.
+
+    Args:
+        kept: token ids of the source, ascending, int32; the new id of each is its place.
+        tokenizer: the new tokenizer.json.
+        config: the new config.json.
+        record: what was done, for the conversion record.
+    """
+
+    kept: np.ndarray
+    tokenizer: str
+    config: dict[str, Any]
+    record: dict[str, Any]
+
+    def select(self, parameters: Iterable[tuple[str, mx.array]]) -> Iterator[tuple[str, mx.array]]:
+        """Yield parameters, lazily, with the rows of the word embeddings that are kept."""
+        for name, value in parameters:
+            yield name, value[mx.array(self.kept)] if name == f"{WORDS}.weight" else value
+
+
+def trim(directory: Path, raw: Mapping[str, Any], texts: Iterable[str]) -> Trimming:
+    """Choose what is kept of a checkpoint's vocabulary, and write its tokenizer.json and config.json anew.
+
+    Kept are the special tokens, the pieces that the texts are made of, and every single character of their scripts.
+
+    Args:
+        directory: a checkpoint whose tokenizer fits its model.
+        raw: its config.json.
+        texts: the corpus; a text that comes again counts once.
+
+    Raises:
+        InputError: the texts are no list of valid texts, or have no token.
+        CheckpointError: the tokenizer is not a Unigram one with an unknown token.
+    """
+    path = directory / "tokenizer.json"
+    tokenizer = Tokenizer.from_file(str(path))
+    source: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if source["model"].get("unk_id") is None:  # which no other kind has
+        kind = type(tokenizer.model).__name__
+        what = f"a {kind} one" if kind != "Unigram" else "one without an unknown token"
+        raise CheckpointError(f"only a Unigram tokenizer with an unknown token can be trimmed; {path} is {what}")
+    ids = tokenizer.get_vocab()
+    config = dict(raw)
+    size = ModelConfig.from_dict(raw).vocab_size
+    places = [*_places(source, ids), *((config, key) for key in _id_keys(config, size))]
+    special = {token["content"] for token in source["added_tokens"]} | _BYTES
+    pieces = {piece: i for piece, i in ids.items() if piece not in special}
+    always = np.zeros(size, dtype=bool)
+    always[[node[key] for node, key in places]] = True
+    always[: raw["pad_token_id"] + 1] = True  # positions start after this id, so it must not change
+    always[np.argmin([score for _, score in source["model"]["vocab"]])] = True
+    if source["model"].get("byte_fallback"):
+        always[[ids[piece] for piece in _BYTES & ids.keys()]] = True
+
+    chosen, record = _choose(tokenizer, pieces, always, texts)
+    kept = np.flatnonzero(chosen).astype(np.int32)
+    new = {int(old): place for place, old in enumerate(kept)}
+    for node, key in places:
+        node[key] = new[node[key]]
+    source["model"]["vocab"] = [entry for entry, keep in zip(source["model"]["vocab"], chosen, strict=False) if keep]
+    record = {"pieces": len(kept), "source_pieces": len(ids), **record}
+    return Trimming(kept, json.dumps(source, ensure_ascii=False), config | {"vocab_size": len(kept)}, record)
+
+
+def renumbering(source: Path, trimmed: Path) -> dict[int, int]:
+    """Return, for each token id of a checkpoint that its trimmed copy has kept, the id there."""
+    ours = Tokenizer.from_file(str(trimmed / "tokenizer.json")).get_vocab()
+    theirs = Tokenizer.from_file(str(source / "tokenizer.json")).get_vocab()
+    return {theirs[piece]: place for piece, place in ours.items() if piece in theirs}
+
+
+def _places(source: dict[str, Any], ids: Mapping[str, int]) -> Iterator[tuple[Any, Any]]:
+    """Yield (container, key) of every token id in a tokenizer.json apart from the vocabulary."""
+    yield source["model"], "unk_id"
+    for token in source["added_tokens"]:
+        token["id"] = ids[token["content"]]  # the library goes by the text, whatever the file says
+        yield token, "id"
+    yield from _processor_places(source.get("post_processor"))
+
+
+def _processor_places(node: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield (container, key) of every token id in a post-processor, however nested."""
+    if isinstance(node, list):
+        for item in node:
+            yield from _processor_places(item)
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            if key == "ids":  # of a template
+                yield from ((value, i) for i in range(len(value)))
+            elif key in ("cls", "sep"):  # BERT's and RoBERTa's: [token, id]
+                yield value, 1
+            else:
+                yield from _processor_places(value)
+
+
+def _id_keys(config: Mapping[str, Any], size: int) -> list[str]:
+    """Return the keys of a config.json under which there is a token id."""
+    return [
+        key for key, value in config.items() if key.endswith("_token_id") and type(value) is int and 0 <= value < size
+    ]
+
+
+def _choose(
+    tokenizer: Tokenizer, pieces: Mapping[str, int], always: np.ndarray, texts: Iterable[str]
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return which tokens are kept, bool [V], and what there is to say about the texts.
+
+    Of many texts, every tenth is first left aside, to see how many of these the pieces of the others would do for.
+    """
+    used, aside, held_out, count = np.zeros_like(always), np.zeros_like(always), [], 0
+    for count, tokens in enumerate(_tokens(tokenizer, texts), 1):
+        if count % _HELD_OUT:
+            used[tokens] = True
+        else:
+            held_out.append(tokens)
+            aside[tokens] = True
+    if not count:
+        raise InputError("the corpus to trim the vocabulary to holds no text: give one that is like what will be read")
+    record: dict[str, Any] = {"texts": count, "held_out_texts": None, "held_out_share": None}
+    if count >= _LEAST_TO_HOLD_OUT:
+        known = always | _with_characters(used, pieces)
+        shares = [bool(known[tokens].all()) for tokens in held_out]
+        record |= {"held_out_texts": len(shares), "held_out_share": sum(shares) / len(shares)}
+    return always | _with_characters(used | aside, pieces), record
+
+
+def _tokens(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[np.ndarray]:
+    """Yield the token ids, each once, of each distinct text that has any."""
+    require_sequence("the corpus", texts)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    given: dict[str, None] = {}
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InputError(f"the corpus must hold texts; text {i} is a {type(text).__name__}: {str(text)[:60]!r}")
+        require_unicode(text)
+        if text.strip():
+            given[text] = None
+    distinct = list(given)
+    for start in range(0, len(distinct), _CHUNK):
+        for encoding in tokenizer.encode_batch_fast(distinct[start : start + _CHUNK], add_special_tokens=False):
+            if encoding.ids:
+                yield np.unique(np.array(encoding.ids, dtype=np.int32))
+
+
+def _with_characters(used: np.ndarray, pieces: Mapping[str, int]) -> np.ndarray:
+    """Return the used tokens and, of the scripts that they are written in, every single character."""
+    scripts = {_COMMON} | {_script(character) for piece, i in pieces.items() if used[i] for character in piece}
+    found = used.copy()
+    for piece, i in pieces.items():
+        character = piece.removeprefix(_SPACE) or piece
+        found[i] |= len(character) == 1 and _script(character) in scripts
+    return found
+
+
+def _script(character: str) -> str:
+    """Return the script of a letter, by the first word of its Unicode name; digits, signs and accents are common."""
+    first = unicodedata.name(character, "").partition(" ")[0]
+    letter = unicodedata.category(character)[0] in "LM"
+    return first if letter and first not in ("COMBINING", "MODIFIER") else _COMMON

@@ -1,0 +1,354 @@
+"""Trimming the vocabulary: what is kept, that texts of kept pieces read and score as before, and what is refused."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from checkpoints import TINY, random_tensors, tiny_tokenizer, write_checkpoint
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+from texts import PAIRS
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
+
+from mlx_rerank import Reranker
+from mlx_rerank.config import Quantization
+from mlx_rerank.convert import convert
+from mlx_rerank.errors import CheckpointError, InputError
+from mlx_rerank.samples import sample_pairs
+from mlx_rerank.trim import Trimming, trim
+from mlx_rerank.verify import verify
+
+SAMPLES = sorted({text for pair in sample_pairs() for text in pair if text})
+HOSTILE = sorted({text[:400] for pair in PAIRS for text in pair})
+WORDS = sorted({word for text in SAMPLES + HOSTILE for word in text.split()})
+PARTS = [*"aeinrst ", "panda", "<mask>", "<s>", "ﬁ", "熊", "\u0301", "🐼", "ꙮ"]
+CORPORA = {
+    "latin": [text for text in SAMPLES if text.isascii()],
+    "samples": SAMPLES,
+    "thirds": [*SAMPLES[::3], *HOSTILE[::3]],
+    "hostile": HOSTILE,
+}
+SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
+
+
+def trimmed(directory: Path, texts: list[str]) -> tuple[Trimming, Tokenizer]:
+    raw = json.loads((directory / "config.json").read_text())
+    trimming = trim(directory, raw, texts)
+    return trimming, Tokenizer.from_str(trimming.tokenizer)
+
+
+def ids_of(tokenizer: Tokenizer, text: str) -> list[int]:
+    return tokenizer.encode(text, add_special_tokens=False).ids
+
+
+def require_same_reading(full: Tokenizer, left: tuple[Trimming, Tokenizer], text: str) -> bool:
+    """Check that a text reads as before if the full tokenizer's tokens are all kept, and tell whether they are."""
+    trimming, ours = left
+    before = ids_of(full, text)
+    kept = set(before) <= set(trimming.kept.tolist())
+    if kept:
+        assert trimming.kept[ids_of(ours, text)].tolist() == before
+    return kept
+
+
+@pytest.fixture(scope="module")
+def mini_vocabularies(mini_directory: Path) -> dict[str, tuple[Trimming, Tokenizer]]:
+    return {name: trimmed(mini_directory, texts) for name, texts in CORPORA.items()}
+
+
+@pytest.fixture(scope="module")
+def mini_full(mini_directory: Path) -> Tokenizer:
+    return Tokenizer.from_file(str(mini_directory / "tokenizer.json"))
+
+
+@pytest.mark.parametrize("name", CORPORA)
+def test_the_corpus_reads_as_before(mini_vocabularies: dict, mini_full: Tokenizer, name: str) -> None:
+    assert all(require_same_reading(mini_full, mini_vocabularies[name], text) for text in CORPORA[name])
+
+
+@settings(deadline=None, max_examples=400)
+@given(
+    st.sampled_from(sorted(CORPORA)),
+    st.one_of(
+        st.lists(st.sampled_from(WORDS), max_size=12).map(" ".join),
+        st.text(st.sampled_from(sorted(set("".join(WORDS)))), max_size=30),
+        st.lists(st.sampled_from(PARTS)).map("".join),
+    ),
+)
+def test_any_text_of_kept_pieces_reads_as_before(
+    mini_vocabularies: dict, mini_full: Tokenizer, name: str, text: str
+) -> None:
+    event(f"kept: {require_same_reading(mini_full, mini_vocabularies[name], text)}")
+
+
+def vocabulary(*pieces: tuple[str, float], byte_fallback: bool = False) -> Tokenizer:
+    """Return a Unigram tokenizer of special tokens, pieces and a mask, split at spaces."""
+    entries = [*((token, 0.0) for token in SPECIAL), *pieces, ("<mask>", 0.0)]
+    tokenizer = Tokenizer(models.Unigram(entries, unk_id=3, byte_fallback=byte_fallback))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.add_special_tokens([*SPECIAL, AddedToken("<mask>", lstrip=True, special=True)])
+    return tokenizer
+
+
+def trim_it(tokenizer: Tokenizer, texts: list[str], **config: object) -> tuple[Trimming, Tokenizer]:
+    raw = TINY | {"vocab_size": tokenizer.get_vocab_size()} | config
+    with tempfile.TemporaryDirectory() as directory:
+        tokenizer.save(f"{directory}/tokenizer.json")
+        trimming = trim(Path(directory), raw, texts)
+    return trimming, Tokenizer.from_str(trimming.tokenizer)
+
+
+LETTERS = "abбв"  # of two scripts, so that a corpus of one of them leaves single characters out
+PIECES = st.text(st.sampled_from("▁" + LETTERS + "ж"), min_size=1, max_size=3)
+SCORES = st.sampled_from([-1.0, -2.0, -3.0, -5.0, -60.0, -150.0])  # few, so that paths tie
+TEXTS = st.text(st.sampled_from(LETTERS + "ж "), max_size=8)
+
+
+@settings(deadline=None, max_examples=600)
+@given(
+    st.lists(st.tuples(PIECES, SCORES), max_size=20),
+    st.lists(TEXTS, min_size=1, max_size=3),
+    st.lists(TEXTS, min_size=1, max_size=8),
+    st.booleans(),
+)
+def test_any_vocabulary_reads_its_corpus_and_texts_of_kept_pieces_as_before(
+    pieces: list[tuple[str, float]], corpus: list[str], others: list[str], byte_fallback: bool
+) -> None:
+    some_bytes = [(f"<0x{byte:02X}>", -4.0) for byte in "ж".encode()] if byte_fallback else []
+    full = vocabulary(*pieces, *some_bytes, byte_fallback=byte_fallback)  # a piece may come twice, with another score
+    trimming, ours = trim_it(full, [*corpus, "a"])
+    assert all(require_same_reading(full, (trimming, ours), text) for text in corpus)
+    for text in others:
+        require_same_reading(full, (trimming, ours), text)
+
+
+def test_the_lowest_score_stays_so_that_unknown_characters_cost_the_same() -> None:
+    pieces = [("▁", -1.0), ("▁a", -60.0), ("bж", -60.0), ("▁ab", -5.0), ("ввв", -150.0)]
+    full = vocabulary(*pieces)
+    trimming, ours = trim_it(full, ["abж", "ab"])
+    assert full.encode("abж").tokens == ["▁a", "bж"]  # -120, against -5 - 160 with an unknown character
+    assert ours.encode("abж").tokens == ["▁a", "bж"]
+    assert ours.token_to_id("ввв") is not None
+    assert "в" not in trimming.tokenizer.replace("ввв", "")
+
+
+def pieces_of(tokenizer: Tokenizer) -> str:
+    return " ".join(str(tokenizer.id_to_token(i)) for i in range(tokenizer.get_vocab_size()))
+
+
+def test_what_is_kept() -> None:
+    pieces = "▁bear ▁bears ▁ a b B é ▁d 7 ▁8 , 熊 熊猫 猫 ж ▁ж ▁the е\u0301 \u0301 🐼 low"
+    full = vocabulary(*((piece, -2.0 - i) for i, piece in enumerate(pieces.split())))
+    kept = pieces_of(trim_it(full, ["bear 熊猫"])[1])
+    assert kept == "<s> <pad> </s> <unk> ▁bear ▁ a b B é ▁d 7 ▁8 , 熊 熊猫 猫 \u0301 🐼 low <mask>"
+    kept = pieces_of(trim_it(full, ["<s> 7 </s>"])[1])  # special tokens have no script
+    assert kept == "<s> <pad> </s> <unk> ▁ 7 ▁8 , \u0301 🐼 low <mask>"
+
+
+def test_bytes_are_kept_for_unknown_characters() -> None:
+    pieces = [("▁", -1.0), ("a", -2.0), *((f"<0x{byte:02X}>", -3.0 - byte) for byte in range(256))]
+    full = vocabulary(*pieces, byte_fallback=True)
+    trimming, ours = trim_it(full, ["a"])
+    assert require_same_reading(full, (trimming, ours), "жa🐼")
+    assert ours.encode("ж").tokens == ["▁", "<0xD0>", "<0xB6>"]
+
+
+def test_every_id_follows() -> None:
+    full = vocabulary(*((piece, -2.0 - i) for i, piece in enumerate(["▁x", "▁yy", "▁zz", "▁a"])))
+    full.add_tokens(["<extra>"])  # behind the vocabulary, with no score
+    template = processors.TemplateProcessing(
+        "<mask> $A </s>", "$A </s> $B <extra>", [("<mask>", 8), ("</s>", 2), ("<extra>", 9)]
+    )
+    full.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), template])
+    full.enable_padding(pad_id=1, pad_token="<pad>")
+    ids = {"mask_token_id": 8, "decoder_start_token_id": 2, "forced_eos_token_id": None, "sep_token_id": 99}
+    trimming, ours = trim_it(full, ["a <extra>"], vocab_size=12, **ids)
+    assert trimming.kept.tolist() == [0, 1, 2, 3, 4, 7, 8, 9]  # <unk>, ▁x (a single letter), ▁a, <mask>, <extra>
+    assert trimming.config["vocab_size"] == 8
+    followed = ("mask_token_id", "decoder_start_token_id", "forced_eos_token_id", "sep_token_id", "pad_token_id")
+    assert [trimming.config[key] for key in followed] == [6, 2, None, 99, 1]
+    for text in ("a", "a <mask> b", "a<extra>x"):
+        assert ours.encode(text).tokens == full.encode(text).tokens
+        assert trimming.kept[ours.encode(text).ids].tolist() == full.encode(text).ids
+        assert trimming.kept[ours.encode(text, "x").ids].tolist() == full.encode(text, "x").ids
+    source, written = json.loads(full.to_str()), json.loads(trimming.tokenizer)
+    assert [token["id"] for token in written["added_tokens"]] == [0, 1, 2, 3, 6, 7]
+    assert {key: written[key] for key in ("normalizer", "pre_tokenizer", "decoder")} == {
+        key: source[key] for key in ("normalizer", "pre_tokenizer", "decoder")
+    }
+    full.post_processor = processors.RobertaProcessing(("<mask>", 8), ("<s>", 0))
+    trimming, ours = trim_it(full, ["a"])
+    assert trimming.kept[ours.encode("a").ids].tolist() == full.encode("a").ids
+
+
+def test_the_padding_id_stays_because_positions_start_after_it() -> None:
+    pieces = [("<unk>", 0.0), ("▁far", -2.0), ("<s>", 0.0), ("<pad>", 0.0), ("a", -1.0), ("low", -9.0), ("off", -3.0)]
+    tokenizer = Tokenizer(models.Unigram(pieces, 0))
+    tokenizer.add_special_tokens(["<s>", "<pad>", "<unk>"])
+    trimming, _ = trim_it(tokenizer, ["a"], pad_token_id=3, bos_token_id=2, eos_token_id=2)
+    assert trimming.kept.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_scores_are_written_with_all_their_digits(mini_vocabularies: dict, mini_full: Tokenizer) -> None:
+    trimming, ours = mini_vocabularies["thirds"]
+    before, after = (json.loads(tokenizer.to_str())["model"]["vocab"] for tokenizer in (mini_full, ours))
+    assert after == [before[i] for i in trimming.kept]
+
+
+def pairs_of(texts: list[str]) -> list[tuple[str, str]]:
+    return [(texts[i % 5], text) for i, text in enumerate(texts)]
+
+
+@pytest.mark.parametrize(
+    "packing", [{}, {"layers": Quantization(32, 4, "affine"), "embeddings": Quantization(32, 4, "affine")}]
+)
+def test_texts_of_kept_pieces_score_as_before(mini_directory: Path, tmp_path: Path, packing: dict) -> None:
+    texts = CORPORA["thirds"][::2]
+    whole = convert(mini_directory, tmp_path / "whole", dtype="float32", **packing)
+    target = convert(mini_directory, tmp_path / "target", dtype="float32", trim_vocab=texts, **packing)
+    options = {"dtype": "float32", "device": "cpu", "deterministic": True}
+    expected = Reranker(whole, **options).logits(pairs_of(texts)).logits
+    for embeddings in ("resident", "mapped"):
+        found = Reranker(target, **options, embeddings=embeddings).logits(pairs_of(texts)).logits
+        np.testing.assert_array_equal(found, expected)
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    st.lists(st.text(st.sampled_from("abcpanda ing.7é熊猫<Ж"), min_size=1), min_size=1, max_size=6), st.integers(0, 99)
+)
+def test_any_corpus_scores_as_before(corpus: list[str], seed: int) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        source = write_checkpoint(Path(directory) / "source", tensors=random_tensors(TINY, seed))
+        target = convert(source, Path(directory) / "target", dtype="float32", trim_vocab=[*corpus, "a"])
+        options = {"dtype": "float32", "device": "cpu", "deterministic": True}
+        pairs = [(query, document) for query in ["a", *corpus] for document in corpus]
+        before, after = (Reranker(path, **options).logits(pairs).logits for path in (source, target))
+        np.testing.assert_array_equal(after, before)
+
+
+def run_cli(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mlx_rerank", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_what_is_recorded_and_said(tiny: Path, tmp_path: Path) -> None:
+    texts = [f"{i} cab" for i in range(119)]
+    for i in (9, 19, 29):
+        texts[i] = f"{i} panda the"  # held out: every tenth text
+    texts[28], texts[38], texts[39] = "28 the", "38 the", "39 zq"  # single letters are always kept
+    texts[5] = texts[4]  # counts once, so that what follows moves up
+    texts.insert(5, "a text more")
+    corpus = tmp_path / "corpus.jsonl"
+    rows = [{"_id": str(i), "title": "", "text": text} for i, text in enumerate(texts)]
+    corpus.write_text("\n".join(map(json.dumps, [*rows, {"text": "", "title": "King"}])))
+    command = ["convert", "--hf-path", str(tiny), "--mlx-path", str(tmp_path / "out"), "--trim-vocab", str(corpus)]
+    run = run_cli(*command)
+    assert run.returncode == 0, run.stderr
+    record = json.loads((tmp_path / "out" / "config.json").read_text())["mlx_rerank"]["vocabulary"]
+    full, kept = tiny_tokenizer(), Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json")).get_vocab()
+    lost = set(full.get_vocab()) - set(kept)
+    assert {"▁bear", "er", "熊"} <= lost
+    assert not lost & {"▁panda", "▁the", "ing", "é"}
+    assert record == {
+        "pieces": len(kept),
+        "source_pieces": 96,
+        "texts": 120,
+        "held_out_texts": 12,
+        "held_out_share": 8 / 12,
+        "bytes": len(kept) * 128,
+        "source_bytes": 120 * 128,
+    }
+    said = f"{len(kept)} of 96 pieces, those of 120 texts; word embeddings of 0.0 MB instead of 0.0 MB; "
+    said += "with the pieces of the other texts alone, 66.7% of 12 held out keep all their tokens"
+    assert run.stderr.endswith(f"vocabulary: {said}\n")
+    assert f"| vocabulary | {said} |\n| longest pair |" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_few_texts_are_not_held_out(tiny: Path) -> None:
+    assert trimmed(tiny, [f"{i} cab" for i in range(99)])[0].record["held_out_share"] is None
+    assert trimmed(tiny, [f"{i} cab" for i in range(100)])[0].record["held_out_share"] == 1
+    assert trimmed(tiny, ["cab"] * 500)[0].record["texts"] == 1
+
+
+def test_with_measured_packing(tiny: Path, tmp_path: Path) -> None:
+    target = convert(tiny, tmp_path / "target", target_bits=6.5, trim_vocab=["what is the panda"])
+    assert "packing" in json.loads((target / "config.json").read_text())["mlx_rerank"]
+    assert np.isfinite(Reranker(target).score([("what is", "the panda"), ("熊", "bear")])).all()
+
+
+def test_refusals_leave_nothing_behind(tiny: Path, tmp_path: Path) -> None:
+    for texts, message in (
+        ([], "holds no text"),
+        (["", " \n"], "holds no text"),
+        ("corpus.txt", "the corpus must be a list, not a str"),
+        (["a", {"text": "b"}], "text 1 is a dict"),
+        (["a", "b\ud800"], "lone surrogate"),
+    ):
+        with pytest.raises(InputError, match=message):
+            convert(tiny, tmp_path / "target", trim_vocab=texts)  # pyright: ignore[reportArgumentType]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_tokenizers_are_named(tmp_path: Path) -> None:
+    pieces = {token: i for i, token in enumerate([*SPECIAL, "a"])}
+    for name, model in (
+        ("a WordLevel one", models.WordLevel(pieces, unk_token="<unk>")),
+        ("a BPE one", models.BPE(pieces, [], unk_token="<unk>")),
+        ("one without an unknown token", models.Unigram([(token, -1.0) for token in pieces], None)),
+    ):
+        tokenizer = Tokenizer(model)
+        tokenizer.add_special_tokens(SPECIAL)
+        source = write_checkpoint(tmp_path / name, tokenizer=tokenizer)
+        with pytest.raises(CheckpointError, match=f"only a Unigram tokenizer .* is {name}"):
+            convert(source, tmp_path / "target", trim_vocab=["a"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "cannot be read: No such file"), (b"\xff\xfe", "is not UTF-8"), (b"{}", "has no text"), (b"\n", "no text")],
+)
+def test_files_that_are_no_corpus(tiny: Path, tmp_path: Path, content: bytes | None, message: str) -> None:
+    corpus = tmp_path / "corpus"
+    if content is not None:
+        corpus.write_bytes(content)
+    command = ["convert", "--hf-path", str(tiny), "--mlx-path", str(tmp_path / "out"), "--trim-vocab", str(corpus)]
+    run = run_cli(*command)
+    assert run.returncode == 1
+    assert message in run.stderr
+    assert "Traceback" not in run.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_verification_compares_what_can_be(mini_directory: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    texts = ["what do pandas eat?", "Pandas eat bamboo.", "A bear of China."]
+    target = convert(mini_directory, tmp_path / "target", dtype="float32", trim_vocab=texts)
+    kept, lost = [(texts[0], text) for text in texts], [("熊", "bear"), ("panda", "отель")]
+    report = verify(target, against=mini_directory, pairs=kept + lost, device="cpu")
+    assert report.passed, report.problems
+    assert report.fidelity is not None
+    assert report.fidelity.pairs == len(kept)
+    assert report.reference.endswith("; 2 of 5 pairs are left out, which the trimmed vocabulary reads otherwise")
+    assert verify(target, pairs=kept + lost, device="cpu").passed  # of the same weights, all can be
+    with pytest.raises(InputError, match="none of the 2 pairs keeps its tokens"):
+        verify(target, against=mini_directory, pairs=lost, device="cpu")
+
+
+def test_verification_notices_wrong_rows(mini_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    select = Trimming.select
+    monkeypatch.setattr(
+        Trimming,
+        "select",
+        lambda self, parameters: select(
+            Trimming(np.roll(self.kept, 1), self.tokenizer, self.config, self.record), parameters
+        ),
+    )
+    texts = ["what do pandas eat?", "Pandas eat bamboo."]
+    target = convert(mini_directory, tmp_path / "target", dtype="float32", trim_vocab=texts)
+    assert not verify(target, against=mini_directory, pairs=[(texts[0], texts[1])], device="cpu").passed
