@@ -6,7 +6,9 @@ in float32 on a CPU they are made of whole sums and products.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 
 import mlx.core as mx
@@ -19,6 +21,17 @@ _TO_INTEGER = 12582912.0  # 1.5 * 2**23: the bits of a sum with it end with the 
 _LEAST = -126.0  # exponent of the smallest normal float32
 _HIDDEN = -1e30  # added to the scores of masked tokens
 _BLOCK = 1 << 21  # attention scores computed at a time: 8 MB; more, and smaller, blocks gain nothing
+_with_derivatives = ContextVar("with_derivatives", default=False)
+
+
+@contextmanager
+def differentiable() -> Iterator[None]:
+    """Within it use MLX's own operations on a CPU too: the shifts of bits in `_power_of_two` have no derivative."""
+    token = _with_derivatives.set(True)
+    try:
+        yield
+    finally:
+        _with_derivatives.reset(token)
 
 
 def gelu(x: mx.array) -> mx.array:
@@ -152,7 +165,7 @@ _gelu_in_one_kernel = partial(mx.compile, shapeless=True)(_exact_gelu)  # not on
 
 def _by_sums_and_products(*arrays: mx.array) -> bool:
     """Tell whether to compute in the CPU's way."""
-    return _on_cpu() and all(array.dtype == mx.float32 for array in arrays)
+    return _on_cpu() and not _with_derivatives.get() and all(array.dtype == mx.float32 for array in arrays)
 
 
 def _on_cpu() -> bool:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer import Option
 
-from mlx_rerank.cli import benching, converting, explaining, models, scoring, serving
+from mlx_rerank.cli import benching, converting, explaining, models, scoring, serving, training
 from mlx_rerank.errors import RerankError
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ COMMANDS = (
     scoring.score,
     explaining.explain,
     converting.convert,
+    training.train,
     converting.upload,
     models.info,
     models.audit,

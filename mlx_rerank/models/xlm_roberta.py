@@ -30,15 +30,14 @@ def look_up(table: nn.Embedding | nn.QuantizedEmbedding, ids: mx.array, dtype: m
     return mx.dequantize(table.weight[ids], table.scales[ids], biases, **packing, dtype=dtype)
 
 
-def some_outputs(linear: nn.Linear | nn.QuantizedLinear, x: mx.array, outputs: slice) -> mx.array:
+def some_outputs(linear: "Linear | nn.QuantizedLinear", x: mx.array, outputs: slice) -> mx.array:
     """Return a range of what a linear module, packed or not, makes of x [..., D]; the rest is not computed."""
-    bias = linear.bias[outputs]
-    if isinstance(linear, nn.Linear):
-        return operations.linear(x, linear.weight[outputs], bias)
+    if isinstance(linear, Linear):
+        return linear.some_outputs(x, outputs)
     biases = linear.biases[outputs] if linear.biases is not None else None
     packing = {"group_size": linear.group_size, "bits": linear.bits, "mode": linear.mode}
     weight, scales = linear.weight[outputs], linear.scales[outputs]
-    return mx.quantized_matmul(x, weight, scales, biases, transpose=True, **packing) + bias
+    return mx.quantized_matmul(x, weight, scales, biases, transpose=True, **packing) + linear.bias[outputs]
 
 
 class Linear(nn.Linear):
@@ -47,6 +46,10 @@ class Linear(nn.Linear):
     def __call__(self, x: mx.array) -> mx.array:
         """Map [..., D] to [..., F]."""
         return operations.linear(x, self.weight, self.bias)
+
+    def some_outputs(self, x: mx.array, outputs: slice) -> mx.array:
+        """Map [..., D] to a range of the outputs."""
+        return operations.linear(x, self.weight[outputs], self.bias[outputs])
 
 
 class LayerNorm(nn.LayerNorm):

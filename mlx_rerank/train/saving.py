@@ -1,0 +1,77 @@
+"""A trained model as a directory like any that the converter writes."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_unflatten
+
+import mlx_rerank
+from mlx_rerank import hub, weights
+from mlx_rerank.card import model_card
+from mlx_rerank.checkpoint import Checkpoint, load_model, open_tensors
+from mlx_rerank.config import CONVERSION_KEY, quantization_of
+from mlx_rerank.output import write_model
+from mlx_rerank.quantize import Recipe, describe_recipe, quantize
+from mlx_rerank.train.learner import Arrays
+
+_DROPPED = ("_name_or_path", "torch_dtype", "dtype", "quantization", "quantization_config", CONVERSION_KEY)
+
+
+def save_trained(
+    target: Path, checkpoint: Checkpoint, source: str, trained: Arrays, dtype: mx.Dtype, record: Mapping[str, Any]
+) -> None:
+    """Write the directory: the source's weights with the trained ones in their place, packed as the source is.
+
+    Args:
+        target: the directory to write.
+        checkpoint: the source.
+        source: what it was called.
+        trained: parameters by name.
+        dtype: of what is not packed.
+        record: of the training run, for config.json and the model card.
+
+    Raises:
+        OutputError: it cannot be written.
+        WeightsError: a trained weight is beyond float16's range.
+    """
+    recipe = _recipe(checkpoint)
+    model = load_model(checkpoint, dtype, keep_quantized=False, evaluate=False)
+    model.update(tree_unflatten([(name, value.astype(dtype)) for name, value in trained.items()]))
+    done = dict(checkpoint.raw.get(CONVERSION_KEY, {}))
+    config = {key: value for key, value in checkpoint.raw.items() if key not in _DROPPED}
+    config |= {
+        "dtype": str(dtype).rpartition(".")[2],
+        CONVERSION_KEY: {
+            "version": mlx_rerank.__version__,
+            "source": done.get("source", hub.public_name(source)),
+            "revision": done.get("revision", hub.commit_of(checkpoint.directory)),
+            "training": dict(record),
+        }
+        | {key: done[key] for key in ("vocabulary",) if key in done},
+    }
+    if recipe:
+        config[CONVERSION_KEY]["packing"] = describe_recipe(recipe)
+        config = quantize(model, config, recipe)
+        model.update(tree_unflatten(list(_untouched(checkpoint, recipe, trained, dtype))))
+    card = model_card(config, checkpoint.directory / "README.md", name=target.name)
+    write_model(target, model, config, checkpoint.directory, {"README.md": card})
+
+
+def _untouched(
+    checkpoint: Checkpoint, recipe: Recipe, trained: Arrays, dtype: mx.Dtype
+) -> Iterator[tuple[str, mx.array]]:
+    """Yield the packed weights that were not trained as they are: packing them again would move some."""
+    tensors = open_tensors(checkpoint.directory)
+    modules = {path for path in recipe if f"{path}.weight" not in trained}
+    return weights.cast({name: value for name, value in tensors.items() if name.rpartition(".")[0] in modules}, dtype)
+
+
+def _recipe(checkpoint: Checkpoint) -> Recipe:
+    """Return how the weights of a checkpoint are packed."""
+    if not checkpoint.quantized:
+        return {}
+    names = open_tensors(checkpoint.directory)
+    packed = sorted(name.removesuffix(".scales") for name in names if name.endswith(".scales"))
+    return {path: quantization_of(checkpoint.raw, path) for path in packed}
