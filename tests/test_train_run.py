@@ -221,7 +221,7 @@ def test_mined_negatives_are_trained_on(tiny: Path, tmp_path: Path, negatives: s
 
 
 def test_an_infinite_loss_of_a_skipped_step_is_not_part_of_the_mean() -> None:
-    since, step = Since(), Step([], 1, 2, 1, tokens=9, truncated_tokens=3)
+    since, step = Since(), Step([], 1, 1, 2, 1, tokens=9, truncated_tokens=3)
     assert since.record() == {}
     since.add(step, Learned(float("inf"), float("inf"), skipped=True))
     assert since.record() == {"skipped_steps": 1, "truncated_tokens": 3}

@@ -150,5 +150,5 @@ def test_what_was_cut_is_counted(run: Run) -> None:
 def test_groups_that_rank_something(run: Run) -> None:
     examples = [Example("q", ("a",), (1.0,)), Example("r", ("b", "c"), (0.0, 0.0)), Example("s", ("d", "e"), (0, 0.4))]
     (step,) = steps_with(run, examples).after(0)
-    assert (step.groups, step.documents, step.followers) == (1, 5, 2)
+    assert (step.groups, step.lists, step.documents, step.followers) == (1, 2, 5, 2)
     assert step.parts[0].teacher is None

@@ -54,7 +54,7 @@ class Example:
 
     @property
     def positives(self) -> list[int]:
-        """Places of the documents with the highest label, if that is above a half, and others have a lower one."""
+        """Places of the documents with the highest label, if that is above a half."""
         best = max(self.labels)
         return [i for i, label in enumerate(self.labels) if label == best and best > 0.5]
 

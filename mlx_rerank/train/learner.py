@@ -20,7 +20,7 @@ from mlx_rerank.mapped import MappedEmbeddings
 from mlx_rerank.models.xlm_roberta import CrossEncoder
 from mlx_rerank.train import losses
 from mlx_rerank.train.checkpointing import checkpoint_layers
-from mlx_rerank.train.lora import LoRALinear, add_lora, merged_weights
+from mlx_rerank.train.lora import LoRALinear, add_lora, low_rank_updates
 from mlx_rerank.train.options import TrainingOptions
 from mlx_rerank.train.steps import Part, Step
 
@@ -134,11 +134,12 @@ class Learner:
         logits = mx.concatenate([self._logits(batch) for batch in part.batches])[mx.array(part.places)]
         teacher = None if part.teacher is None else mx.array(part.teacher)
         targets = losses.Targets(mx.array(part.shown), mx.array(part.labels), teacher)
-        groups, documents, followers = (max(1, n) for n in (step.groups, step.documents, step.followers))
+        counts = step.groups, step.lists, step.documents, step.followers
+        groups, lists, documents, followers = (max(1, n) for n in counts)
         terms = {
             "listwise": lambda: losses.listwise(logits, targets) / groups,
             "binary": lambda: losses.binary(logits, targets) / documents,
-            "distillation": lambda: losses.distillation(logits, targets, self.options.temperature) / groups,
+            "distillation": lambda: losses.distillation(logits, targets, self.options.temperature) / lists,
             "margin-mse": lambda: losses.margin_mse(logits, targets) / followers,
         }
         return sum((weight * terms[name]() for name, weight in self.options.losses.items()), mx.array(0.0))
@@ -163,11 +164,13 @@ class Learner:
         return found
 
     def weights(self) -> Arrays:
-        """Return the trained weights by the model's names, float32, low-rank updates merged into their matrices."""
-        if not self.options.lora_rank:
-            return dict(self.parameters)
+        """Return the trained weights by the model's names, float32; of a matrix with a low-rank update not itself."""
+        return {name: value for name, value in self.parameters.items() if "lora_" not in name}
+
+    def updates(self) -> Arrays:
+        """Return what low-rank updates add to the model's weights, by their names, float32."""
         self.model.update(tree_unflatten(list(self.parameters.items())))
-        return {n: v for n, v in self.parameters.items() if "lora_" not in n} | merged_weights(self.model)
+        return low_rank_updates(self.model)
 
     def _overflowed(self, loss: float, norm: float) -> Learned:
         """Try again with a smaller scale where float16 was too narrow; else there is nothing to go on with."""

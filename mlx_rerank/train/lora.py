@@ -39,10 +39,9 @@ class LoRALinear(Linear):
         """Map [..., D] to a range of the outputs."""
         return super().some_outputs(x, outputs) + self._scale * ((x @ self.lora_a.T) @ self.lora_b[outputs].T)
 
-    def merged(self) -> mx.array:
-        """Return W + scale B A in float32: the weight of a plain linear map that gives the same."""
-        update = self.lora_b.astype(mx.float32) @ self.lora_a.astype(mx.float32)
-        return self.weight.astype(mx.float32) + self._scale * update
+    def added(self) -> mx.array:
+        """Return scale B A, float32 [F, D]: what makes of W the weight of a plain linear map that gives the same."""
+        return self._scale * (self.lora_b.astype(mx.float32) @ self.lora_a.astype(mx.float32))
 
 
 def add_lora(model: CrossEncoder, rank: int, scale: float, seed: int) -> None:
@@ -59,7 +58,7 @@ def add_lora(model: CrossEncoder, rank: int, scale: float, seed: int) -> None:
             setattr(module, name, LoRALinear(getattr(module, name), rank, scale, own))
 
 
-def merged_weights(model: CrossEncoder) -> dict[str, mx.array]:
-    """Return the weights, by name, of the linear maps that low-rank updates have become part of; float32."""
+def low_rank_updates(model: CrossEncoder) -> dict[str, mx.array]:
+    """Return what is added to weights, by their name, float32."""
     modules = model.named_modules()
-    return {f"{path}.weight": module.merged() for path, module in modules if isinstance(module, LoRALinear)}
+    return {f"{path}.weight": module.added() for path, module in modules if isinstance(module, LoRALinear)}

@@ -31,7 +31,7 @@ class TrainingOptions:
         lora_alpha: the updates count alpha / rank times; twice the rank if None.
         train_embeddings: train the word embeddings too. They are most of a small model, and a few texts touch few rows.
         max_length: most tokens of a pair; 512, or the model's limit where that is less, if None.
-        token_budget: most padded tokens whose activations are held at once; a step of more accumulates gradients.
+        token_budget: most tokens whose activations are held at once; a step of more accumulates gradients.
         checkpoint_layers: compute activations again in the backward pass instead of keeping them: much less memory, for
             about a third more time.
         dtype: that the forward and backward passes run in, beside float32 weights; float16 on a GPU and float32 on a

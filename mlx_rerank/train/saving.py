@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-from mlx.utils import tree_unflatten
+from mlx.utils import tree_flatten, tree_unflatten
 
 import mlx_rerank
 from mlx_rerank import hub, weights
@@ -14,13 +14,13 @@ from mlx_rerank.checkpoint import Checkpoint, load_model, open_tensors
 from mlx_rerank.config import CONVERSION_KEY, quantization_of
 from mlx_rerank.output import write_model
 from mlx_rerank.quantize import Recipe, describe_recipe, quantize
-from mlx_rerank.train.learner import Arrays
+from mlx_rerank.train.learner import Arrays, Learner
 
 _DROPPED = ("_name_or_path", "torch_dtype", "dtype", "quantization", "quantization_config", CONVERSION_KEY)
 
 
 def save_trained(
-    target: Path, checkpoint: Checkpoint, source: str, trained: Arrays, dtype: mx.Dtype, record: Mapping[str, Any]
+    target: Path, checkpoint: Checkpoint, source: str, learner: Learner, dtype: mx.Dtype, record: Mapping[str, Any]
 ) -> None:
     """Write the directory: the source's weights with the trained ones in their place, packed as the source is.
 
@@ -28,7 +28,7 @@ def save_trained(
         target: the directory to write.
         checkpoint: the source.
         source: what it was called.
-        trained: parameters by name.
+        learner: at the end of the run.
         dtype: of what is not packed.
         record: of the training run, for config.json and the model card.
 
@@ -37,8 +37,10 @@ def save_trained(
         WeightsError: a trained weight is beyond float16's range.
     """
     recipe = _recipe(checkpoint)
-    model = load_model(checkpoint, dtype, keep_quantized=False, evaluate=False)
-    model.update(tree_unflatten([(name, value.astype(dtype)) for name, value in trained.items()]))
+    model = load_model(checkpoint, mx.float32, keep_quantized=False, evaluate=False)
+    parameters: Arrays = dict(tree_flatten(model.parameters()))  # pyright: ignore[reportArgumentType]
+    trained = learner.weights() | {name: parameters[name] + added for name, added in learner.updates().items()}
+    model.update(tree_unflatten([(name, value.astype(dtype)) for name, value in (parameters | trained).items()]))
     done = dict(checkpoint.raw.get(CONVERSION_KEY, {}))
     config = {key: value for key, value in checkpoint.raw.items() if key not in _DROPPED}
     config |= {

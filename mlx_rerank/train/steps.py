@@ -67,7 +67,8 @@ class Step:
 
     Args:
         parts: of it, computed one after the other.
-        groups: how many groups rank something.
+        groups: how many groups have something to put above something else.
+        lists: how many have several documents.
         documents: how many documents there are.
         followers: how many of them are not the first of their group.
         tokens: of all pairs, without padding.
@@ -76,6 +77,7 @@ class Step:
 
     parts: list[Part]
     groups: int
+    lists: int
     documents: int
     followers: int
     tokens: int
@@ -158,6 +160,7 @@ class Steps:
         return Step(
             parts=[self._part(part) for part in parts],
             groups=sum(group.ranks for group in groups),
+            lists=sum(len(group.labels) > 1 for group in groups),
             documents=documents,
             followers=documents - len(groups),
             tokens=sum(len(sequence) for group in groups for sequence in group.sequences),

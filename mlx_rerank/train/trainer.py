@@ -95,7 +95,7 @@ def train(
         progress = Progress(target, {**facts, "model": checkpoint.fingerprint(sha256), "device": str(place)})
         history = run.to_the_end(examples, held_out, progress, report, show_progress)
         record = {"queries": len(examples), "options": asdict(options), "history": history}
-        save_trained(target, checkpoint, str(model), run.learner.weights(), kept, record)
+        save_trained(target, checkpoint, str(model), run.learner, kept, record)
     progress.remove()
     return target
 
