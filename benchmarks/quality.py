@@ -174,8 +174,11 @@ def results(settings: Settings, tasks: list[Task], facts: dict[str, dict[str, An
 
 
 def _bm25(task: Task) -> Run:
-    """Return BM25's own ranking of the task, which there is none of across languages."""
-    return bm25(task.queries, task.documents, task.language) if task.language else {}
+    """Return BM25's own ranking: of all documents or, across languages, of the candidates that share a term at all."""
+    if task.language:
+        return bm25(task.queries, task.documents, task.language)
+    found = bm25(task.queries, task.documents, None, top=len(task.documents))
+    return {q: {d: s for d, s in of_query.items() if d in task.first_stage[q]} for q, of_query in found.items()}
 
 
 def _ndcg(tasks: list[Task], runs: dict[str, Run]) -> dict[str, float]:

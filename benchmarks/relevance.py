@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlx_rerank.train.negatives import terms
+
 Run = Mapping[str, Mapping[str, float]]  # query id -> document id -> score
 UNSPACED = ("zh", "ja", "th", "ko")  # written without spaces, so that BM25 takes pairs of letters for words
 
@@ -27,7 +29,7 @@ class Task:
         documents: texts by id, at least all candidates.
         first_stage: the candidates of each query, with the score that found them.
         qrels: judged relevance of documents, by query.
-        language: of queries and documents alike; None across languages, where BM25 has nothing to say.
+        language: of queries and documents alike; None across languages.
     """
 
     name: str
@@ -115,11 +117,20 @@ def counts(tasks: Iterable[Task]) -> dict[str, dict[str, int]]:
     return found
 
 
-def bm25(queries: Mapping[str, str], documents: Mapping[str, str], language: str, top: int = 100) -> Run:
-    """Rank documents by BM25 (bm25s, k1 0.9, b 0.4, no stemming or stop words)."""
+def bm25(queries: Mapping[str, str], documents: Mapping[str, str], language: str | None, top: int = 100) -> Run:
+    """Rank documents by BM25 (bm25s, k1 0.9, b 0.4, no stemming or stop words).
+
+    Args:
+        queries: texts by id.
+        documents: texts by id.
+        language: of all of them; if None, each word is taken as its script is.
+        top: documents for each query.
+    """
     import bm25s
 
     def tokens(texts: Iterable[str]) -> list[list[str]]:
+        if language is None:
+            return [terms(text) for text in texts]
         return [_bigrams(text) if language in UNSPACED else _words(text) for text in texts]
 
     names = list(documents)
