@@ -114,7 +114,7 @@ def _with_wrong_ones(chosen: list[Function], among: list[Function], count: int) 
     return examples
 
 
-def trained(model: str, options: TrainingOptions, data: list[Example], dev: list[Example]) -> dict[str, Any]:
+def trained(model: str, options: TrainingOptions, data: list[Example], dev: list[Example] | None) -> dict[str, Any]:
     """Train, and return nDCG@10 before and after, seconds, and peak memory; runs in a process of its own."""
     from mlx_rerank.memory import usage
     from mlx_rerank.train import train
@@ -143,11 +143,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--max-length", type=int, default=256)
     parser.add_argument("--token-budget", type=int, default=2048)
+    parser.add_argument("--checkpoint-layers", action="store_true", help="less memory, more time")
     parser.add_argument("--out", default="finetuning.json")
     given = parser.parse_args()
     kinds = {"low-rank updates": KINDS["low-rank updates"]} if given.shape else KINDS
     shared = {
         "evaluate_every": 10**9,
+        "checkpoint_layers": given.checkpoint_layers,
         "epochs": given.epochs,
         "max_length": given.max_length,
         "token_budget": given.token_budget,
@@ -160,7 +162,7 @@ def main() -> None:
                 data, dev = domain(given.pairs, seed)
                 chosen = TrainingOptions(**shared, **options, seed=seed)
                 with get_context("spawn").Pool(1) as pool:
-                    row = pool.apply(trained, (model, chosen, data, [] if given.shape else dev))
+                    row = pool.apply(trained, (model, chosen, data, None if given.shape else dev))
                 rows.append({"kind": kind, "seed": seed, "pairs": sum(len(e.documents) for e in data), **row})
                 print(rows[-1], file=sys.stderr, flush=True)
     command = shlex.join(["python", "benchmarks/finetuning.py", *sys.argv[1:]])
