@@ -213,3 +213,29 @@ def test_aligned_paragraphs(recipe: Any, tmp_path: Path) -> None:
     found = recipe("parallel").aligned(tmp_path, Path("page.html"), ["en-US", "de", "fr"])
     expected = ("h", {"en": "Cells & rows", "de": "Zellen und Zeilen"}), ("p", {"en": "Press Enter."})
     assert found == [*expected, ("p", {"de": "Nur hier"})]
+
+
+def test_questions_of_a_sentences_own_words(recipe: Any, sets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage, data = recipe("last_stage"), recipe("data")
+    monkeypatch.setattr(stage, "LANGS", {"en": 1, "de": 2})
+    asker = stage.Asker(data.TrainingSets(sets, sets / "parallel.jsonl.gz"), stage.random.Random(0))
+    found = [group for group in (asker.group() for _ in range(60)) if group]
+    assert {group["lang"] for group in found} == {"en", "de"}
+    for group in found:
+        assert len(set(group["texts"])) == 6
+        words = set(stage.re.findall(r"\w+", group["texts"][0].lower()))
+        asked = stage.re.findall(r"\w+", group["query"].lower())
+        assert len(words & set(asked)) >= len(set(asked)) - 2  # all but what is asked with
+
+
+def test_two_texts_of_a_group_are_replaced(recipe: Any) -> None:
+    stage = recipe("last_stage")
+    group = {"query": "q", "texts": list("abcdef"), "target": [0.2, 0.1, 0.5, 0.1, 0.1, 0.0], "length": 160}
+    found = stage.sharpened(group, [{"texts": ["x", "y"]}], stage.random.Random(0))
+    assert found["texts"][0] == "c"
+    assert set(found["texts"][:4]) <= set("abcdef")
+    assert set(found["texts"][4:]) <= {"x", "y"}
+    assert found["target"][0] > 0.8
+    assert sum(found["target"]) == pytest.approx(1, abs=1e-3)
+    assert found["target"][4:] == [0, 0]
+    assert (group["texts"], found["query"], found["length"]) == (list("abcdef"), "q", 160)

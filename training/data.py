@@ -15,6 +15,7 @@ Page = list[tuple[str, dict[str, str]]]  # ("h" or "p", the text in each languag
 _DENSE = ("ja", "zh", "ko", "th")  # scripts with few characters a word
 _ENDS = re.compile(r"(?<=[.!?؟۔።])\s+(?=\S)|(?<=[。！？])|\n+")
 _LONGEST_QUESTION = 250  # characters
+_LETTERS = 6  # of a word that count
 _LEAST_NEGATIVES = 5
 
 
@@ -82,6 +83,10 @@ class TrainingSets:
             self._frequency.update(_terms(row["text"], row["lang"]))
         self._counted = len(passages) // 4
 
+    def frequency(self, word: str) -> int:
+        """Return in how many of the counted passages a word, or one that begins like it, occurs."""
+        return self._frequency[word.lower()[:_LETTERS]]
+
     def overlap(self, query: str, text: str, lang: str) -> float:
         """Return how much of a query occurs in a text: rare terms count more, and long texts less."""
         shared = _terms(query, lang) & _terms(text, lang)
@@ -138,4 +143,4 @@ def _terms(text: str, lang: str) -> set[str]:
     text = text.lower()
     if lang[:2] in _DENSE:
         return {text[i : i + 2] for i in range(len(text) - 1)}
-    return {word[:6] for word in re.findall(r"\w+", text)}
+    return {word[:_LETTERS] for word in re.findall(r"\w+", text)}

@@ -71,9 +71,9 @@ def logits_of(model: XLMRobertaForSequenceClassification, batch: Batch) -> torch
     return torch.cat(halves).float()[batch.back].view(batch.target.shape)
 
 
-def loss_of(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Return the loss of a step."""
-    return F.cross_entropy(logits, target) + 0.5 * F.binary_cross_entropy_with_logits(logits, target)
+def loss_of(logits: torch.Tensor, target: torch.Tensor, binary: float) -> torch.Tensor:
+    """Return the loss of a step, with so much of binary cross-entropy."""
+    return F.cross_entropy(logits, target) + binary * F.binary_cross_entropy_with_logits(logits, target)
 
 
 def optimizer_of(model: torch.nn.Module, lr: float) -> torch.optim.AdamW:
@@ -128,6 +128,8 @@ class Run:
         self.optimizer.load_state_dict(state["optimizer"])
         for group, peak in zip(self.optimizer.param_groups, (self.args.lr, 2 * self.args.lr), strict=True):
             group["peak"] = peak
+        if self.args.anew:
+            state |= {"step": 0, "spent": 0.0, "position": 0}
         self.step, self.spent = state["step"], state["spent"]
         print(f"goes on from step {self.step}, group {state['position']}, {self.spent:.0f} s", flush=True)
         return state["position"]
@@ -143,7 +145,7 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * share
         logits = logits_of(self.model, batch)
-        loss = loss_of(logits, batch.target)
+        loss = loss_of(logits, batch.target, self.args.binary)
         loss.backward()
         torch.nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.requires_grad], 1.0)
         self.optimizer.step()
@@ -224,6 +226,8 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--warmup", type=int, default=60, help="steps")
     parser.add_argument("--max-length", type=int, default=256, help="most tokens of a pair")
     parser.add_argument("--save", type=float, default=240, help="seconds between states")
+    parser.add_argument("--binary", type=float, default=0.5, help="weight of binary cross-entropy")
+    parser.add_argument("--anew", action="store_true", help="of a state take weights and optimizer alone: once")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     return parser
