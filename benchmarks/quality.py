@@ -8,7 +8,8 @@ unpacked on a CPU and computed in float32, so that there a packed row shows what
 kept in the work directory query by query, under the model's name: a run that was interrupted goes on where it stopped.
 Give another one after a change of the converter.
 
-With --cascade FIRST, a second table says what the model FIRST, as it is, saves and costs before the first variant.
+With --cascade FIRST, a second table says what the model FIRST, as it is, saves and costs as a first stage of the
+first of the variants.
 """
 
 import argparse

@@ -77,20 +77,22 @@ def describe_trimming(record: Mapping[str, Any]) -> str:
     if record["held_out_share"] is None:
         return words
     share, count = record["held_out_share"], record["held_out_texts"]
-    return f"{words}; with the pieces of the other texts alone, {share:.1%} of {count:,} held out keep all their tokens"
+    return f"{words}; with the pieces of the other texts alone, {share:.1%} of {count:,} held-out texts keep all tokens"
 
 
 def describe_training(record: Mapping[str, Any]) -> str:
     """Say in words how a model was trained, from the record of the run."""
     options, history = record["options"], record["history"]
     rank, losses = options["lora_rank"], options["losses"]
+    if rank:
+        trained = f"low-rank updates of rank {rank}, merged"
+    else:
+        trained = "all weights" if options["train_embeddings"] else "all weights but the word embeddings"
     words = [
         f"on {record['queries']:,} queries, {options['epochs']} times each",
-        f"low-rank updates of rank {rank}, merged" if rank else "all weights but the word embeddings",
+        trained,
         "losses " + ", ".join(f"{weight:g} x {name}" for name, weight in losses.items()),
     ]
-    if rank == 0 and options["train_embeddings"]:
-        words[1] = "all weights"
     seen = [row["dev_ndcg"] for row in history if "dev_ndcg" in row]
     if seen:
         words.append(f"nDCG@10 of the dev set {seen[0]:.3f} before and {seen[-1]:.3f} after")

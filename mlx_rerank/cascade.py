@@ -52,27 +52,26 @@ class FirstStage:
             model: a name or a directory; or a reranker, which stays as it is.
             keep: candidates that it leaves; 20 if None.
             max_length: most tokens of a pair; the model's own limit where that is less.
-            options: all others of `Scorer` that are given by name.
+            options: those of `Scorer` that a first stage loaded by name shares with the strong model.
 
         Raises:
             InputError: keep is below one, or there is no model for it, or the model has a first stage itself.
             RerankError: as `Reranker`.
         """
-        if keep is not None:
-            require_whole_number("keep", keep)
-            if model is None:
-                raise InputError(f"keep={keep} needs a first stage: name its model with first_stage, or leave keep out")
         if model is None:
+            if keep is not None:
+                raise InputError(f"keep={keep} needs a first stage: name its model with first_stage, or leave keep out")
             return None
+        keep = KEEP if keep is None else require_whole_number("keep", keep)
         if isinstance(model, Loaded):
             if model.first_stage is not None:
                 raise InputError("first_stage has a first stage itself: give a Reranker that has none")
-            return cls(model.scorer, keep or KEEP)
+            return cls(model.scorer, keep)
         directory = hub.resolve(model, cache_dir=options["cache_dir"])
         if max_length is not None:
             limit = Checkpoint.open(directory).config.max_length
             max_length = min(require_whole_number("max_length", max_length, least=0), limit)
-        return cls(Scorer(directory, max_length=max_length, revision=None, **options), keep or KEEP)
+        return cls(Scorer(directory, max_length=max_length, revision=None, **options), keep)
 
     def rank(
         self,

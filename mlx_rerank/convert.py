@@ -68,7 +68,7 @@ def convert(
         UnsupportedModelError: it is not a single-label XLM-RoBERTa cross-encoder.
         WeightsError: its tensors do not match its config.json.
         OutputError: mlx_path exists or cannot be written.
-        InputError: the dtype or a packing is unknown, target_bits cannot be met, or trim_vocab holds no text.
+        InputError: the dtype or a packing is unknown, target_bits cannot be met, or trim_vocab is no list of texts.
         NonFiniteScoreError: packing was to be measured, and the model's own logits are not finite.
         MissingDependencyError: the source is a pytorch_model.bin and torch is not installed.
     """
@@ -90,7 +90,8 @@ def convert(
         checkpoint = replace(source, raw=trimming.config, config=ModelConfig.from_dict(trimming.config))
         encoder = PairEncoder(Tokenizer.from_str(trimming.tokenizer), checkpoint.config)
     if target_bits is not None:
-        model = _load(source, trimming, default_dtype(mx.default_device()), evaluate=True)  # which is fast there
+        fast = default_dtype(mx.default_device())
+        model = _load(source, trimming, fast, evaluate=True)
         recipe = _measured(model, encoder, target_bits, scale_bits=8 * mlx_dtype.size)
 
     model = _load(source, trimming, mlx_dtype)

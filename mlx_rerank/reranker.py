@@ -71,7 +71,7 @@ class Reranker:
                 there. A score that was found has the bits that it was computed with, whatever was beside it then.
             first_stage: a faster model that chooses which candidates of `rank` this one scores. The others are not in
                 the ranking, as scores of two models cannot be compared; all other calls are this model's alone. A name
-                is loaded with the options given here, max_length being cut to its limit; a Reranker keeps its own.
+                is loaded with these options but revision, max_length being cut to its limit; a Reranker keeps its own.
             keep: candidates that the first stage chooses, 20 if None; where there are not more, it is skipped.
 
         Raises:
@@ -227,9 +227,9 @@ class Reranker:
 
         Args:
             query: what is asked.
-            documents: as for `rank`, as are the next three; not to be changed meanwhile.
-            top_n: how many to return.
-            threshold: the lowest score of those returned.
+            documents: as for `rank`; not to be changed meanwhile.
+            top_n: how many to return, as for `rank`.
+            threshold: the lowest score of those returned, as for `rank`.
             raw_scores: give logits instead of their sigmoid.
             timeout: seconds from the call on, waiting included; never if None.
 
@@ -284,7 +284,7 @@ class Reranker:
             cancel: an event to stop at, which another thread may set.
 
         Raises:
-            RerankError: as `score`; it is an InputError, too, where a limit is out of range.
+            RerankError: as `score`; an InputError also where a limit is out of range.
         """
         stop, limits = Stop(timeout, cancel), limits or self.limits
         checked_length(limits.max_length, self.config)

@@ -64,7 +64,7 @@ def trim(directory: Path, raw: Mapping[str, Any], texts: Iterable[str]) -> Trimm
         texts: the corpus; a text that comes again counts once.
 
     Raises:
-        InputError: the texts are no list of valid texts, or have no token.
+        InputError: the corpus is no list of valid texts, or no text in it has a token.
         CheckpointError: the tokenizer is not a Unigram one with an unknown token.
     """
     path = directory / "tokenizer.json"
@@ -154,8 +154,8 @@ def _choose(
     record: dict[str, Any] = {"texts": count, "held_out_texts": None, "held_out_share": None}
     if count >= _LEAST_TO_HOLD_OUT:
         known = always | _with_characters(used, pieces)
-        shares = [bool(known[tokens].all()) for tokens in held_out]
-        record |= {"held_out_texts": len(shares), "held_out_share": sum(shares) / len(shares)}
+        whole = sum(bool(known[tokens].all()) for tokens in held_out)
+        record |= {"held_out_texts": len(held_out), "held_out_share": whole / len(held_out)}
     return always | _with_characters(used | aside, pieces), record
 
 
@@ -168,7 +168,7 @@ def _tokens(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[np.ndarray]:
     for i, text in enumerate(texts):
         if not isinstance(text, str):
             raise InputError(f"the corpus must hold texts; text {i} is a {type(text).__name__}: {str(text)[:60]!r}")
-        require_unicode(text)
+        require_unicode(text, f"text {i} of the corpus: ")
         if text.strip():
             given[text] = None
     distinct = list(given)

@@ -56,7 +56,8 @@ def verify(
         against: the checkpoint whose weights the reference runs, such as the one that a packed model was made from.
             The model itself if None, so that packed weights are compared with the same weights unpacked.
         against_revision: of the former, where it is a hub model.
-        pairs: (query, document) pairs; the package's own samples if None.
+        pairs: (query, document) pairs; the package's own samples if None. Where the model's vocabulary was trimmed and
+            `against` has all of it, pairs that lose a token are left out, and the report says how many.
         dtype: that MLX computes in; the device's default if None.
         device: that MLX runs on.
         max_length: most tokens of a pair.
@@ -66,7 +67,8 @@ def verify(
 
     Raises:
         MissingDependencyError: torch or scipy is not installed.
-        InputError: there are no pairs, an argument is out of range, or the two models are of different shapes.
+        InputError: there are no pairs, none keeps its tokens, an argument is out of range, or the two models are of
+            different shapes.
         CheckpointNotFoundError: a name leads nowhere.
         CheckpointError: a checkpoint cannot be used; its subclasses say why.
     """
@@ -173,14 +175,16 @@ def _trimmed(checkpoint: Checkpoint) -> bool:
 def _comparable(
     pairs: Pairs, rows: list[list[int]], numbers: Mapping[int, int] | None
 ) -> tuple[Pairs, list[list[int]], list[list[int]]]:
-    """Return the pairs all of whose tokens a trimmed vocabulary has, and their ids, the reference's and the model's.
+    """Return the pairs that can be compared, their token ids in the reference, and those they should have in the model.
+
+    The numbers are the ids of a trimmed vocabulary by those in the reference; None where the vocabularies are the same.
 
     Raises:
-        InputError: there are none.
+        InputError: no pair has only tokens that were kept.
     """
     if numbers is None:
         return pairs, rows, rows
-    kept = [i for i, row in enumerate(rows) if numbers.keys() >= set(row)]
+    kept = [i for i, row in enumerate(rows) if set(row) <= numbers.keys()]
     if not kept:
         raise InputError(
             f"none of the {len(pairs)} pairs keeps its tokens in the trimmed vocabulary: give pairs of texts that are "

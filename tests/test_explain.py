@@ -305,7 +305,7 @@ def test_deadlines_and_events(small: Reranker) -> None:
     ("question", "word"),
     [
         ("572940973f37b319004781a5", "IPCC"),
-        ("56f8094aa6d7ea1400e17391", "writings"),
+        ("56f8094aa6d7ea1400e17391", "Italy"),
         ("572968cf1d046914007793cc", "Chloroplasts"),
     ],
 )

@@ -264,7 +264,7 @@ def test_what_is_recorded_and_said(tiny: Path, tmp_path: Path) -> None:
         "source_bytes": 120 * 128,
     }
     said = f"{len(kept)} of 96 pieces, those of 120 texts; word embeddings of 0.0 MB instead of 0.0 MB; "
-    said += "with the pieces of the other texts alone, 66.7% of 12 held out keep all their tokens"
+    said += "with the pieces of the other texts alone, 66.7% of 12 held-out texts keep all tokens"
     assert run.stderr.endswith(f"vocabulary: {said}\n")
     assert f"| vocabulary | {said} |\n| longest pair |" in (tmp_path / "out" / "README.md").read_text()
 
@@ -287,7 +287,7 @@ def test_refusals_leave_nothing_behind(tiny: Path, tmp_path: Path) -> None:
         (["", " \n"], "holds no text"),
         ("corpus.txt", "the corpus must be a list, not a str"),
         (["a", {"text": "b"}], "text 1 is a dict"),
-        (["a", "b\ud800"], "lone surrogate"),
+        (["a", "b\ud800"], "text 1 of the corpus: character 1 .* is a lone surrogate"),
     ):
         with pytest.raises(InputError, match=message):
             convert(tiny, tmp_path / "target", trim_vocab=texts)  # pyright: ignore[reportArgumentType]
@@ -337,6 +337,18 @@ def test_verification_compares_what_can_be(mini_directory: Path, tmp_path: Path)
     assert verify(target, pairs=kept + lost, device="cpu").passed  # of the same weights, all can be
     with pytest.raises(InputError, match="none of the 2 pairs keeps its tokens"):
         verify(target, against=mini_directory, pairs=lost, device="cpu")
+
+
+def test_the_command_verifies_on_texts_of_the_corpus(mini_directory: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    corpus, target = tmp_path / "corpus.txt", tmp_path / "target"
+    corpus.write_text("\n".join(CORPORA["thirds"]), encoding="utf-8")
+    command = ["convert", "--hf-path", str(mini_directory), "--mlx-path", str(target), "--dtype", "float32"]
+    run = run_cli(*command, "--trim-vocab", str(corpus), "--verify")
+    assert run.returncode == 0, run.stderr
+    report = json.loads((target / "verification.json").read_text())
+    assert report["different_tokens"] == 0
+    assert "left out" not in report["reference"]
 
 
 def test_verification_notices_wrong_rows(mini_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

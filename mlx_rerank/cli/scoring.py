@@ -110,11 +110,11 @@ def score(
         print_json({"score": value, "truncated_tokens": cut, "span": span})
 
 
-def _only_mlx(reference: bool, **arguments: Any) -> dict[str, Any]:
-    """Return the arguments of a call that are given; PyTorch has none of them."""
-    given = {name: value for name, value in arguments.items() if value is not None}
-    for name in given if reference else ():
-        raise InputError(f"--{name} is about MLX: leave it or --reference out")
+def _only_mlx(reference: bool, **options: Any) -> dict[str, Any]:
+    """Return the options that are given (the rest are None, False or "truncate"); the reference has none of them."""
+    given = {k: v for k, v in options.items() if not (v is None or v is False or v == "truncate")}
+    if reference and given:
+        raise InputError(f"--{next(iter(given)).replace('_', '-')} is about MLX: leave it or --reference out")
     return given
 
 
@@ -144,9 +144,7 @@ def _reranker(
     from mlx_rerank.reference import ReferenceReranker
 
     device = only_mlx.pop("device")
-    for name, value in only_mlx.items():
-        if value not in (None, False, "truncate"):
-            raise InputError(f"--{name.replace('_', '-')} is about MLX: leave it or --reference out")
+    _only_mlx(reference, **only_mlx)
     if device is not None:
         raise InputError(f"--device {device} has no effect with --reference, which runs on the CPU")
     return ReferenceReranker(resolve(model, revision=revision), max_length=max_length, dtype=dtype or "float32")

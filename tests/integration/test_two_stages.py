@@ -69,7 +69,7 @@ def test_a_threshold_on_the_command_line(mini: Reranker) -> None:
         (["--first-stage", "nothing"], "'nothing' is not a directory"),
         (["--first-stage", "mini", "--reference"], "--first-stage is about MLX"),
         (["--keep", "2", "--reference"], "--keep is about MLX"),
-        (["--threshold", "0.5", "--reference"], "--threshold is about MLX"),
+        (["--threshold", "0", "--reference"], "--threshold is about MLX"),
         (["--threshold", "5"], "threshold 5.0 is not in 0..1"),
         (["--threshold", "nan", "--raw"], "threshold must be a finite number"),
     ],
