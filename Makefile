@@ -10,7 +10,7 @@ CODE := mlx_rerank tests benchmarks training examples convert.py
 .PHONY: demo test check lint types blas browser clean
 
 demo: $(VENV)/runtime
-	$(BIN)/mlx-rerank rank "How does a vaccine protect against disease?" examples/passages.jsonl --top-n 8
+	$(BIN)/mlx-rerank rank "What do pandas eat?" examples/passages.jsonl --top-n 8
 
 test: $(VENV)/dev
 	$(BIN)/pytest
