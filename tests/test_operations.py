@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from mlx_rerank import operations
-from mlx_rerank.models.xlm_roberta import some_outputs
+from mlx_rerank.models.xlm_roberta import Linear, some_outputs
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.skipif(mx.default_device() != mx.cpu, reason="these are the CPU's forms")
@@ -114,7 +114,7 @@ def test_infinite_scores_give_nan(infinity: float) -> None:
 @pytest.mark.parametrize("mode", [None, "affine", "mxfp4", "mxfp8", "nvfp4"])
 def test_some_outputs_of_a_linear_are_those_of_the_whole(mode: str | None) -> None:
     mx.random.seed(7)
-    linear = nn.Linear(64, 96)
+    linear: Linear | nn.QuantizedLinear = Linear(64, 96)
     x = mx.random.normal((2, 5, 64))
     if mode is not None:
         linear = nn.QuantizedLinear.from_linear(linear, mode=mode)
