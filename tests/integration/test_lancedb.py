@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 QUERY = "What do giant pandas eat?"
 TEXTS = [
     "Paris has been the capital of France since the Middle Ages.",
-    "Panda is a giant record label: panda, giant, eat.",
+    "Eat, Panda, Eat is a giant of the record shops.",
     "The giant panda eats almost nothing but bamboo.",
     "A panda is a bear.",
     "Bamboo is a giant grass.",
