@@ -69,7 +69,7 @@ def check_ranking(rows: list[dict[str, Any]], request: dict[str, Any]) -> None:
     assert set(indices) <= set(range(count))
     if body.get("raw_scores") or body.get("use_activation") is False:
         assert all(map(math.isfinite, scores))
-        assert max(scores) > 1
+        assert not 0 <= min(scores) <= max(scores) <= 1
     else:
         assert all(0 <= score <= 1 for score in scores)
     if request.get("order") == "descending":
