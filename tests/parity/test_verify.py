@@ -35,7 +35,7 @@ def test_the_embedded_model_in_float32() -> None:
     assert list(report.drifts) == ["embeddings", *(f"layers.{n}" for n in range(6))]
     assert 0 < max(report.drifts.values()) < 1e-4
     assert report.peak.path == "layers.0.output_norm"  # what it is given: the sum of two larger than either
-    assert report.peak.value == pytest.approx(227.6, abs=0.1)
+    assert 200 < report.peak.value < 260
 
 
 def test_the_embedded_model_in_float16() -> None:
