@@ -342,7 +342,7 @@ def test_verification_compares_what_can_be(mini_directory: Path, tmp_path: Path)
 def test_the_command_verifies_on_texts_of_the_corpus(mini_directory: Path, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     corpus, target = tmp_path / "corpus.txt", tmp_path / "target"
-    corpus.write_text("\n".join(CORPORA["thirds"]), encoding="utf-8")
+    corpus.write_text("\n".join(CORPORA["thirds"][::4]), encoding="utf-8")
     command = ["convert", "--hf-path", str(mini_directory), "--mlx-path", str(target), "--dtype", "float32"]
     run = run_cli(*command, "--trim-vocab", str(corpus), "--verify")
     assert run.returncode == 0, run.stderr

@@ -80,7 +80,7 @@ class TrainingSets:
         """Count in how many passages each term occurs, of every fourth one."""
         self._frequency: collections.Counter[str] = collections.Counter()
         for row in passages[::4]:
-            self._frequency.update(_terms(row["text"], row["lang"]))
+            self._frequency.update(terms(row["text"], row["lang"]))
         self._counted = len(passages) // 4
 
     def frequency(self, word: str) -> int:
@@ -89,7 +89,7 @@ class TrainingSets:
 
     def overlap(self, query: str, text: str, lang: str) -> float:
         """Return how much of a query occurs in a text: rare terms count more, and long texts less."""
-        shared = _terms(query, lang) & _terms(text, lang)
+        shared = terms(query, lang) & terms(text, lang)
         weights = (math.log(1 + self._counted / (1 + self._frequency[term])) for term in shared)
         return sum(weights) / (8 + math.log(8 + len(text)))
 
@@ -138,7 +138,7 @@ def _questions(path: Path) -> Iterator[Question]:
             yield Question(row["_id"], text, row["lang"], row["source"], row["pos"], row["neg"])
 
 
-def _terms(text: str, lang: str) -> set[str]:
+def terms(text: str, lang: str) -> set[str]:
     """Return the beginnings of a text's words, or its pairs of characters where a word has few."""
     text = text.lower()
     if lang[:2] in _DENSE:

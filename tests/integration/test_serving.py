@@ -196,8 +196,8 @@ def test_many_clients_get_the_scores_of_one(server: Server, mini: Reranker) -> N
         expected = mini.score([(WORDS[seed % 10], document) for document in documents])
         assert [found[i] for i in range(len(documents))] == pytest.approx(expected.tolist(), abs=1e-5)
 
-    with ThreadPoolExecutor(32) as clients:
-        list(clients.map(ask, range(32)))
+    with ThreadPoolExecutor(16) as clients:
+        list(clients.map(ask, range(16)))
 
 
 def test_terminated_under_load() -> None:

@@ -86,8 +86,8 @@ def test_a_thousand_pairs_and_one(mini_directory: Path, reference: ReferenceRera
     pairs = [("what is panda?", f"Panda number {i} eats {i % 7} stems of bamboo.") for i in range(1000)]
     reranker = Reranker(mini_directory, device="cpu")
     together = reranker.score(pairs, raw_scores=True)
-    expected = reference.logits(pairs[::3], batch_size=64).logits
-    assert_close(together[::3], expected, 1e-4, "every third of a thousand pairs, float32")
+    expected = reference.logits(pairs[::10], batch_size=64).logits
+    assert_close(together[::10], expected, 1e-4, "every tenth of a thousand pairs, float32")
     assert reranker.score(*pairs[0], raw_scores=True) == pytest.approx(float(together[0]), abs=1e-5)
 
 

@@ -24,12 +24,13 @@ FEW = [("what is a panda", "the bear"), ("what is a panda", "er"), ("熊", "a be
 
 
 def test_the_embedded_model_in_float32() -> None:
-    report = verify("mini", dtype="float32", device="cpu")
+    pairs = sample_pairs()[::2]
+    report = verify("mini", pairs=pairs, dtype="float32", device="cpu")
     print(dict(report.rows()))
     assert report.passed
     assert report.fidelity is not None
     assert report.fidelity.max_logit <= 1e-4
-    assert report.fidelity.pairs == len(sample_pairs())
+    assert report.fidelity.pairs == len(pairs)
     assert report.fidelity.tau == pytest.approx(1)
     assert report.different_tokens == 0
     assert list(report.drifts) == ["embeddings", *(f"layers.{n}" for n in range(6))]
@@ -39,7 +40,7 @@ def test_the_embedded_model_in_float32() -> None:
 
 
 def test_the_embedded_model_in_float16() -> None:
-    report = verify("mini", pairs=SHORT[::4], dtype="float16", device="cpu")
+    report = verify("mini", pairs=SHORT[::8], dtype="float16", device="cpu")
     print(dict(report.rows()))
     assert report.passed
     assert report.fidelity is not None
