@@ -47,7 +47,7 @@ def model_card(config: Mapping[str, Any], source_card: Path, *, name: str) -> st
     done = config[CONVERSION_KEY]
     data = ModelCardData(
         license=known.get("license"),
-        language=known.get("language"),
+        language=None if "vocabulary" in done else known.get("language"),  # a trimmed one reads fewer
         library_name="mlx",
         pipeline_tag="text-ranking",
         tags=["mlx", "mlx-rerank", "reranker", "cross-encoder"],

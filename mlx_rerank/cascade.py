@@ -10,7 +10,7 @@ import numpy as np
 from mlx_rerank import hub
 from mlx_rerank.checkpoint import Checkpoint
 from mlx_rerank.errors import InputError, NonFiniteScoreError, StoppedError, require_whole_number
-from mlx_rerank.results import Document, PairLogits, RankedDocument, Selection
+from mlx_rerank.results import Document, PairLogits, RankedDocument, Selection, log_truncation
 from mlx_rerank.scorer import Scorer
 from mlx_rerank.stopping import Stop
 
@@ -67,11 +67,19 @@ class FirstStage:
             if model.first_stage is not None:
                 raise InputError("first_stage has a first stage itself: give a Reranker that has none")
             return cls(model.scorer, keep)
+        if not isinstance(model, str | Path):
+            kind = type(model).__name__
+            raise InputError(f"first_stage must be a name, a directory or a Reranker, not a {kind}: {model!r:.60}")
         directory = hub.resolve(model, cache_dir=options["cache_dir"])
         if max_length is not None:
             limit = Checkpoint.open(directory).config.max_length
             max_length = min(require_whole_number("max_length", max_length, least=0), limit)
-        return cls(Scorer(directory, max_length=max_length, revision=None, **options), keep)
+        try:
+            return cls(Scorer(directory, max_length=max_length, revision=None, **options), keep)
+        except InputError as error:
+            raise InputError(
+                f"first_stage {str(model)!r}: {error}; or give a Reranker that was loaded with other options"
+            ) from None
 
     def rank(
         self,
@@ -113,6 +121,7 @@ class FirstStage:
     def _choose(self, pairs: Sequence[Pair], stop: Stop, show_progress: bool | None) -> np.ndarray:
         """Return the places of the best pairs, in the order given, so that equal scores of the second stage keep it."""
         found = _logits(None, self.scorer, pairs, stop, show_progress)
+        log_truncation(found.truncated_tokens, self.scorer.limits.max_length)  # which no result tells
         return np.sort(np.argsort(-found.logits, kind="stable")[: self.keep])
 
 
@@ -140,4 +149,5 @@ def _logits(
         held = (error.logits[done], error.truncated_tokens[done], error.spans[done])
         raise type(error)(f"in the {where}: {error}", indices, *held) from None
     except (InputError, NonFiniteScoreError) as error:
-        raise type(error)(f"in the {where}: {error}") from None
+        counted = " (Pairs are counted among those kept)" if places is not None else ""
+        raise type(error)(f"in the {where}: {error}{counted}") from None

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 
 import mlx_rerank
 from mlx_rerank import hub, weights
+from mlx_rerank.arguments import require_sequence
 from mlx_rerank.batching import pad, plan_batches
 from mlx_rerank.card import model_card
 from mlx_rerank.checkpoint import Checkpoint, open_tensors
@@ -24,7 +25,7 @@ from mlx_rerank.output import require_absent, write_model
 from mlx_rerank.pairs import Limits, PairEncoder
 from mlx_rerank.quantize import Recipe, check_recipe, describe_recipe, quantize, uniform_recipe
 from mlx_rerank.recipe import check_target, measured_recipe
-from mlx_rerank.samples import sample_pairs
+from mlx_rerank.samples import pairs_of, sample_pairs
 from mlx_rerank.trim import Trimming, trim
 
 _CALIBRATION_TOKENS = 100  # of a pair; longer ones cost more than they tell
@@ -84,15 +85,17 @@ def convert(
     check_recipe(recipe, checkpoint.config)
     if target_bits is not None:
         check_target(checkpoint.config, target_bits)
-    trimming = None
+    trimming, pairs = None, sample_pairs()[::3]
     if trim_vocab is not None:
-        trimming = trim(source.directory, source.raw, trim_vocab)
+        require_sequence("the corpus", trim_vocab)
+        texts = list(trim_vocab)
+        trimming, pairs = trim(source.directory, source.raw, texts), pairs_of(texts)
         checkpoint = replace(source, raw=trimming.config, config=ModelConfig.from_dict(trimming.config))
         encoder = PairEncoder(Tokenizer.from_str(trimming.tokenizer), checkpoint.config)
     if target_bits is not None:
         fast = default_dtype(mx.default_device())
         model = _load(source, trimming, fast, evaluate=True)
-        recipe = _measured(model, encoder, target_bits, scale_bits=8 * mlx_dtype.size)
+        recipe = _measured(model, encoder, pairs, target_bits, scale_bits=8 * mlx_dtype.size)
 
     model = _load(source, trimming, mlx_dtype)
     config = _record(checkpoint, str(hf_path), dtype)
@@ -101,9 +104,9 @@ def convert(
         config = quantize(model, config, recipe)
     if trimming:
         config[CONVERSION_KEY]["vocabulary"] = trimming.record | _table_bytes(model, source)
-    texts = {"tokenizer.json": trimming.tokenizer} if trimming else {}
-    texts["README.md"] = model_card(config, checkpoint.directory / "README.md", name=name or target.name)
-    write_model(target, model, config, checkpoint.directory, texts)
+    files = {"tokenizer.json": trimming.tokenizer} if trimming else {}
+    files["README.md"] = model_card(config, checkpoint.directory / "README.md", name=name or target.name)
+    write_model(target, model, config, checkpoint.directory, files)
     return target
 
 
@@ -125,11 +128,13 @@ def _table_bytes(model: CrossEncoder, source: Checkpoint) -> dict[str, int]:
     return {"bytes": kept, "source_bytes": kept // model.config.vocab_size * source.config.vocab_size}
 
 
-def _measured(model: CrossEncoder, encoder: PairEncoder, target_bits: float, scale_bits: int) -> Recipe:
-    """Measure on every third sample pair of fewer than a hundred tokens."""
+def _measured(
+    model: CrossEncoder, encoder: PairEncoder, pairs: list[tuple[str, str]], target_bits: float, scale_bits: int
+) -> Recipe:
+    """Measure on those pairs that have fewer than a hundred tokens; on all of them, cut, where none has."""
     config = model.config
-    encoded = encoder.encode(sample_pairs()[::3], Limits(min(_CALIBRATION_TOKENS, config.max_length)))
-    short = [sequence for sequence in encoded.sequences if len(sequence) < _CALIBRATION_TOKENS]
+    encoded = encoder.encode(pairs, Limits(min(_CALIBRATION_TOKENS, config.max_length)))
+    short = [sequence for sequence in encoded.sequences if len(sequence) < _CALIBRATION_TOKENS] or encoded.sequences
     plan = plan_batches(np.array(list(map(len, short))), 32 * _CALIBRATION_TOKENS)
     padded = (pad([short[i] for i in batch], config.pad_token_id) for batch in plan)
     batches = [(mx.array(ids), None if mask is None else mx.array(mask)) for ids, mask in padded]

@@ -28,6 +28,7 @@ _HELD_OUT = 10  # every tenth text is
 _LEAST_TO_HOLD_OUT = 100  # texts
 _SPACE = "▁"  # what a space before a word becomes
 _COMMON = "COMMON"  # the script of what is written in all of them
+_UNSCRIPTED = ("COMBINING", "MODIFIER", "VARIATION", "CARON", "KATAKANA-HIRAGANA")  # begin names of common letters
 _BYTES = frozenset(f"<0x{byte:02X}>" for byte in range(256))  # what an unknown character becomes with byte_fallback
 
 
@@ -78,7 +79,10 @@ def trim(directory: Path, raw: Mapping[str, Any], texts: Iterable[str]) -> Trimm
     config = dict(raw)
     size = ModelConfig.from_dict(raw).vocab_size
     places = [*_places(source, ids), *((config, key) for key in _id_keys(config, size))]
-    special = {token["content"] for token in source["added_tokens"]} | _BYTES
+    for node, key in places:
+        if not 0 <= node[key] < size:
+            raise CheckpointError(f"{path} has token id {node[key]}, and the model's table {size} rows")
+    special = {token["content"] for token in source.get("added_tokens", ())} | _BYTES
     pieces = {piece: i for piece, i in ids.items() if piece not in special}
     always = np.zeros(size, dtype=bool)
     always[[node[key] for node, key in places]] = True
@@ -107,9 +111,11 @@ def renumbering(source: Path, trimmed: Path) -> dict[int, int]:
 def _places(source: dict[str, Any], ids: Mapping[str, int]) -> Iterator[tuple[Any, Any]]:
     """Yield (container, key) of every token id in a tokenizer.json apart from the vocabulary."""
     yield source["model"], "unk_id"
-    for token in source["added_tokens"]:
+    for token in source.get("added_tokens", ()):
         token["id"] = ids[token["content"]]  # the library goes by the text, whatever the file says
         yield token, "id"
+    if source.get("padding"):
+        yield source["padding"], "pad_id"
     yield from _processor_places(source.get("post_processor"))
 
 
@@ -122,7 +128,7 @@ def _processor_places(node: Any) -> Iterator[tuple[Any, Any]]:
         for key, value in node.items():
             if key == "ids":  # of a template
                 yield from ((value, i) for i in range(len(value)))
-            elif key in ("cls", "sep"):  # BERT's and RoBERTa's: [token, id]
+            elif key in ("cls", "sep") and isinstance(value, list):  # BERT's and RoBERTa's: [token, id]
                 yield value, 1
             else:
                 yield from _processor_places(value)
@@ -191,5 +197,6 @@ def _with_characters(used: np.ndarray, pieces: Mapping[str, int]) -> np.ndarray:
 def _script(character: str) -> str:
     """Return the script of a letter, by the first word of its Unicode name; digits, signs and accents are common."""
     first = unicodedata.name(character, "").partition(" ")[0]
-    letter = unicodedata.category(character)[0] in "LM"
-    return first if letter and first not in ("COMBINING", "MODIFIER") else _COMMON
+    if unicodedata.category(character)[0] not in "LM" or first in _UNSCRIPTED:
+        return _COMMON
+    return "CJK" if first == "IDEOGRAPHIC" else first  # the marks of repetition and closure, written among CJK

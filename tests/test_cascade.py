@@ -9,7 +9,7 @@ import pytest
 from checkpoints import TINY, random_tensors, write_checkpoint
 from devices import busy_device, slowed
 
-from mlx_rerank import Reranker
+from mlx_rerank import FlagReranker, Reranker
 from mlx_rerank.errors import CancelledError, CheckpointNotFoundError, DeadlineError, InputError, NonFiniteScoreError
 
 pytestmark = pytest.mark.anyio
@@ -90,6 +90,21 @@ def test_what_is_unread_is_the_strong_models(tiny: Path, fast: Path) -> None:
     assert found.span == (0, len(found.document))
 
 
+def test_what_the_first_stage_does_not_read_is_logged(tiny: Path, fast: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cascade = Reranker(tiny, first_stage=Reranker(fast, max_length=12), keep=1)
+    cascade.rank("panda", ["the bear " * 9, "the bear"])
+    assert "1 of 2 pairs were cut to 12 tokens" in caplog.text
+
+
+def test_a_first_stage_with_too_few_positions(tmp_path: Path, tiny: Path, fast: Path) -> None:
+    longer = write_checkpoint(tmp_path / "longer", TINY | {"max_position_embeddings": 202})
+    short = write_checkpoint(tmp_path / "short", TINY | {"max_position_embeddings": 52})
+    with pytest.raises(
+        InputError, match=r"^first_stage '.*short': max_length 50 .*; or give a Reranker that was loaded"
+    ):
+        Reranker(longer, first_stage=short, keep=2, max_length=150, long_documents="windows")
+
+
 def test_twenty_are_kept_unless_told_otherwise(tiny: Path, fast_reranker: Reranker) -> None:
     cascade = Reranker(tiny, first_stage=fast_reranker)
     assert len(cascade.rank("panda", DOCUMENTS)) == 20
@@ -146,9 +161,12 @@ def test_bad_arguments(tiny: Path, cascade: Reranker) -> None:
         Reranker(tiny, first_stage=cascade)
     with pytest.raises(InputError, match="max_length must be a whole number of at least 0, not '7'"):
         Reranker(tiny, first_stage=tiny, max_length="7")  # pyright: ignore[reportArgumentType]
-    for nothing in ("no-such-model", "", 5):
+    for nothing in ("no-such-model", ""):
         with pytest.raises(CheckpointNotFoundError):
-            Reranker(tiny, first_stage=nothing)  # pyright: ignore[reportArgumentType]
+            Reranker(tiny, first_stage=nothing)
+    for wrong in (5, Reranker, FlagReranker(str(tiny))):
+        with pytest.raises(InputError, match=r"a name, a directory or a Reranker, not a (int|type|FlagReranker): "):
+            Reranker(tiny, first_stage=wrong)  # pyright: ignore[reportArgumentType]
     assert len(cascade.rank("panda", DOCUMENTS, top_n=KEEP)) == KEEP
     for documents in (DOCUMENTS, DOCUMENTS[:2]):
         with pytest.raises(InputError, match=f"top_n {KEEP + 1} is more than the {KEEP} documents that the first"):
@@ -209,6 +227,9 @@ def test_errors_name_their_stage(tmp_path: Path, tiny: Path) -> None:
         Reranker(tiny, first_stage=damaged, keep=2, dtype="float32").rank("panda", ["a", "the", "bear"])
     with pytest.raises(NonFiniteScoreError, match=r"^in the second stage, of 2 documents kept: 2 of 2 pairs"):
         Reranker(damaged, first_stage=tiny, keep=2, dtype="float32").rank("panda", ["a", "the", "bear"])
+    kept = r"^in the second stage, of 2 documents kept: .* \(Pairs are counted among those kept\)$"
+    with pytest.raises(NonFiniteScoreError, match=kept):
+        Reranker(damaged, first_stage=tiny, keep=2, dtype="float32").rank("bear", ["the panda"] * 3)
     refusing = Reranker(tiny, first_stage=Reranker(tiny), keep=1, long_documents="error")
     with pytest.raises(InputError, match=r"^in the second stage, of 1 documents kept: the pair \('panda', 'the bear"):
         refusing.rank("panda", ["the bear " * 99, "the bear " * 98])

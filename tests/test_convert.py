@@ -75,6 +75,12 @@ def test_an_existing_target_is_left_alone(tiny: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["directory", "file", "link"]
 
 
+@pytest.mark.parametrize("name", ["~nobody-of-that-name/x", "a\0b", "x" * 300])
+def test_a_target_that_cannot_be(tiny: Path, name: str) -> None:
+    with pytest.raises(OutputError, match=r"cannot be written: .*; name another directory"):
+        convert(tiny, name)
+
+
 def test_a_full_disk(tiny: Path, tmp_path: Path) -> None:
     code = (
         "import resource, sys; from mlx_rerank.cli import main\n"

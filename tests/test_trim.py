@@ -1,9 +1,11 @@
 """Trimming the vocabulary: what is kept, that texts of kept pieces read and score as before, and what is refused."""
 
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from texts import PAIRS
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 
 from mlx_rerank import Reranker
+from mlx_rerank import convert as conversion
 from mlx_rerank.config import Quantization
 from mlx_rerank.convert import convert
 from mlx_rerank.errors import CheckpointError, InputError
@@ -145,6 +148,10 @@ def test_what_is_kept() -> None:
     full = vocabulary(*((piece, -2.0 - i) for i, piece in enumerate(pieces.split())))
     kept = pieces_of(trim_it(full, ["bear 熊猫"])[1])
     assert kept == "<s> <pad> </s> <unk> ▁bear ▁ a b B é ▁d 7 ▁8 , 熊 熊猫 猫 \u0301 🐼 low <mask>"
+    marks = ["▁bear", "ー", "々", "\ufe0f", "ˇ", "ж", "熊", "マ", "low"]
+    common = vocabulary(*((piece, -2.0 - i) for i, piece in enumerate(marks)))
+    assert pieces_of(trim_it(common, ["bear"])[1]) == "<s> <pad> </s> <unk> ▁bear ー \ufe0f ˇ low <mask>"
+    assert pieces_of(trim_it(common, ["熊"])[1]) == "<s> <pad> </s> <unk> ー 々 \ufe0f ˇ 熊 low <mask>"
     kept = pieces_of(trim_it(full, ["<s> 7 </s>"])[1])  # special tokens have no script
     assert kept == "<s> <pad> </s> <unk> ▁ 7 ▁8 , \u0301 🐼 low <mask>"
 
@@ -281,6 +288,29 @@ def test_with_measured_packing(tiny: Path, tmp_path: Path) -> None:
     assert np.isfinite(Reranker(target).score([("what is", "the panda"), ("熊", "bear")])).all()
 
 
+def test_packing_is_measured_on_what_can_be_read(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens: list[int] = []
+    measure = conversion.measured_recipe
+
+    def watched(model: object, batches: list, *arguments: object) -> object:
+        tokens.extend(int(token) for ids, _ in batches for token in np.array(ids).ravel())
+        return measure(model, batches, *arguments)  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+    monkeypatch.setattr(conversion, "measured_recipe", watched)
+    texts = (f"what is the panda {word}" for word in ("bear", "bamboo", " "))
+    target = convert(tiny, tmp_path / "target", target_bits=6.5, trim_vocab=texts)
+    assert tokens
+    assert Tokenizer.from_file(str(target / "tokenizer.json")).token_to_id("<unk>") not in tokens
+
+
+def test_the_card_of_a_trimmed_model_names_no_languages(tiny: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(tiny, source)
+    (source / "README.md").write_text("---\nlanguage: [en, zh]\n---\n")
+    cards = [convert(source, tmp_path / name, trim_vocab=texts) for name, texts in (("a", None), ("b", ["the panda"]))]
+    assert ["- zh" in (card / "README.md").read_text() for card in cards] == [True, False]
+
+
 def test_refusals_leave_nothing_behind(tiny: Path, tmp_path: Path) -> None:
     for texts, message in (
         ([], "holds no text"),
@@ -306,6 +336,29 @@ def test_other_tokenizers_are_named(tmp_path: Path) -> None:
         source = write_checkpoint(tmp_path / name, tokenizer=tokenizer)
         with pytest.raises(CheckpointError, match=f"only a Unigram tokenizer .* is {name}"):
             convert(source, tmp_path / "target", trim_vocab=["a"])
+
+
+def test_unusual_files_of_tokenizers(tmp_path: Path) -> None:
+    full = vocabulary(("▁a", -2.0), ("▁b", -3.0))
+    raw = TINY | {"vocab_size": full.get_vocab_size()}
+
+    def kept_of(change: Callable[[dict], object]) -> dict:
+        file = json.loads(full.to_str())
+        change(file)
+        (tmp_path / "tokenizer.json").write_text(json.dumps(file))
+        return json.loads(trim(tmp_path, raw, ["b"]).tokenizer)
+
+    assert len(kept_of(lambda file: file.pop("added_tokens"))["model"]["vocab"]) == 6  # <mask> is no special one now
+    padding = {"strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": None, "pad_type_id": 0}
+    found = kept_of(lambda file: file.update(padding=padding | {"pad_id": 6, "pad_token": "<mask>"}))
+    assert found["padding"]["pad_id"] == [piece for piece, _ in found["model"]["vocab"]].index("<mask>")
+    roberta = {"type": "RobertaProcessing", "sep": ["</s>", 2], "trim_offsets": True, "add_prefix_space": True}
+    with pytest.raises(CheckpointError, match="has token id 500, and the model's table 7 rows"):
+        kept_of(lambda file: file.update(post_processor=roberta | {"cls": ["<s>", 500]}))
+    template = {"id": "cls", "ids": [0], "tokens": ["<s>"]}  # a name of its author's choice
+    single = [{"SpecialToken": {"id": "cls", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    parts = {"type": "TemplateProcessing", "single": single, "pair": single, "special_tokens": {"cls": template}}
+    assert kept_of(lambda file: file.update(post_processor=parts))["post_processor"] == parts
 
 
 @pytest.mark.parametrize(

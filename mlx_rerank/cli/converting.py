@@ -10,9 +10,9 @@ from mlx_rerank.cli.options import DryRun, Private, Revision
 from mlx_rerank.config import CONVERSION_KEY, PACKINGS, Quantization, read_config
 from mlx_rerank.errors import InputError
 from mlx_rerank.inputs import read_documents
+from mlx_rerank.samples import pairs_of
 
 Recipe = Literal["uniform", "auto"]
-_COMPARED, _QUERIES, _QUERY_WORDS = 16, 4, 12  # texts of a corpus that a conversion is verified on, and their queries
 
 
 def convert(
@@ -72,7 +72,8 @@ def convert(
         record = read_config(target)[CONVERSION_KEY]["vocabulary"]
         typer.echo(f"vocabulary: {describe_trimming(record)}", err=True)
     if verify:
-        _verify(target, hf_path, revision, _pairs(texts), "; nothing was uploaded" if upload_repo else "")
+        pairs = None if texts is None else pairs_of(texts)  # a trimmed vocabulary has their tokens
+        _verify(target, hf_path, revision, pairs, "; nothing was uploaded" if upload_repo else "")
     if upload_repo is not None:
         upload(target, upload_repo, private, dry_run)
 
@@ -107,15 +108,6 @@ def _texts(path: str) -> list[str]:
     return [
         " ".join(part for part in (row.get("title"), row["text"]) if part and isinstance(part, str)) for row in rows
     ]
-
-
-def _pairs(texts: list[str] | None) -> list[tuple[str, str]] | None:
-    """Return pairs whose tokens a vocabulary trimmed to these texts has: the first words of some, with some of them."""
-    if texts is None:
-        return None
-    some = texts[:: -(-len(texts) // _COMPARED)]
-    queries = [" ".join(text.split()[:_QUERY_WORDS]) for text in some[:_QUERIES]]
-    return [(query, document) for query in queries for document in some]
 
 
 def _verify(

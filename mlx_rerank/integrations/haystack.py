@@ -120,9 +120,8 @@ class MLXRanker:
             NonFiniteScoreError: the model produced NaN or infinity.
             RerankError: as `warm_up`.
         """
-        candidates, how = self._candidates(documents), self._how(top_k, scale_score)
-        ranking = self._loaded().rank(query, candidates, show_progress=False, **how)
-        return self._answer(ranking, score_threshold)
+        candidates, how = self._candidates(documents), self._how(top_k, scale_score, score_threshold)
+        return _answer(self._loaded().rank(query, candidates, show_progress=False, **how))
 
     @component.output_types(documents=list[Document])
     async def run_async(
@@ -134,9 +133,9 @@ class MLXRanker:
         score_threshold: float | None = None,
     ) -> dict[str, list[Document]]:
         """Rank documents as `run` does, without holding up the event loop; cancelling it stops the work."""
-        candidates, how = self._candidates(documents), self._how(top_k, scale_score)
+        candidates, how = self._candidates(documents), self._how(top_k, scale_score, score_threshold)
         reranker = self._reranker or await asyncio.to_thread(self._loaded)
-        return self._answer(await reranker.arank(query, candidates, **how), score_threshold)
+        return _answer(await reranker.arank(query, candidates, **how))
 
     def _loaded(self) -> Reranker:
         """Return the model, which is loaded once however many threads ask for it."""
@@ -145,10 +144,13 @@ class MLXRanker:
                 self._reranker = load(self.model, self.options)
             return self._reranker
 
-    def _how(self, top_k: int | None, scale_score: bool | None) -> dict[str, Any]:
+    def _how(self, top_k: int | None, scale_score: bool | None, score_threshold: float | None) -> dict[str, Any]:
         """Return the arguments of a ranking."""
-        top_k = self.top_k if top_k is None else require_whole_number("top_k", top_k)
-        return {"top_n": top_k, "raw_scores": not (self.scale_score if scale_score is None else scale_score)}
+        return {
+            "top_n": self.top_k if top_k is None else require_whole_number("top_k", top_k),
+            "raw_scores": not (self.scale_score if scale_score is None else scale_score),
+            "threshold": self.score_threshold if score_threshold is None else score_threshold,
+        }
 
     def _candidates(self, documents: list[Document]) -> list[dict[str, Any]]:
         """Return what is ranked: of documents with one id the one that its retriever scored highest."""
@@ -165,10 +167,10 @@ class MLXRanker:
                 candidates[document.id] = {"text": head + document.content, "head": len(head), "document": document}
         return list(candidates.values())
 
-    def _answer(self, ranking: list[RankedDocument], score_threshold: float | None) -> dict[str, list[Document]]:
-        """Return the documents that score high enough."""
-        least = self.score_threshold if score_threshold is None else score_threshold
-        return {"documents": [_copy(result) for result in ranking if least is None or result.score >= least]}
+
+def _answer(ranking: list[RankedDocument]) -> dict[str, list[Document]]:
+    """Return what the component puts out."""
+    return {"documents": [_copy(result) for result in ranking]}
 
 
 def _retrieved(document: Document) -> float:

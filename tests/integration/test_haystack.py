@@ -1,6 +1,7 @@
 """Haystack's own pipelines, retrievers and joiners, with this package's ranker in them."""
 
 import asyncio
+import math
 import threading
 import time
 from copy import deepcopy
@@ -94,6 +95,9 @@ async def test_a_threshold_keeps_what_reaches_it(mini, documents, ranker, scaled
     ):
         assert rows(answer) == expected[:3]
     assert rows(ranker.run(QUERY, documents, score_threshold=1.0)) == []
+    for wrong in (math.nan, 50):
+        with pytest.raises(InputError, match="threshold"):
+            ranker.run(QUERY, documents, scale_score=True, score_threshold=wrong)
 
 
 def test_copies_keep_everything_and_leave_the_originals_as_they_were(documents, ranker):
