@@ -66,7 +66,7 @@ def test_files_and_functions_stay_readable(path: Path) -> None:
     source = path.read_text()
     assert len(source.splitlines()) <= 300
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.FunctionDef):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             documented = bool(ast.get_docstring(node))
             body = node.body[1:] if documented else node.body
             lines = (node.end_lineno or 0) - body[0].lineno + 1 if body else 0
