@@ -151,7 +151,8 @@ def test_interrupting_leaves_no_worker(tiny: Path, tmp_path: Path) -> None:
     finally:
         process.kill()
     assert (process.returncode, out, err) == (130, b"", b"")
-    assert not any(child.is_running() for child in children)
+    _, alive = psutil.wait_procs(children, timeout=10)  # one that has just started may end a moment after its parent
+    assert not alive
     assert list(tmp_path.iterdir()) == []
 
 
