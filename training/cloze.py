@@ -227,7 +227,7 @@ class Pool:
         """Return a question with its sentence and rivals, or None where there are too few."""
         own = self.sentences[place]
         near = [i for i in self._places[own.passage] if 0 < abs(i - place) < 3]
-        rivals = [*rng.sample(near, min(len(near), rng.randint(0, 2))), *mined[: rng.choice((4, 8, DEPTH))], *mined]
+        rivals = [*rng.sample(near, min(len(near), rng.randint(0, 2))), *mined]
         different = (self.sentences[i] for i in dict.fromkeys(rivals) if self._differ(own, self.sentences[i]))
         chosen = [own, *different]
         if other:
