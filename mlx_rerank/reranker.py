@@ -70,8 +70,8 @@ class Reranker:
             score_cache: a file in which scores are kept and looked up, by this process and others; made if it is not
                 there. A score that was found has the bits that it was computed with, whatever was beside it then.
             first_stage: a faster model that chooses which candidates of `rank` this one scores. The others are not in
-                the ranking, as scores of two models cannot be compared; all other calls are this model's alone. A name
-                is loaded with these options but revision, max_length being cut to its limit; a Reranker keeps its own.
+                the ranking, as scores of two models cannot be compared, and what it cuts is logged. A name is loaded
+                with these options but revision, max_length being cut to its limit; a Reranker keeps its own.
             keep: candidates that the first stage chooses, 20 if None; where there are not more, it is skipped.
 
         Raises:
