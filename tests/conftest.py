@@ -2,10 +2,12 @@
 
 import contextlib
 import gc
+import importlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from checkpoints import BASE, random_tensors, write_checkpoint, write_mini
@@ -19,6 +21,13 @@ os.environ |= {"HAYSTACK_TELEMETRY_ENABLED": "False", "LITELLM_LOCAL_MODEL_COST_
 
 with contextlib.suppress(ImportError):
     blas.import_with_own("torch")  # before a test imports it plainly, and is slow ever after
+
+
+@pytest.fixture
+def recipe(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """Return what imports a script of training/ by its name."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "training")  # as Python does for a script
+    return importlib.import_module
 
 
 @pytest.fixture(scope="module", autouse=True)

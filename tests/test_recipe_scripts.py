@@ -1,13 +1,11 @@
 """The scripts in training/ that make groups: what they are made of, that they repeat, and what is kept out of them."""
 
 import gzip
-import importlib
 import json
 import subprocess
 import sys
 import zlib
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -81,16 +79,6 @@ def made(sets: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, byte
 @pytest.fixture(scope="module")
 def groups(made: dict[str, bytes]) -> list[dict[str, Any]]:
     return [json.loads(line) for content in made.values() for line in content.splitlines()]
-
-
-@pytest.fixture
-def recipe(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(TRAINING)
-
-    def module(name: str) -> ModuleType:
-        return importlib.import_module(name)
-
-    return module
 
 
 def test_a_file_depends_on_its_number_alone(sets: Path, made: dict[str, bytes], tmp_path: Path) -> None:

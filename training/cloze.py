@@ -16,9 +16,9 @@ import random
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from data import HELP, TrainingSets, sentences, terms, write_rows
+from data import HELP, Group, TrainingSets, sentences, terms, write_groups
 from natural import Evaluation
 from targets import SIZE
 
@@ -29,7 +29,6 @@ COUNTS = {
     "tr": 200, "ar": 200,
 }  # fmt: skip
 ACROSS = 900  # groups whose texts are in another language
-SHARD = 1000  # groups of a file
 PASSAGES = 4000  # of the help, in one language
 FEWEST_WORDS, MOST_WORDS = 6, 60  # of a sentence that is asked for
 FEWEST_ASKED = 3  # words beside the question word
@@ -38,8 +37,6 @@ DEPTH = 16  # of BM25's ranking
 SPACELESS = ("zh", "th")
 SEGMENTED = ("vi", *SPACELESS)  # languages whose words are taken from the treebank: spaces do not tell them
 TIMES = re.compile(r"1\d{3}|20\d\d")
-
-Group = dict[str, Any]
 
 
 class Wording(NamedTuple):
@@ -149,7 +146,7 @@ def _words(text: str) -> Iterator[Word]:
 def help_sentences(data: TrainingSets, lang: str) -> Iterator[Sentence]:
     """Yield sentences of the help, of its sections and its aligned paragraphs."""
     texts = [text for name, text in data.corpus.items() if name.startswith(f"{HELP}/{lang}:")]
-    pages = ("\n".join(texts[lang] for _, texts in page if lang in texts) for page in data.pages)
+    pages = ("\n".join(each[lang] for _, each in page if lang in each) for page in data.pages)
     texts += [text for text in pages if len(text) > 200]
     random.Random(f"help:{lang}").shuffle(texts)
     for number, text in enumerate(texts[:PASSAGES]):
@@ -276,9 +273,7 @@ def main() -> None:
     pairs = [(one, two) for one in aligned for two in aligned if one is not two]
     rows += [group for one, two in pairs for group in one.groups(ACROSS // len(pairs), rng, two)]
     rng.shuffle(rows)
-    args.out.mkdir(parents=True, exist_ok=True)
-    for start in range(0, len(rows), SHARD):
-        write_rows(args.out / f"groups-{start // SHARD:03}.jsonl.gz", rows[start : start + SHARD])
+    write_groups(args.out, rows)
     counts = collections.Counter(f"{row['source']}/{row['lang']}" for row in rows)
     print(f"{len(rows)} groups: {dict(counts.most_common())}")
 

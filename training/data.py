@@ -6,11 +6,13 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 HELP = "lohelp"  # source whose passages are sections of LibreOffice's help, with ids that are parallel across languages
+SHARD = 1000  # groups of a file
+Group = dict[str, Any]  # a query, its texts, and what else targets.py and train_mini.py agree on
 Page = list[tuple[str, dict[str, str]]]  # ("h" or "p", the text in each language) of every paragraph
 _DENSE = ("ja", "zh", "ko", "th")  # scripts with few characters a word
 _ENDS = re.compile(r"(?<=[.!?؟۔።])\s+(?=\S)|(?<=[。！？])|\n+")
@@ -106,6 +108,13 @@ def write_rows(path: Path, rows: Iterable[Any]) -> None:
     with gzip.open(part, "wt", encoding="utf-8", compresslevel=4) as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     part.rename(path)
+
+
+def write_groups(folder: Path, groups: Sequence[Group]) -> None:
+    """Write groups to the files that a training run reads in order, in a directory that is made if need be."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for start in range(0, len(groups), SHARD):
+        write_rows(folder / f"groups-{start // SHARD:03}.jsonl.gz", groups[start : start + SHARD])
 
 
 def held_out(identifier: str) -> bool:

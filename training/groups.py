@@ -23,10 +23,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from data import HELP, Page, Question, TrainingSets, sentences, write_rows
+from data import HELP, SHARD, Page, Question, TrainingSets, sentences, write_rows
 from targets import SIZE, Draft, choose
 
-SHARD = 1000  # groups of a file
 MIX = {"passage": 0.18, "sentence": 0.46, "cross": 0.10, "parallel": 0.32}  # drawn again where nothing comes of it
 WEIGHT = {  # of a source, beside the square root of its size
     "tydi_goldp_train/en": 1.6, "arcd_train/ar": 1.5, "cmrc2018_trial/zh": 1.4, "fairytaleqa_train/en": 0.6,

@@ -16,12 +16,10 @@ import argparse
 import random
 import re
 from pathlib import Path
-from typing import Any
 
-from data import HELP, TrainingSets, read_rows, sentences, write_rows
+from data import HELP, Group, TrainingSets, read_rows, sentences, write_groups
 from targets import SIZE
 
-SHARD = 1000  # groups of a file
 LEXICAL, OTHERS = 3600, 5600  # groups of the two kinds, at most
 LANGS = {"el": 5, "es": 5, "vi": 6, "en": 1, "de": 1, "ru": 1, "hi": 1}  # shares of the groups
 QUESTIONS = {
@@ -37,8 +35,6 @@ QUESTIONS = {
 }  # fmt: skip
 PASSAGES = 6000  # of a language that are cut into sentences
 KEPT = SIZE - 2  # texts of a group that stay
-
-Group = dict[str, Any]
 
 
 class Asker:
@@ -128,11 +124,8 @@ def main() -> None:
             fresh.append(group)
     rows = fresh + old[:OTHERS]
     rng.shuffle(rows)
-    args.out.mkdir(parents=True, exist_ok=True)
     rng = random.Random("sharpen")
-    for start in range(0, len(rows), SHARD):
-        shard = [sharpened(group, rows, rng) for group in rows[start : start + SHARD]]
-        write_rows(args.out / f"groups-{start // SHARD:03}.jsonl.gz", shard)
+    write_groups(args.out, [sharpened(group, rows, rng) for group in rows])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The groups of stage 5: new ones of all kinds and questions made from sentences, with unrelated and stuffed texts.
+"""The groups of stage 6: new ones of all kinds and questions made from sentences, with unrelated and stuffed texts.
 
     python training/mixture.py GROUPS CLOZE OUT
 
@@ -10,17 +10,13 @@ room for the words of the query, repeated or out of order: what matches in every
 import argparse
 import random
 from pathlib import Path
-from typing import Any
 
-from data import read_rows, write_rows
+from data import Group, read_rows, write_groups
 
 PARALLEL = 0.4  # share of the groups of aligned paragraphs that is taken
 CLOZE = 0.5  # groups of sentences for each other one, at most
 UNRELATED, STUFFED = 0.5, 0.12  # shares of the groups with such a text
 POWER = 2  # that targets are raised to
-SHARD = 1000  # groups of a file
-
-Group = dict[str, Any]
 
 
 def stuffed(query: str, rng: random.Random) -> str:
@@ -43,7 +39,8 @@ def varied(group: Group, others: list[Group], rng: random.Random) -> Group:
     if rng.random() < STUFFED:
         place = free.pop()
         texts[place], target[place] = stuffed(group["query"], rng), 0.0
-    return group | {"texts": texts, "target": [round(share / sum(target), 4) for share in target]}
+    total = sum(target)
+    return group | {"texts": texts, "target": [round(share / total, 4) for share in target]}
 
 
 def main() -> None:
@@ -60,10 +57,7 @@ def main() -> None:
     rows = [row for row in rows if row["kind"] != "parallel" or rng.random() < PARALLEL]
     rows += rng.sample(made, min(len(made), int(CLOZE * len(rows))))
     rng.shuffle(rows)
-    args.out.mkdir(parents=True, exist_ok=True)
-    for start in range(0, len(rows), SHARD):
-        shard = [varied(row, rows, rng) for row in rows[start : start + SHARD]]
-        write_rows(args.out / f"groups-{start // SHARD:03}.jsonl.gz", shard)
+    write_groups(args.out, [varied(row, rows, rng) for row in rows])
     print(f"{len(rows)} groups")
 
 
