@@ -12,7 +12,6 @@ from tokenizers import Tokenizer
 
 import mlx_rerank
 from mlx_rerank import hub, weights
-from mlx_rerank.arguments import require_sequence
 from mlx_rerank.batching import pad, plan_batches
 from mlx_rerank.card import model_card
 from mlx_rerank.checkpoint import Checkpoint, open_tensors
@@ -85,16 +84,15 @@ def convert(
     check_recipe(recipe, checkpoint.config)
     if target_bits is not None:
         check_target(checkpoint.config, target_bits)
-    trimming, pairs = None, sample_pairs()[::3]
+    trimming = None
     if trim_vocab is not None:
-        require_sequence("the corpus", trim_vocab)
-        texts = list(trim_vocab)
-        trimming, pairs = trim(source.directory, source.raw, texts), pairs_of(texts)
+        trimming = trim(source.directory, source.raw, trim_vocab)
         checkpoint = replace(source, raw=trimming.config, config=ModelConfig.from_dict(trimming.config))
         encoder = PairEncoder(Tokenizer.from_str(trimming.tokenizer), checkpoint.config)
     if target_bits is not None:
         fast = default_dtype(mx.default_device())
         model = _load(source, trimming, fast, evaluate=True)
+        pairs = pairs_of(trimming.texts) if trimming else sample_pairs()[::3]
         recipe = _measured(model, encoder, pairs, target_bits, scale_bits=8 * mlx_dtype.size)
 
     model = _load(source, trimming, mlx_dtype)
@@ -104,9 +102,9 @@ def convert(
         config = quantize(model, config, recipe)
     if trimming:
         config[CONVERSION_KEY]["vocabulary"] = trimming.record | _table_bytes(model, source)
-    files = {"tokenizer.json": trimming.tokenizer} if trimming else {}
-    files["README.md"] = model_card(config, checkpoint.directory / "README.md", name=name or target.name)
-    write_model(target, model, config, checkpoint.directory, files)
+    texts = {"tokenizer.json": trimming.tokenizer} if trimming else {}
+    texts["README.md"] = model_card(config, checkpoint.directory / "README.md", name=name or target.name)
+    write_model(target, model, config, checkpoint.directory, texts)
     return target
 
 

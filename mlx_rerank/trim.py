@@ -41,12 +41,14 @@ class Trimming:
         tokenizer: the new tokenizer.json.
         config: the new config.json.
         record: what was done, for the conversion record.
+        texts: of the corpus, each once.
     """
 
     kept: np.ndarray
     tokenizer: str
     config: dict[str, Any]
     record: dict[str, Any]
+    texts: list[str]
 
     def select(self, parameters: Iterable[tuple[str, mx.array]]) -> Iterator[tuple[str, mx.array]]:
         """Yield parameters, lazily, with the rows of the word embeddings that are kept."""
@@ -91,14 +93,15 @@ def trim(directory: Path, raw: Mapping[str, Any], texts: Iterable[str]) -> Trimm
     if source["model"].get("byte_fallback"):
         always[[ids[piece] for piece in _BYTES & ids.keys()]] = True
 
-    chosen, record = _choose(tokenizer, pieces, always, texts)
+    distinct = _distinct(texts)
+    chosen, record = _choose(tokenizer, pieces, always, distinct)
     kept = np.flatnonzero(chosen).astype(np.int32)
     new = {int(old): place for place, old in enumerate(kept)}
     for node, key in places:
         node[key] = new[node[key]]
     source["model"]["vocab"] = [entry for entry, keep in zip(source["model"]["vocab"], chosen, strict=False) if keep]
     record = {"pieces": len(kept), "source_pieces": len(ids), **record}
-    return Trimming(kept, json.dumps(source, ensure_ascii=False), config | {"vocab_size": len(kept)}, record)
+    return Trimming(kept, json.dumps(source, ensure_ascii=False), config | {"vocab_size": len(kept)}, record, distinct)
 
 
 def renumbering(source: Path, trimmed: Path) -> dict[int, int]:
@@ -142,7 +145,7 @@ def _id_keys(config: Mapping[str, Any], size: int) -> list[str]:
 
 
 def _choose(
-    tokenizer: Tokenizer, pieces: Mapping[str, int], always: np.ndarray, texts: Iterable[str]
+    tokenizer: Tokenizer, pieces: Mapping[str, int], always: np.ndarray, texts: list[str]
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Return which tokens are kept, bool [V], and what there is to say about the texts.
 
@@ -165,11 +168,9 @@ def _choose(
     return always | _with_characters(used | aside, pieces), record
 
 
-def _tokens(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[np.ndarray]:
-    """Yield the token ids, each once, of each distinct text that has any."""
+def _distinct(texts: Iterable[str]) -> list[str]:
+    """Return each text of a corpus once, without those that are blank."""
     require_sequence("the corpus", texts)
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
     given: dict[str, None] = {}
     for i, text in enumerate(texts):
         if not isinstance(text, str):
@@ -177,9 +178,15 @@ def _tokens(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[np.ndarray]:
         require_unicode(text, f"text {i} of the corpus: ")
         if text.strip():
             given[text] = None
-    distinct = list(given)
-    for start in range(0, len(distinct), _CHUNK):
-        for encoding in tokenizer.encode_batch_fast(distinct[start : start + _CHUNK], add_special_tokens=False):
+    return list(given)
+
+
+def _tokens(tokenizer: Tokenizer, texts: list[str]) -> Iterator[np.ndarray]:
+    """Yield the token ids, each once, of each text that has any."""
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    for start in range(0, len(texts), _CHUNK):
+        for encoding in tokenizer.encode_batch_fast(texts[start : start + _CHUNK], add_special_tokens=False):
             if encoding.ids:
                 yield np.unique(np.array(encoding.ids, dtype=np.int32))
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -410,9 +411,7 @@ def test_verification_notices_wrong_rows(mini_directory: Path, tmp_path: Path, m
     monkeypatch.setattr(
         Trimming,
         "select",
-        lambda self, parameters: select(
-            Trimming(np.roll(self.kept, 1), self.tokenizer, self.config, self.record), parameters
-        ),
+        lambda self, parameters: select(replace(self, kept=np.roll(self.kept, 1)), parameters),
     )
     texts = ["what do pandas eat?", "Pandas eat bamboo."]
     target = convert(mini_directory, tmp_path / "target", dtype="float32", trim_vocab=texts)
