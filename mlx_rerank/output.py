@@ -22,16 +22,15 @@ def require_absent(path: str | Path) -> Path:
         OutputExistsError: something is there.
         OutputError: nothing can be.
     """
+    target = Path(path)
     try:
-        target = Path(path).expanduser()
-        taken = target.is_symlink() or target.exists()
-    except (OSError, RuntimeError, ValueError) as error:  # too long, a home that nobody has, a zero
+        target = target.expanduser()
+        target.lstat()
+    except FileNotFoundError:
+        return target
+    except (OSError, RuntimeError, ValueError) as error:  # too long, no such user, a null character
         raise OutputError(f"{str(path)[:80]!r} cannot be written: {error}; name another directory") from error
-    if "\0" in str(target):  # which exists() takes for a name
-        raise OutputError(f"{str(path)[:80]!r} cannot be written: it holds a zero; name another directory")
-    if taken:
-        raise OutputExistsError(f"{target} exists: remove it, or name another directory to write")
-    return target
+    raise OutputExistsError(f"{target} exists: remove it, or name another directory to write")
 
 
 def write_model(
