@@ -148,6 +148,8 @@ def _logits(
         indices = error.indices[done] if places is None else places[error.indices]
         held = (error.logits[done], error.truncated_tokens[done], error.spans[done])
         raise type(error)(f"in the {where}: {error}", indices, *held) from None
-    except (InputError, NonFiniteScoreError) as error:
+    except InputError as error:
+        raise InputError(f"in the {where}: {error}") from None
+    except NonFiniteScoreError as error:
         counted = " (Pairs are counted among those kept)" if places is not None else ""
-        raise type(error)(f"in the {where}: {error}{counted}") from None
+        raise NonFiniteScoreError(f"in the {where}: {error}{counted}") from None
