@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
 VENV ?= .venv
 BIN := $(VENV)/bin
-CODE := mlx_rerank tests benchmarks training examples convert.py
+CODE := mlx_rerank tests benchmarks recipes examples convert.py
 
 .PHONY: demo test check lint types blas browser clean
 

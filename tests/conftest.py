@@ -25,8 +25,8 @@ with contextlib.suppress(ImportError):
 
 @pytest.fixture
 def recipe(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
-    """Return what imports a script of training/ by its name."""
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "training")  # as Python does for a script
+    """Return what imports a scripts in recipes/mini/ by its name."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "recipes" / "mini")  # as Python does for a script
     return importlib.import_module
 
 

@@ -1,4 +1,4 @@
-"""The scripts in training/ that ask for sentences by their own words, and mix groups for the last stage."""
+"""The scripts in recipes/mini/ that ask for sentences by their own words, and mix groups for the last stage."""
 
 import random
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""training/train_mini.py on the tiny checkpoint: it learns, and goes on to the same weights after an interruption."""
+"""recipes/mini/train_mini.py on the tiny checkpoint: it learns, and goes on to the same weights after an interruption."""
 
 import gzip
 import importlib

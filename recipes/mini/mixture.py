@@ -1,6 +1,6 @@
 """The groups of stage 6: new ones of all kinds and questions made from sentences, with unrelated and stuffed texts.
 
-    python training/mixture.py GROUPS CLOZE OUT
+    python recipes/mini/mixture.py GROUPS CLOZE OUT
 
 GROUPS holds what groups.py made, of which most aligned paragraphs are left out, and CLOZE what cloze.py made. In half
 of all groups a text that is not the answer makes room for one of any other group, in any language. In some it makes

@@ -2,7 +2,7 @@
 
     apt-get download libreoffice-help-{hi,tr,vi,zh-cn,el,ru,es,de,en-us,ja,ko,id}
     for package in *.deb; do dpkg-deb -x $package TREE; done
-    python training/parallel.py TREE/usr/share/libreoffice/help parallel.jsonl.gz
+    python recipes/mini/parallel.py TREE/usr/share/libreoffice/help parallel.jsonl.gz
 
 Headings and paragraphs have the same id in every language. A line of the output is a page:
 [["h" or "p", {language: text}], ...].

@@ -1,6 +1,6 @@
 """Train a small multilingual cross-encoder on groups of texts: listwise and binary cross-entropy, in torch on a CPU.
 
-    python training/train_mini.py START OUT --groups DIRECTORY --seconds 9400 --decay 2000
+    python recipes/mini/train_mini.py START OUT --groups DIRECTORY --seconds 9400 --decay 2000
 
 START is a Hugging Face directory of an XLMRobertaForSequenceClassification with one label. DIRECTORY holds
 groups-NNN.jsonl.gz of groups.py, read in order and each once; the run waits for the next one where it is not there yet.

@@ -1,6 +1,6 @@
 """Make a reranker's scores mean something: of the pairs that score 0.7, seven in ten should be right.
 
-    python training/calibrate.py CHECKPOINT DATA OUT [--plot reliability.png] [--json calibration.json]
+    python recipes/mini/calibrate.py CHECKPOINT DATA OUT [--plot reliability.png] [--json calibration.json]
 
 CHECKPOINT is a Hugging Face directory, DATA holds the training sets. The questions that were held out of training
 (crc32 of their id, modulo 50) are scored with their passage and the mined negatives; help texts, whose headings are no

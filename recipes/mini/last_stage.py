@@ -1,6 +1,6 @@
 """Groups for the last stage: questions made of a sentence's own words, and texts that have nothing to do with a query.
 
-    python training/last_stage.py DATA GROUPS OUT --parallel parallel.jsonl.gz [--first 45] [--last 54]
+    python recipes/mini/last_stage.py DATA GROUPS OUT --parallel parallel.jsonl.gz [--first 45] [--last 54]
 
 GROUPS holds what groups.py made; files --first to --last, which the stages before have not reached, are used up to
 their aligned paragraphs. To them come groups in which a sentence of the help is asked for by some of its words, with

@@ -1,6 +1,6 @@
 """Add public question sets to the training sets: cut their contexts into passages, and mine negatives with BM25.
 
-    python training/natural.py DATA CLONES EVALUATION OUT
+    python recipes/mini/natural.py DATA CLONES EVALUATION OUT
 
 Any passage or question that equals a text of the evaluation sets, or shares a window of 30 characters with one (lower
 case, white space collapsed; every window of both sides is looked at), is left out, and so is a question whose passage

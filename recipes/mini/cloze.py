@@ -1,6 +1,6 @@
 """Questions made from sentences, in languages that have few questions which people asked.
 
-    python training/cloze.py DATA TREEBANKS EVALUATION OUT --parallel parallel.jsonl.gz
+    python recipes/mini/cloze.py DATA TREEBANKS EVALUATION OUT --parallel parallel.jsonl.gz
 
 A name, a number or a few other words of a sentence become a question word, and some of the rest is left out. The
 sentence is the answer; its rivals are its neighbours and what BM25 finds for the question in the same texts. Sentences

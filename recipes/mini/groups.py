@@ -1,6 +1,6 @@
 """Turn training sets into groups for train_mini.py: one query, six texts, and a target distribution over them.
 
-    python training/groups.py DATA OUT --shards 20 [--parallel parallel.jsonl.gz] [--teacher DIRECTORY]
+    python recipes/mini/groups.py DATA OUT --shards 20 [--parallel parallel.jsonl.gz] [--teacher DIRECTORY]
 
 A group depends on the seed, its number, the data and the teacher alone, so shards can be made in any order, by several
 processes, and again later. There are four kinds:

@@ -1,6 +1,6 @@
 """Average checkpoints of one training run, weight by weight.
 
-    python training/soup.py OUT CHECKPOINT CHECKPOINT ...
+    python recipes/mini/soup.py OUT CHECKPOINT CHECKPOINT ...
 
 They are Hugging Face directories; one that is named twice counts twice. OUT has the other files of the first.
 
