@@ -26,8 +26,8 @@ from relevance import read_task
 from mlx_rerank import Reranker
 from mlx_rerank.bench.checkpoints import SHAPES, seeded
 from mlx_rerank.bench.report import about, write
-from mlx_rerank.pairs import Limits
-from mlx_rerank.windows import Windows
+from mlx_rerank.pairs.limits import Limits
+from mlx_rerank.pairs.windows import Windows
 
 UNSPACED = {"zh": 1.7, "th": 4.5}  # letters that count as a word, where there are no spaces
 SEPARATOR = "\n\n"

@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from mlx_rerank.cross_encoder import CrossEncoder
     from mlx_rerank.flag import FlagReranker
     from mlx_rerank.highlights import Explanation, Highlight
+    from mlx_rerank.pairs.windows import Windows
     from mlx_rerank.reranker import Reranker
     from mlx_rerank.results import RankedDocument, ScoredPair
-    from mlx_rerank.windows import Windows
 
 __version__ = "0.1.0"
 __all__ = [

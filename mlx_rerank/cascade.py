@@ -9,8 +9,9 @@ import numpy as np
 
 from mlx_rerank import hub
 from mlx_rerank.checkpoint import Checkpoint
-from mlx_rerank.errors import InputError, NonFiniteScoreError, StoppedError, require_whole_number
-from mlx_rerank.results import Document, PairLogits, RankedDocument, Selection, log_truncation
+from mlx_rerank.errors import InputError, NonFiniteScoreError, StoppedError
+from mlx_rerank.pairs.arguments import Document, require_whole_number
+from mlx_rerank.results import PairLogits, RankedDocument, Selection, log_truncation
 from mlx_rerank.scorer import Scorer
 from mlx_rerank.stopping import Stop
 

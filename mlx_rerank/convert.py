@@ -12,7 +12,6 @@ from tokenizers import Tokenizer
 
 import mlx_rerank
 from mlx_rerank import hub, weights
-from mlx_rerank.batching import pad, plan_batches
 from mlx_rerank.card import model_card
 from mlx_rerank.checkpoint import Checkpoint, open_tensors
 from mlx_rerank.config import CONVERSION_KEY, ModelConfig, Quantization
@@ -21,10 +20,12 @@ from mlx_rerank.errors import CheckpointError, InputError
 from mlx_rerank.models import REGISTRY
 from mlx_rerank.models.xlm_roberta import CrossEncoder
 from mlx_rerank.output import require_absent, write_model
-from mlx_rerank.pairs import Limits, PairEncoder
+from mlx_rerank.pairs.batching import pad, plan_batches
+from mlx_rerank.pairs.encoder import PairEncoder
+from mlx_rerank.pairs.limits import Limits
+from mlx_rerank.pairs.samples import pairs_from_corpus, sample_pairs
 from mlx_rerank.quantize import Recipe, check_recipe, describe_recipe, quantize, uniform_recipe
 from mlx_rerank.recipe import check_target, measured_recipe
-from mlx_rerank.samples import pairs_of, sample_pairs
 from mlx_rerank.trim import Trimming, trim
 
 _CALIBRATION_TOKENS = 100  # of a pair; longer ones cost more than they tell
@@ -92,7 +93,7 @@ def convert(
     if target_bits is not None:
         fast = default_dtype(mx.default_device())
         model = _load(source, trimming, fast, evaluate=True)
-        pairs = pairs_of(trimming.texts) if trimming else sample_pairs()[::3]
+        pairs = pairs_from_corpus(trimming.texts) if trimming else sample_pairs()[::3]
         recipe = _measured(model, encoder, pairs, target_bits, scale_bits=8 * mlx_dtype.size)
 
     model = _load(source, trimming, mlx_dtype)

@@ -14,7 +14,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_rerank import blas
-from mlx_rerank.batching import Batch
+from mlx_rerank.pairs.batching import Batch
 
 Forward = Callable[[np.ndarray, np.ndarray | None], mx.array]
 _MOST_LANES = 8  # MLX lets some ten operations wait or run at a time, whatever the number of streams

@@ -21,7 +21,6 @@ RerankError                  catch this one to catch them all
 A message names the value, the limit it broke and what to do about it.
 """
 
-import operator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -137,18 +136,3 @@ class WorkerError(RerankError, RuntimeError):
 
 class MissingDependencyError(RerankError, ImportError):
     """An optional package that is not installed."""
-
-
-def require_whole_number(name: str, value: Any, least: int = 1) -> int:
-    """Return an argument as an int.
-
-    Raises:
-        InputError: it is not a whole number, or less than `least`.
-    """
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool) or number < least:
-        raise InputError(f"{name} must be a whole number of at least {least}, not {value!r}")
-    return number

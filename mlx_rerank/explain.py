@@ -9,8 +9,6 @@ either: the other tokens keep their positions, and all rows have one length.
 """
 
 import math
-import re
-import unicodedata
 from collections.abc import Sequence
 from contextlib import closing
 from itertools import pairwise
@@ -18,11 +16,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mlx_rerank.batching import pad, plan_batches
 from mlx_rerank.engine import Engine
-from mlx_rerank.errors import InputError, require_whole_number
+from mlx_rerank.errors import InputError
 from mlx_rerank.highlights import Explanation, Highlight
-from mlx_rerank.pairs import Limits, PairEncoder
+from mlx_rerank.pairs.arguments import require_whole_number
+from mlx_rerank.pairs.batching import pad, plan_batches
+from mlx_rerank.pairs.encoder import PairEncoder
+from mlx_rerank.pairs.limits import Limits
+from mlx_rerank.pairs.words import Word, words_of
 from mlx_rerank.results import require_finite, sigmoid
 from mlx_rerank.stopping import Stop, Stopped
 
@@ -30,38 +31,12 @@ MAX_PASSES = 128
 _PARTS = 32  # most parts that a part is divided into at once
 _UNKNOWN = "<unk>"  # as a text it is that token, as all special ones are
 _HINT = "An activation may have overflowed, or the weights are damaged: try dtype='float32'"
-_SENTENCE_ENDS = tuple(".!?…。！？｡।॥؟۔")
-_CLOSING = "\"'”’»)]」』）"
-_NO_SPACES = re.compile(  # Thai, Lao, Tibetan; Burmese; Khmer; Chinese, Japanese; Yi; forms of full width; rare Chinese
-    "[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3000-\u312f\u31a0-\u9fff\ua000-\ua4cf\uf900-\ufaff\uff00-\uffef"
-    "\U00020000-\U0003ffff]"
-)
-_LEADING_VOWELS = "เแโใไເແໂໃໄ"  # of Thai and Lao, written before the consonant that they follow
-_GOING_ON = ("Mn", "Mc", "Me", "Cf", "Pc", "Pd", "Pe", "Pf", "Po")  # marks, and all punctuation but what opens
-
-
-class _Word(NamedTuple):
-    """A word that was read.
-
-    Args:
-        first: its first token's place in the row.
-        last: the place after its last token's.
-        start: where its characters begin in the text.
-        end: where they end.
-        opens: whether a sentence begins with it.
-    """
-
-    first: int
-    last: int
-    start: int
-    end: int
-    opens: bool
 
 
 class _Part(NamedTuple):
     """Consecutive words of one text, and how much the logit falls when they are hidden."""
 
-    words: Sequence[_Word]
+    words: Sequence[Word]
     weight: float
 
 
@@ -165,21 +140,21 @@ class _Occlusion:
             span=(begin, end),
         )
 
-    def _read(self, limits: Limits, begin: int, end: int) -> tuple[list[_Word], list[_Word]]:
+    def _read(self, limits: Limits, begin: int, end: int) -> tuple[list[Word], list[Word]]:
         """Return the words that the row holds, of the query and of the document from begin to end."""
         query, document = self._pair
         q_ids, q_offsets = self._encoder.tokens(query)
         d_ids, d_offsets = self._encoder.tokens(document)
         q, _ = limits.split(len(q_ids), len(d_ids))
         asked_end = len(query) if q == len(q_ids) else int(q_offsets[q - 1, 1])
-        asked = _words(query, q_offsets[:q], (0, asked_end), 1)
+        asked = words_of(query, q_offsets[:q], (0, asked_end), 1)
         tokens = self._row[q + 3 : -1].tolist()  # after <s>, the query, and </s></s>
         # The first of them is where the span begins, and several tokens may be of the same character.
         places = np.flatnonzero(d_offsets[:, 0] == begin).tolist()
         d = next((place for place in places if d_ids[place : place + len(tokens)] == tokens), 0)
-        return asked, _words(document, d_offsets[d : d + len(tokens)], (begin, end), q + 3)
+        return asked, words_of(document, d_offsets[d : d + len(tokens)], (begin, end), q + 3)
 
-    def _weigh(self, divided: Sequence[Sequence[_Word]]) -> list[_Part]:
+    def _weigh(self, divided: Sequence[Sequence[Word]]) -> list[_Part]:
         """Hide each of some parts in turn."""
         rows = np.tile(self._row, (len(divided), 1))
         for row, words in zip(rows, divided, strict=True):
@@ -208,7 +183,7 @@ def _next(parts: Sequence[_Part], left: int) -> _Part | None:
     return max(fitting, key=lambda part: part.weight, default=None)
 
 
-def _divide(words: Sequence[_Word], most: int) -> list[Sequence[_Word]]:
+def _divide(words: Sequence[Word], most: int) -> list[Sequence[Word]]:
     """Return the words one by one if there are not more than `most`, else as many sentences or groups of words."""
     starts = list(range(len(words)))
     if len(words) > most:
@@ -216,56 +191,3 @@ def _divide(words: Sequence[_Word], most: int) -> list[Sequence[_Word]]:
         starts = sentences if len(sentences) > 1 else starts
     starts = starts[:: max(1, math.ceil(len(starts) / most))]
     return [words[a:b] for a, b in pairwise([*starts, len(words)])]
-
-
-def _words(text: str, offsets: np.ndarray, span: tuple[int, int], place: int) -> list[_Word]:
-    """Return the words that were read of a text.
-
-    Args:
-        text: all of it.
-        offsets: int64 [T, 2], the characters of each token that was read.
-        span: the characters that were read.
-        place: of the first of the tokens in the row.
-    """
-    piece, offsets = text[slice(*span)], offsets - span[0]
-    visible = np.array([not character.isspace() for character in piece], bool)
-    if not len(offsets) or not visible.any():
-        return []
-    starts, owners = _owners(piece, offsets, visible)
-    ends = [*starts[1:], len(piece)]
-    words, opens = [], True
-    for owner, first, count in zip(*np.unique(owners, return_index=True, return_counts=True), strict=True):
-        start, stop = starts[owner], ends[owner]
-        word = piece[start:stop].rstrip()
-        characters = span[0] + start, span[0] + start + len(word)
-        words.append(_Word(place + int(first), place + int(first + count), *characters, opens))
-        opens = word.rstrip(_CLOSING).endswith(_SENTENCE_ENDS) or "\n" in piece[start + len(word) : stop]
-    return words
-
-
-def _owners(text: str, offsets: np.ndarray, visible: np.ndarray) -> tuple[list[int], np.ndarray]:
-    """Return where words begin in a text, and for each token which word it is of.
-
-    Args:
-        text: in which words are found.
-        offsets: int64 [T, 2], the characters of each token.
-        visible: bool [len(text)], False for spaces; True at least once.
-    """
-    places = np.flatnonzero(visible)
-    # A token begins at its first character that is no space, or at the next token's if it is nothing but space.
-    heads = places[np.minimum(np.searchsorted(places, offsets[:, 0]), len(places) - 1)]
-    begins = visible & ~np.concatenate([[False], visible[:-1]])
-    for head in heads.tolist():
-        begins[head] |= head > 0 and _may_begin(text[head - 1], text[head])
-    for head, tail in zip(heads.tolist(), offsets[:, 1].tolist(), strict=True):
-        begins[head + 1 : tail] = False  # no token is of two words
-    starts = np.flatnonzero(begins)
-    return starts.tolist(), np.searchsorted(starts, heads, side="right") - 1
-
-
-def _may_begin(before: str, after: str) -> bool:
-    """Tell whether a word may begin between two characters with no space between them, where a token begins."""
-    if not (_NO_SPACES.match(before) or _NO_SPACES.match(after)):
-        return False
-    goes_on = unicodedata.category(after) in _GOING_ON
-    return not (goes_on or before in _LEADING_VOWELS or unicodedata.category(before) in ("Ps", "Pi"))

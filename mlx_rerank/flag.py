@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from mlx_rerank.arguments import check_pairs, require_sequence
 from mlx_rerank.errors import InputError
-from mlx_rerank.pairs import Limits
+from mlx_rerank.pairs.arguments import check_pairs, require_sequence
+from mlx_rerank.pairs.limits import Limits
 from mlx_rerank.reranker import Reranker
 from mlx_rerank.results import log_truncation, sigmoid
 

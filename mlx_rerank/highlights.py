@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
-from mlx_rerank.errors import require_whole_number
+from mlx_rerank.pairs.arguments import require_whole_number
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions

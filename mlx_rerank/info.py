@@ -16,8 +16,8 @@ from mlx_rerank.device import parse_device
 from mlx_rerank.dtypes import default_dtype, dtype_name
 from mlx_rerank.hub import commit_of, resolve
 from mlx_rerank.mapped import can_map, choose_embeddings, table_bytes
+from mlx_rerank.pairs.samples import sample_pairs
 from mlx_rerank.reranker import Reranker
-from mlx_rerank.samples import sample_pairs
 
 
 def describe(model: str, revision: str | None = None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 import mlx_rerank
 from mlx_rerank.checkpoint import Checkpoint
 from mlx_rerank.errors import NonFiniteScoreError, StoppedError
-from mlx_rerank.pairs import Limits
+from mlx_rerank.pairs.limits import Limits
 from mlx_rerank.results import PairLogits
 from mlx_rerank.score_cache import CachedScore, ScoreCache
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from mlx_rerank import blas, restore
-from mlx_rerank.arguments import require_unicode
 from mlx_rerank.config import SPECIAL_TOKENS_PER_PAIR, ModelConfig, is_converted, read_config
 from mlx_rerank.errors import CheckpointError, InputError, MissingDependencyError
-from mlx_rerank.results import Document, PairLogits, RankedDocument, require_finite
+from mlx_rerank.pairs.arguments import Document, require_unicode
+from mlx_rerank.results import PairLogits, RankedDocument, require_finite
 
 REMEDY = "pip install 'mlx-rerank[reference]'"
 

@@ -2,18 +2,16 @@
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
 
 import numpy as np
 
-from mlx_rerank.errors import InputError, NonFiniteScoreError, require_whole_number
+from mlx_rerank.errors import InputError, NonFiniteScoreError
+from mlx_rerank.pairs.arguments import Document, require_whole_number
 
 logger = logging.getLogger("mlx_rerank")
-
-Document = str | Mapping[str, Any]  # a mapping holds its text under "text"
 
 
 @dataclass(frozen=True)

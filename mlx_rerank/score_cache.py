@@ -21,7 +21,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from mlx_rerank.errors import InputError, require_whole_number
+from mlx_rerank.errors import InputError
+from mlx_rerank.pairs.arguments import require_whole_number
 
 T = TypeVar("T")
 MAX_ENTRIES = 1_000_000  # some 80 MB

@@ -7,17 +7,18 @@ from pathlib import Path
 import numpy as np
 
 from mlx_rerank import copies, hub
-from mlx_rerank.arguments import check_pairs, pairs_of
-from mlx_rerank.batching import plan_batches
 from mlx_rerank.budget import default_token_budget
 from mlx_rerank.checkpoint import Checkpoint
 from mlx_rerank.device import parse_device
 from mlx_rerank.dtypes import default_dtype, dtype_name, parse_dtype
 from mlx_rerank.engine import Engine
-from mlx_rerank.errors import InputError, require_whole_number
+from mlx_rerank.errors import InputError
 from mlx_rerank.explain import explain
 from mlx_rerank.highlights import Explanation
-from mlx_rerank.pairs import Limits, LongDocuments, PairEncoder, checked_length, parse_long_documents
+from mlx_rerank.pairs.arguments import check_pairs, iterate_pairs, require_whole_number
+from mlx_rerank.pairs.batching import plan_batches
+from mlx_rerank.pairs.encoder import PairEncoder
+from mlx_rerank.pairs.limits import Limits, LongDocuments, checked_length, parse_long_documents
 from mlx_rerank.pipeline import Pipeline
 from mlx_rerank.results import PairLogits
 from mlx_rerank.stopping import Stop
@@ -109,7 +110,7 @@ class Scorer:
         return Pipeline(
             self.encoder,
             self.engine,
-            pairs_of(pairs),
+            iterate_pairs(pairs),
             limits=limits,
             token_budget=self.token_budget,
             max_rows=batch_size,

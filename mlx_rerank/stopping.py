@@ -5,7 +5,7 @@ import threading
 import time
 from concurrent import futures
 from numbers import Real
-from typing import TypeVar
+from typing import TypedDict, TypeVar
 
 from mlx_rerank.errors import CancelledError, DeadlineError, InputError, StoppedError
 
@@ -66,3 +66,11 @@ class Stop:
             self.check()
             futures.wait([future], timeout=min(longest, max(0.0, self._deadline - time.monotonic())))
         return future.result()
+
+
+class Control(TypedDict, total=False):
+    """Arguments of every call that scores."""
+
+    show_progress: bool | None
+    timeout: float | None
+    cancel: threading.Event | None

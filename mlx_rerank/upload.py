@@ -10,7 +10,7 @@ import mlx_rerank
 from mlx_rerank.card import model_card, renamed
 from mlx_rerank.checkpoint import Checkpoint, open_tensors
 from mlx_rerank.errors import CheckpointError, InputError, UploadError
-from mlx_rerank.pairs import PairEncoder
+from mlx_rerank.pairs.encoder import PairEncoder
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

@@ -15,18 +15,18 @@ import numpy as np
 
 from mlx_rerank import hub
 from mlx_rerank.activations import watched
-from mlx_rerank.arguments import check_pairs
 from mlx_rerank.checkpoint import Checkpoint
 from mlx_rerank.config import CONVERSION_KEY, ModelConfig
 from mlx_rerank.errors import InputError, NonFiniteScoreError
 from mlx_rerank.fidelity import Fidelity, compare
 from mlx_rerank.models.xlm_roberta import CrossEncoder
-from mlx_rerank.pairs import Limits
+from mlx_rerank.pairs.arguments import check_pairs
+from mlx_rerank.pairs.limits import Limits
+from mlx_rerank.pairs.samples import sample_pairs
 from mlx_rerank.published import PUBLISHED
 from mlx_rerank.reference import ReferenceReranker, require_reference
 from mlx_rerank.report import TOLERANCES, Peak, PublishedLogit, Report, Tolerance
 from mlx_rerank.reranker import Reranker
-from mlx_rerank.samples import sample_pairs
 from mlx_rerank.trim import renumbering
 
 REPORT_FILE = "verification.json"  # in a converted directory

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_rerank.batching import BATCH_OVERHEAD, PADDING_SHARE, pad, plan_batches
 from mlx_rerank.errors import InputError
+from mlx_rerank.pairs.batching import BATCH_OVERHEAD, PADDING_SHARE, pad, plan_batches
 
 lengths_of = st.lists(st.integers(4, 512), max_size=200).map(np.array)
 

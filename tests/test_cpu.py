@@ -9,8 +9,8 @@ import pytest
 from texts import PAIRS
 
 from mlx_rerank import Reranker, blas, cpu
-from mlx_rerank.batching import Batch
 from mlx_rerank.errors import CheckpointError
+from mlx_rerank.pairs.batching import Batch
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere nothing is done")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mlx_rerank.errors import InputError
-from mlx_rerank.inputs import read_documents, read_pairs
+from mlx_rerank.pairs.files import read_documents, read_pairs
 
 
 def write(path: Path, text: str | bytes) -> str:

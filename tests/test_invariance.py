@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from texts import PAIRS
 
 from mlx_rerank import Reranker
-from mlx_rerank.batching import pad
-from mlx_rerank.pairs import Limits
+from mlx_rerank.pairs.batching import pad
+from mlx_rerank.pairs.limits import Limits
 
 BOUND = {"float32": 1e-5, "float16": 8e-3, "bfloat16": 6e-2}  # |delta logit|; in halves, two units in the last place
 SHORT = [pair for pair in PAIRS if sum(map(len, pair)) < 200]

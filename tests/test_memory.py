@@ -20,7 +20,7 @@ from mlx_rerank import Reranker, device, info, memory
 from mlx_rerank.device import DeviceThread, device_thread
 from mlx_rerank.errors import CheckpointError
 from mlx_rerank.memory import usage
-from mlx_rerank.pairs import Limits
+from mlx_rerank.pairs.limits import Limits
 
 PAIRS = [("panda", "the bear"), ("what is panda", ""), ("熊", "a bear is the panda")]
 

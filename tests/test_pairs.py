@@ -9,11 +9,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from mlx_rerank.arguments import check_pairs, document_text
 from mlx_rerank.config import ModelConfig
 from mlx_rerank.errors import CheckpointError, InputError
-from mlx_rerank.pairs import Limits, PairEncoder
-from mlx_rerank.windows import Windows
+from mlx_rerank.pairs.arguments import check_pairs, document_text
+from mlx_rerank.pairs.encoder import PairEncoder
+from mlx_rerank.pairs.limits import Limits
+from mlx_rerank.pairs.windows import Windows
 
 CONFIG = ModelConfig.from_dict(TINY)
 ENCODER = PairEncoder(tiny_tokenizer(), CONFIG)

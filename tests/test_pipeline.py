@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from mlx_rerank import Reranker, ScoredPair, cpu, pipeline
 from mlx_rerank.config import ModelConfig
 from mlx_rerank.errors import InputError, NonFiniteScoreError
-from mlx_rerank.pairs import Limits, PairEncoder
+from mlx_rerank.pairs.encoder import PairEncoder
+from mlx_rerank.pairs.limits import Limits
 from mlx_rerank.pipeline import FIRST_WINDOW, WINDOW, Pipeline
 from mlx_rerank.results import sigmoid
 from mlx_rerank.stopping import Stop

@@ -1,4 +1,4 @@
-"""The scripts in recipes/mini/ that make groups: what they are made of, that they repeat, and what is kept out of them."""
+"""The scripts that make groups: what they are made of, that they repeat, and what is kept out of them."""
 
 import gzip
 import json

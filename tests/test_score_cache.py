@@ -26,9 +26,9 @@ from mlx_rerank import Reranker
 from mlx_rerank.checkpoint import Checkpoint
 from mlx_rerank.errors import CancelledError, InputError, NonFiniteScoreError
 from mlx_rerank.lookup import CachedLogits, Computation, keys
-from mlx_rerank.pairs import Limits
+from mlx_rerank.pairs.limits import Limits
+from mlx_rerank.pairs.windows import Windows
 from mlx_rerank.score_cache import CachedScore, ScoreCache
-from mlx_rerank.windows import Windows
 
 PAIRS = [("panda", "the bear"), ("panda", "what is panda"), ("panda", "the bear"), ("", "熊猫吃竹子 " * 30)]
 COMPUTATION = Computation("0" * 64, "float32", "cpu", deterministic=False)

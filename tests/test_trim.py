@@ -22,7 +22,7 @@ from mlx_rerank import convert as conversion
 from mlx_rerank.config import Quantization
 from mlx_rerank.convert import convert
 from mlx_rerank.errors import CheckpointError, InputError
-from mlx_rerank.samples import sample_pairs
+from mlx_rerank.pairs.samples import sample_pairs
 from mlx_rerank.trim import Trimming, trim
 from mlx_rerank.verify import verify
 

@@ -12,8 +12,9 @@ from test_pairs import CONFIG
 
 from mlx_rerank import Reranker
 from mlx_rerank.errors import InputError
-from mlx_rerank.pairs import Limits, PairEncoder
-from mlx_rerank.windows import Windows, combine
+from mlx_rerank.pairs.encoder import PairEncoder
+from mlx_rerank.pairs.limits import Limits
+from mlx_rerank.pairs.windows import Windows, combine
 
 ENCODER = PairEncoder(tiny_tokenizer(), CONFIG)
 texts = st.text(alphabet="ab panda熊.!。\n?)", max_size=400)

@@ -11,7 +11,6 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from mlx_rerank.batching import plan_batches
 from mlx_rerank.bench.checkpoints import seeded, weights_name
 from mlx_rerank.bench.contenders import OWN
 from mlx_rerank.bench.flops import by_name, ceiling, operations, product_shapes
@@ -24,6 +23,7 @@ from mlx_rerank.device import device_thread, parse_device
 from mlx_rerank.dtypes import parse_dtype
 from mlx_rerank.errors import InputError
 from mlx_rerank.hub import resolve
+from mlx_rerank.pairs.batching import plan_batches
 from mlx_rerank.reranker import Reranker
 
 COPIED = 256 * 2**20  # bytes, more than any cache holds

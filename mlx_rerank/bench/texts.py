@@ -9,15 +9,16 @@ import mlx.core as mx
 import numpy as np
 from tokenizers import Tokenizer
 
-from mlx_rerank.batching import plan_batches
 from mlx_rerank.budget import default_token_budget
 from mlx_rerank.config import SPECIAL_TOKENS_PER_PAIR, ModelConfig, read_config
 from mlx_rerank.dtypes import default_dtype
 from mlx_rerank.errors import InputError
 from mlx_rerank.hub import public_name
-from mlx_rerank.inputs import read_documents
-from mlx_rerank.pairs import Limits, PairEncoder, checked_length
-from mlx_rerank.samples import sample_pairs
+from mlx_rerank.pairs.batching import plan_batches
+from mlx_rerank.pairs.encoder import PairEncoder
+from mlx_rerank.pairs.files import read_documents
+from mlx_rerank.pairs.limits import Limits, checked_length
+from mlx_rerank.pairs.samples import sample_pairs
 
 Pairs = list[tuple[str, str]]
 _SOURCE_CHARACTERS = 1_000_000  # of documents, joined, that windows are cut from

@@ -64,9 +64,10 @@ def load_onnxruntime(own: dict[str, Any]) -> tuple[Score, str]:
     """Return what scores an exported graph, in batches of 32 sorted by length, with this package's tokenizer."""
     import numpy as np
 
-    from mlx_rerank.batching import pad
     from mlx_rerank.config import ModelConfig, read_config
-    from mlx_rerank.pairs import Limits, PairEncoder
+    from mlx_rerank.pairs.batching import pad
+    from mlx_rerank.pairs.encoder import PairEncoder
+    from mlx_rerank.pairs.limits import Limits
 
     runtime, directory, graph = importlib.import_module("onnxruntime"), Path(own["directory"]), own["options"]["graph"]
     if not Path(graph).exists():  # at the first start, which is not measured

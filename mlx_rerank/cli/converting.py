@@ -9,8 +9,8 @@ from typer import Argument, Option
 from mlx_rerank.cli.options import DryRun, Private, Revision
 from mlx_rerank.config import CONVERSION_KEY, PACKINGS, Quantization, read_config
 from mlx_rerank.errors import InputError
-from mlx_rerank.inputs import read_documents
-from mlx_rerank.samples import pairs_of
+from mlx_rerank.pairs.files import read_documents
+from mlx_rerank.pairs.samples import pairs_from_corpus
 
 Recipe = Literal["uniform", "auto"]
 
@@ -72,7 +72,7 @@ def convert(
         record = read_config(target)[CONVERSION_KEY]["vocabulary"]
         typer.echo(f"vocabulary: {describe_trimming(record)}", err=True)
     if verify:
-        pairs = None if texts is None else pairs_of(texts)  # a trimmed vocabulary has their tokens
+        pairs = None if texts is None else pairs_from_corpus(texts)  # a trimmed vocabulary has their tokens
         _verify(target, hf_path, revision, pairs, "; nothing was uploaded" if upload_repo else "")
     if upload_repo is not None:
         upload(target, upload_repo, private, dry_run)

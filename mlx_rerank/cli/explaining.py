@@ -19,7 +19,7 @@ from mlx_rerank.cli.options import (
     Timeout,
 )
 from mlx_rerank.errors import InputError
-from mlx_rerank.inputs import read_text
+from mlx_rerank.pairs.files import read_text
 
 
 def explain(

@@ -6,7 +6,7 @@ import typer
 from typer import Argument, Option
 
 from mlx_rerank.cli.options import AsJson, Device, Dtype, MaxLength, Revision
-from mlx_rerank.inputs import read_pairs
+from mlx_rerank.pairs.files import read_pairs
 
 
 def info(

@@ -27,7 +27,7 @@ from mlx_rerank.cli.options import (
     Verbose,
 )
 from mlx_rerank.errors import InputError
-from mlx_rerank.inputs import InputFormat, read_documents, read_pairs
+from mlx_rerank.pairs.files import InputFormat, read_documents, read_pairs
 
 if TYPE_CHECKING:
     from mlx_rerank.reference import ReferenceReranker

@@ -47,7 +47,7 @@ def train(
 
     A run that was interrupted goes on when the same command is given again.
     """
-    from mlx_rerank.inputs import read_documents
+    from mlx_rerank.pairs.files import read_documents
     from mlx_rerank.train import TrainingOptions, train
 
     chosen: dict[str, Any] = {"losses": _losses(loss)} if loss else {}

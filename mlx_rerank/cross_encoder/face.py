@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 
 from mlx_rerank import hub, reference
-from mlx_rerank.arguments import check_pairs, pairs_to_rank, require_sequence
 from mlx_rerank.config import ModelConfig, read_config
 from mlx_rerank.cross_encoder.activation import Activation, activated, activation_named
 from mlx_rerank.cross_encoder.settings import Settings
 from mlx_rerank.cross_encoder.warning import old_names, warn, warn_unused
-from mlx_rerank.errors import InputError, require_whole_number
-from mlx_rerank.pairs import Limits
+from mlx_rerank.errors import InputError
+from mlx_rerank.pairs.arguments import Document, check_pairs, pairs_to_rank, require_sequence, require_whole_number
+from mlx_rerank.pairs.limits import Limits
 from mlx_rerank.reranker import Reranker
-from mlx_rerank.results import Document, log_truncation
+from mlx_rerank.results import log_truncation
 
 
 class CrossEncoder:

@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from mlx_rerank.asynchronous import in_thread
-from mlx_rerank.encoded import EncodedPairs
 from mlx_rerank.errors import InputError, NonFiniteScoreError, RefusedError
 from mlx_rerank.highlights import Explanation
-from mlx_rerank.pairs import Limits, checked_length, parse_long_documents
+from mlx_rerank.pairs.encoded import EncodedPairs
+from mlx_rerank.pairs.limits import Limits, checked_length, parse_long_documents
 from mlx_rerank.reranker import Reranker
 from mlx_rerank.results import require_finite, sigmoid
 from mlx_rerank.server import dialects

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from mlx_rerank.errors import InputError, RefusedError, RerankError
-from mlx_rerank.samples import sample_pairs
+from mlx_rerank.pairs.samples import sample_pairs
 from mlx_rerank.server.failures import log_failure
 from mlx_rerank.server.served import ModelSpec, Served
 from mlx_rerank.server.threads import in_thread

@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from mlx_rerank.encoded import EncodedPairs
-from mlx_rerank.pairs import Limits, PairEncoder
+from mlx_rerank.pairs.encoded import EncodedPairs
+from mlx_rerank.pairs.encoder import PairEncoder
+from mlx_rerank.pairs.limits import Limits
 
 _THREADS = 2  # the tokenizer library uses all cores for each anyway
 _PAIRS, _CHARACTERS = 256, 200_000  # of a slice: some tens of milliseconds

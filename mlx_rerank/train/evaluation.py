@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from mlx_rerank.batching import Batch, pad, plan_batches
-from mlx_rerank.pairs import Limits, PairEncoder
+from mlx_rerank.pairs.batching import Batch, pad, plan_batches
+from mlx_rerank.pairs.encoder import PairEncoder
+from mlx_rerank.pairs.limits import Limits
 from mlx_rerank.train.examples import Example
 
 Forward = Callable[[list[Batch]], list[np.ndarray]]

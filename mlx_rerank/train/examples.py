@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlx_rerank.arguments import require_unicode
 from mlx_rerank.errors import InputError
+from mlx_rerank.pairs.arguments import require_unicode
 
 _QUERY = ("query", "anchor", "question", "sentence1")
 _DOCUMENT = ("document", "passage", "positive", "answer", "text", "sentence2")

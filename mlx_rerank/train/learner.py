@@ -14,10 +14,10 @@ from mlx.optimizers import AdamW, clip_grad_norm
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from mlx_rerank import memory, operations
-from mlx_rerank.batching import Batch
 from mlx_rerank.errors import NonFiniteScoreError
 from mlx_rerank.mapped import MappedEmbeddings
 from mlx_rerank.models.xlm_roberta import CrossEncoder
+from mlx_rerank.pairs.batching import Batch
 from mlx_rerank.train import losses
 from mlx_rerank.train.checkpointing import checkpoint_layers
 from mlx_rerank.train.lora import LoRALinear, add_lora, low_rank_updates

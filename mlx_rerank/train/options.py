@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from mlx_rerank.dtypes import parse_dtype
-from mlx_rerank.errors import InputError, require_whole_number
+from mlx_rerank.errors import InputError
+from mlx_rerank.pairs.arguments import require_whole_number
 
 LOSSES = ("listwise", "binary", "distillation", "margin-mse")
 NEGATIVES = ("bm25", "model")

@@ -18,7 +18,8 @@ from mlx_rerank.dtypes import default_dtype, parse_dtype
 from mlx_rerank.errors import InputError
 from mlx_rerank.mapped import MappedEmbeddings, choose_embeddings
 from mlx_rerank.output import require_absent
-from mlx_rerank.pairs import PairEncoder, checked_length
+from mlx_rerank.pairs.encoder import PairEncoder
+from mlx_rerank.pairs.limits import checked_length
 from mlx_rerank.score_cache import sha256
 from mlx_rerank.train.evaluation import logits_of, mean_ndcg
 from mlx_rerank.train.examples import Example, read_examples

@@ -10,7 +10,7 @@ from FlagEmbedding import FlagReranker as Original
 from texts import PAIRS
 
 from mlx_rerank import FlagReranker
-from mlx_rerank.pairs import Limits
+from mlx_rerank.pairs.limits import Limits
 
 # Under transformers 5, FlagEmbedding decodes its truncated ids to text and tokenises that again. An empty passage is
 # then taken for none at all, and a piece outside the vocabulary comes back as another number of unknown tokens.

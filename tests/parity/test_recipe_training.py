@@ -1,4 +1,4 @@
-"""recipes/mini/train_mini.py on the tiny checkpoint: it learns, and goes on to the same weights after an interruption."""
+"""The recipe's train_mini.py on the tiny checkpoint: it learns, and goes on to the same weights after a stop."""
 
 import gzip
 import importlib

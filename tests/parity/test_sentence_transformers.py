@@ -11,7 +11,7 @@ from sentence_transformers import CrossEncoder as Original
 from texts import LONG, PAIRS
 
 from mlx_rerank import CrossEncoder
-from mlx_rerank.pairs import Limits
+from mlx_rerank.pairs.limits import Limits
 
 SHORT = [PAIRS[i] for i in (0, 1, 2, 3, 4, 7, 9, 18)]
 SINGLE = PAIRS[1]

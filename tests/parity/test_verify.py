@@ -16,7 +16,7 @@ from mlx_rerank.cli import main
 from mlx_rerank.config import Quantization
 from mlx_rerank.convert import convert
 from mlx_rerank.errors import CheckpointError, InputError
-from mlx_rerank.samples import sample_pairs
+from mlx_rerank.pairs.samples import sample_pairs
 from mlx_rerank.verify import failed_verification, store, verify
 
 SHORT = [pair for pair in sample_pairs() if len(pair[1]) < 200]

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_rerank import Reranker
-from mlx_rerank.encoded import EncodedPairs
 from mlx_rerank.errors import DeviceError
-from mlx_rerank.pairs import Limits
+from mlx_rerank.pairs.encoded import EncodedPairs
+from mlx_rerank.pairs.limits import Limits
 from mlx_rerank.server.scheduler import Job, Scheduler
 
 Order = list[Counter[Job]]

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_rerank import Reranker
-from mlx_rerank.encoded import EncodedPairs
-from mlx_rerank.pairs import Limits
+from mlx_rerank.pairs.encoded import EncodedPairs
+from mlx_rerank.pairs.limits import Limits
+from mlx_rerank.pairs.windows import Windows
 from mlx_rerank.server import tokenising
 from mlx_rerank.server.tokenising import Tokeniser, slices
-from mlx_rerank.windows import Windows
 
 LIMITS = Limits(20)
 PAIRS = [("panda", "bear " * (i % 7 * 15) + str(i % 4)) for i in range(60)]

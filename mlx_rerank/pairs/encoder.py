@@ -1,87 +1,20 @@
 """From texts to token ids: each text tokenised once, pairs joined by id, truncated once, counted honestly."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from mlx_rerank.arguments import require_unicode
 from mlx_rerank.config import SPECIAL_TOKENS_PER_PAIR, ModelConfig
-from mlx_rerank.encoded import EncodedPairs
-from mlx_rerank.errors import CheckpointError, InputError, require_whole_number
-from mlx_rerank.windows import Windows
+from mlx_rerank.errors import CheckpointError, InputError
+from mlx_rerank.pairs.arguments import require_unicode
+from mlx_rerank.pairs.encoded import EncodedPairs
+from mlx_rerank.pairs.limits import Limits
+from mlx_rerank.pairs.windows import Windows
 
-LongDocuments = Literal["truncate", "error"] | Windows
-_LEAST_FOR_WINDOWS = 64  # tokens of a pair, so that the longest query leaves a window 15 of them
 _CHUNK = 512  # texts per call of the tokenizer, between which Ctrl-C is heard
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How long a pair and its query may be, in tokens.
-
-    Args:
-        max_length: of the whole pair, special tokens included.
-        query_max_length: of the query alone. Three quarters of max_length if None, as in FlagEmbedding. Never more
-            than what the special tokens leave.
-        document_max_length: of the document alone; what the query leaves if None.
-        long_documents: what becomes of a document that does not fit: its end is not read, it is read in windows, or an
-            error says so. A query is cut in any case but the last.
-        longest_first: cut the longer text to the length of the other, then both alike, as the `tokenizers` library and
-            sentence-transformers do. No text has a limit of its own then, and windows are not read.
-    """
-
-    max_length: int
-    query_max_length: int | None = None
-    document_max_length: int | None = None
-    long_documents: LongDocuments = "truncate"
-    longest_first: bool = False
-
-    def __post_init__(self) -> None:
-        """Raise InputError where nothing of a pair would be left."""
-        if require_whole_number("max_length", self.max_length, least=0) <= SPECIAL_TOKENS_PER_PAIR:
-            raise InputError(
-                f"max_length {self.max_length} leaves no room for text: "
-                f"{SPECIAL_TOKENS_PER_PAIR} tokens of every pair are special, so use a larger value"
-            )
-        if isinstance(self.long_documents, Windows) and self.max_length < _LEAST_FOR_WINDOWS:
-            raise InputError(
-                f"max_length {self.max_length} is too little to read documents in windows: "
-                f"use {_LEAST_FOR_WINDOWS} or more"
-            )
-        for name in ("query_max_length", "document_max_length"):
-            if getattr(self, name) is not None:
-                require_whole_number(name, getattr(self, name))
-        texts = (self.query_max_length, self.document_max_length)
-        if self.longest_first and (texts != (None, None) or isinstance(self.long_documents, Windows)):
-            raise InputError(
-                "longest_first says how much is kept of each text: "
-                "leave out query_max_length and document_max_length, and do not read documents in windows"
-            )
-
-    @property
-    def best(self) -> int:
-        """Of how many of a document's windows the mean is taken; 1 where it is not read in windows."""
-        return self.long_documents.best if isinstance(self.long_documents, Windows) else 1
-
-    def split(self, query_length: int, document_length: int) -> tuple[int, int]:
-        """Return how many tokens of a query and of a document are kept: the query's share first, then the rest.
-
-        Source: with longest_first, tokenizers 0.23 `truncate_encodings`; tests/test_pairs.py compares them.
-        """
-        room = self.max_length - SPECIAL_TOKENS_PER_PAIR
-        if self.longest_first:
-            half = (room + (query_length > document_length)) // 2  # of an odd number, the longer text has one more
-            wanted = max(half, room - document_length)
-        else:
-            wanted = self.max_length * 3 // 4 if self.query_max_length is None else self.query_max_length
-        windows = isinstance(self.long_documents, Windows)
-        query = min(query_length, wanted, room * 3 // 4 if windows else room)
-        document = min(document_length, room - query)
-        return query, document if self.document_max_length is None else min(document, self.document_max_length)
 
 
 class PairEncoder:
@@ -258,30 +191,3 @@ def _span(text: str, offsets: np.ndarray, first: int, end: int) -> tuple[int, in
     begin = int(offsets[first, 0]) if first else 0
     stop = len(text) if end == len(offsets) else int(offsets[end - 1, 1]) if end else 0
     return begin, max(begin, stop)
-
-
-def parse_long_documents(value: LongDocuments | str) -> LongDocuments:
-    """Return how long documents are read; "windows" stands for the usual ones.
-
-    Raises:
-        InputError: there is no such way.
-    """
-    if value in ("truncate", "error") or isinstance(value, Windows):
-        return value
-    if value != "windows":
-        raise InputError(f"long_documents must be 'truncate', 'windows', 'error' or a Windows, not {value!r}")
-    return Windows()
-
-
-def checked_length(max_length: int, config: ModelConfig) -> int:
-    """Return max_length.
-
-    Raises:
-        InputError: the model has no positions for it, or it leaves no room for text.
-    """
-    if require_whole_number("max_length", max_length, least=0) > config.max_length:
-        raise InputError(
-            f"max_length {max_length} exceeds this model's limit of {config.max_length} tokens: "
-            "use a smaller value, or a model with more positions"
-        )
-    return Limits(max_length).max_length

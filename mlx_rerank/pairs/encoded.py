@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlx_rerank.windows import combine
+from mlx_rerank.pairs.windows import combine
 
 
 @dataclass(frozen=True)

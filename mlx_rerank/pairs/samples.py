@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 _COMPARED, _QUERIES, _QUERY_WORDS = 16, 4, 12  # texts of a corpus, and of their beginnings as queries
-_FILE = Path(__file__).parent / "assets" / "samples.json"
+_FILE = Path(__file__).parents[1] / "assets" / "samples.json"
 
 
 def sample_pairs() -> list[tuple[str, str]]:
@@ -17,7 +17,7 @@ def sample_pairs() -> list[tuple[str, str]]:
     return [(query, document) for query in samples["queries"] for document in samples["documents"]]
 
 
-def pairs_of(texts: Sequence[str]) -> list[tuple[str, str]]:
+def pairs_from_corpus(texts: Sequence[str]) -> list[tuple[str, str]]:
     """Return pairs of a corpus's own texts, up to 64: the first words of some, with some of them."""
     some = [text for text in texts if text.strip()]
     some = some[:: -(-len(some) // _COMPARED)] if some else []

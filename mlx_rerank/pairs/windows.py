@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlx_rerank.errors import InputError, require_whole_number
+from mlx_rerank.errors import InputError
+from mlx_rerank.pairs.arguments import require_whole_number
 
 _BREAKS = (  # after which a window may begin, the best last; each pattern takes time that is linear in the text
     re.compile(r"\s+"),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mlx_rerank.errors import require_whole_number
+from mlx_rerank.pairs.arguments import require_whole_number
 
 Batch = tuple[np.ndarray, np.ndarray | None]  # input_ids int32 [B, L], attention_mask bool [B, L]
 BATCH_OVERHEAD = 32  # tokens that could be computed in the time that one more batch takes to set up

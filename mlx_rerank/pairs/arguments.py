@@ -1,19 +1,12 @@
 """What callers pass, checked where it comes in: queries, documents and pairs of them."""
 
-import threading
+import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from typing import Any, TypedDict
+from typing import Any
 
 from mlx_rerank.errors import InputError
-from mlx_rerank.results import Document
 
-
-class Control(TypedDict, total=False):
-    """Arguments of every call that scores."""
-
-    show_progress: bool | None
-    timeout: float | None
-    cancel: threading.Event | None
+Document = str | Mapping[str, Any]  # a mapping holds its text under "text"
 
 
 def pairs_to_score(pairs: str | Iterable[Sequence[str]], document: str | None) -> tuple[Iterable[Sequence[str]], bool]:
@@ -101,7 +94,7 @@ def checked_pairs(pairs: Iterable[Sequence[str]]) -> Iterator[tuple[str, str]]:
         yield texts
 
 
-def pairs_of(pairs: Iterable[Sequence[str]]) -> Iterator[tuple[str, str]]:
+def iterate_pairs(pairs: Iterable[Sequence[str]]) -> Iterator[tuple[str, str]]:
     """Return an iterator over pairs: those of a list are checked now, any others as they are read.
 
     Raises:
@@ -121,3 +114,18 @@ def require_unicode(text: str, where: str = "") -> None:
             f"{where}character {error.start} of the text starting {text[:40]!r} is a lone surrogate ({code}): the text "
             "was decoded wrongly; replace it, for example with text.encode('utf-8', 'replace').decode()"
         ) from None
+
+
+def require_whole_number(name: str, value: Any, least: int = 1) -> int:
+    """Return an argument as an int.
+
+    Raises:
+        InputError: it is not a whole number, or less than `least`.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool) or number < least:
+        raise InputError(f"{name} must be a whole number of at least {least}, not {value!r}")
+    return number
