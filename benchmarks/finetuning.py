@@ -116,7 +116,7 @@ def _with_wrong_ones(chosen: list[Function], among: list[Function], count: int) 
 
 def trained(model: str, options: TrainingOptions, data: list[Example], dev: list[Example] | None) -> dict[str, Any]:
     """Train, and return nDCG@10 before and after, seconds, and peak memory; runs in a process of its own."""
-    from mlx_rerank.memory import usage
+    from mlx_rerank.device.memory import usage
     from mlx_rerank.train import train
 
     history: list[dict[str, Any]] = []

@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from mlx_rerank import blas
+from mlx_rerank.device import blas
 
 if TYPE_CHECKING:
     from mlx_rerank.cross_encoder import CrossEncoder
@@ -34,7 +34,7 @@ _MODULES = {
     "RankedDocument": "results",
     "Reranker": "reranker",
     "ScoredPair": "results",
-    "Windows": "windows",
+    "Windows": "pairs.windows",
 }
 
 blas.preload()  # on Linux, and only before MLX is imported, which happens on first use of a name below

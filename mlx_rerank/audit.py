@@ -7,7 +7,8 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_rerank.checkpoint import Checkpoint, load_model
-from mlx_rerank.device import device_thread, parse_device
+from mlx_rerank.device.names import parse_device
+from mlx_rerank.device.thread import device_thread
 from mlx_rerank.dtypes import NAMES, Report, parse_dtype, report
 from mlx_rerank.hub import resolve
 from mlx_rerank.mapped import MappedEmbeddings, can_map

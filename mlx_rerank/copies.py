@@ -18,7 +18,7 @@ import mlx.core as mx
 from mlx_rerank import hub, weights
 from mlx_rerank.checkpoint import Checkpoint
 from mlx_rerank.convert import convert
-from mlx_rerank.device import device_thread
+from mlx_rerank.device.thread import device_thread
 from mlx_rerank.errors import CheckpointError, OutputError, RerankError
 
 T = TypeVar("T")

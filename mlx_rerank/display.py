@@ -11,7 +11,7 @@ from mlx_rerank.results import RankedDocument
 
 if TYPE_CHECKING:
     from mlx_rerank.audit import Cell
-    from mlx_rerank.memory import Usage
+    from mlx_rerank.device.memory import Usage
 
 _BAR = 12  # characters
 _SHOWN = 1000  # characters of a document, more than a line holds

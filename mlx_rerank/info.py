@@ -9,10 +9,11 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from mlx_rerank import blas, memory, weights
+from mlx_rerank import weights
 from mlx_rerank.checkpoint import Checkpoint, load_model, open_tensors
 from mlx_rerank.config import CONVERSION_KEY
-from mlx_rerank.device import parse_device
+from mlx_rerank.device import blas, memory
+from mlx_rerank.device.names import parse_device
 from mlx_rerank.dtypes import default_dtype, dtype_name
 from mlx_rerank.hub import commit_of, resolve
 from mlx_rerank.mapped import can_map, choose_embeddings, table_bytes

@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from mlx_rerank import blas, restore
+from mlx_rerank import restore
 from mlx_rerank.config import SPECIAL_TOKENS_PER_PAIR, ModelConfig, is_converted, read_config
-from mlx_rerank.errors import CheckpointError, InputError, MissingDependencyError
+from mlx_rerank.device.optional import imported
+from mlx_rerank.errors import CheckpointError, InputError
 from mlx_rerank.pairs.arguments import Document, require_unicode
 from mlx_rerank.results import PairLogits, RankedDocument, require_finite
-
-REMEDY = "pip install 'mlx-rerank[reference]'"
 
 
 class ReferenceReranker:
@@ -37,8 +36,8 @@ class ReferenceReranker:
             InputError: the dtype is unknown or the length out of range.
             MissingDependencyError: torch is not installed.
         """
-        self._torch = _import("torch")
-        transformers = _import("transformers")
+        self._torch = imported("torch")
+        transformers = imported("transformers")
         transformers.utils.logging.disable_progress_bar()
         config = read_config(directory)
         limit = ModelConfig.from_dict(config).max_length
@@ -147,7 +146,7 @@ class TorchWeights(MutableMapping[str, Any]):
             return tensor.numpy()
         import mlx.core as mx
 
-        return mx.array(tensor.view(_import("torch").int16).numpy()).view(mx.bfloat16)
+        return mx.array(tensor.view(imported("torch").int16).numpy()).view(mx.bfloat16)
 
     def __setitem__(self, name: str, tensor: Any) -> None:
         """Add a torch tensor."""
@@ -173,7 +172,7 @@ def read_torch_weights(path: Path) -> TorchWeights:
         MissingDependencyError: torch is not installed.
         CheckpointError: the file is damaged, or holds more than tensors.
     """
-    torch = _import("torch")
+    torch = imported("torch")
     try:
         zipped = zipfile.is_zipfile(path)  # the format since torch 1.6; only it can be memory-mapped
         tensors = torch.load(path, map_location="cpu", mmap=zipped, weights_only=True)
@@ -190,7 +189,7 @@ def tensor_of(array: np.ndarray) -> Any:
     Raises:
         MissingDependencyError: torch is not installed.
     """
-    return _import("torch").from_numpy(array)
+    return imported("torch").from_numpy(array)
 
 
 def export_onnx(directory: Path | str, path: Path | str) -> None:
@@ -204,9 +203,9 @@ def export_onnx(directory: Path | str, path: Path | str) -> None:
         CheckpointError: the directory's files cannot be used.
         MissingDependencyError: torch, onnx or onnxscript is not installed.
     """
-    torch = _import("torch")
+    torch = imported("torch")
     for name in ("onnx", "onnxscript"):
-        _import(name)
+        imported(name, "benchmark")
     ids = torch.tensor([[0, 5, 2, 2, 7, 2], [0, 5, 2, 2, 2, 1]])  # with padding, so that the mask is not left out
     inputs = {"input_ids": ids, "attention_mask": (ids != 1).long()}
     any_size = dict.fromkeys(inputs, dict.fromkeys((0, 1), torch.export.Dim.DYNAMIC))
@@ -222,12 +221,4 @@ def require_reference() -> None:
         MissingDependencyError: torch, transformers or scipy is not installed.
     """
     for name in ("torch", "transformers", "scipy"):
-        _import(name)
-
-
-def _import(name: str) -> Any:
-    """Import torch or transformers, or say which extra brings it."""
-    try:
-        return blas.import_with_own(name)
-    except ImportError as error:
-        raise MissingDependencyError(f"this needs {name}, which is not installed: {REMEDY}") from error
+        imported(name)

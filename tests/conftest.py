@@ -14,7 +14,8 @@ from checkpoints import BASE, random_tensors, write_checkpoint, write_mini
 from fake_hub import FakeHub
 from tokenizers import Tokenizer
 
-from mlx_rerank import Reranker, blas
+from mlx_rerank import Reranker
+from mlx_rerank.device import blas
 from mlx_rerank.hub import EMBEDDED
 
 os.environ |= {"HAYSTACK_TELEMETRY_ENABLED": "False", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}  # read at import

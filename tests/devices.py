@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from mlx_rerank import Reranker
-from mlx_rerank.device import device_thread
+from mlx_rerank.device.thread import device_thread
 
 
 @contextmanager

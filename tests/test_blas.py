@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mlx_rerank import blas
+from mlx_rerank.device import blas
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux needs another BLAS")
 
@@ -52,7 +52,7 @@ def test_other_systems_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 @linux
 def test_it_is_loaded_when_the_package_is_imported_and_mlx_uses_it() -> None:
     code = (
-        "import mlx_rerank; from mlx_rerank import blas; import mlx.core as mx, time\n"
+        "import mlx_rerank; from mlx_rerank.device import blas; import mlx.core as mx, time\n"
         "a = mx.ones((1500, 1500)); mx.eval(a); start = time.perf_counter(); mx.eval(a @ a)\n"
         "rate = 2 * 1500**3 / (time.perf_counter() - start) / 1e9\n"
         "print(blas.loaded(), rate)"
@@ -66,7 +66,8 @@ def test_it_is_loaded_when_the_package_is_imported_and_mlx_uses_it() -> None:
 def log_bindings(how: str, directory: Path) -> str:
     """Import torch in a process that writes which library each symbol came from; return the BLAS that is loaded."""
     code = (
-        f"import sys; from mlx_rerank import blas; flags = sys.getdlopenflags(); torch = {how}; x = torch.ones(9, 9)\n"
+        "import sys; from mlx_rerank.device import blas\n"
+        f"flags = sys.getdlopenflags(); torch = {how}; x = torch.ones(9, 9)\n"
         "assert sys.getdlopenflags() == flags; torch.linalg.inv(x + torch.eye(9)); print(blas.loaded())"
     )
     directory.mkdir()

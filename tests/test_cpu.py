@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from texts import PAIRS
 
-from mlx_rerank import Reranker, blas, cpu
+from mlx_rerank import Reranker
+from mlx_rerank.device import blas, lanes, memory
 from mlx_rerank.errors import CheckpointError
 from mlx_rerank.pairs.batching import Batch
 
@@ -18,16 +19,16 @@ linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhe
 @linux
 @pytest.mark.parametrize(("cores", "expected"), [(1, 1), (2, 2), (8, 8), (64, 8)])
 def test_lanes(cores: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu, "cores", lambda: cores)
-    assert cpu.lanes(mx.Device(mx.cpu)) == expected
-    assert cpu.lanes(mx.Device(mx.gpu)) == 1
+    monkeypatch.setattr(lanes, "cores", lambda: cores)
+    assert lanes.lanes(mx.Device(mx.cpu)) == expected
+    assert lanes.lanes(mx.Device(mx.gpu)) == 1
 
 
 def test_elsewhere_there_is_one_lane(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
-    monkeypatch.setattr(cpu.ctypes, "CDLL", lambda *_: pytest.fail("looked for a C library"))
-    assert cpu.lanes(mx.Device(mx.cpu)) == 1
-    cpu.keep_freed_memory()
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda *_: pytest.fail("looked for a C library"))
+    assert lanes.lanes(mx.Device(mx.cpu)) == 1
+    memory.keep_freed_memory()
 
 
 def shapes(*rows: int) -> list[Batch]:
@@ -50,10 +51,10 @@ def test_idle_lanes_take_rows_of_the_largest_batch(
     rows: tuple[int, ...], expected: list[int], threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(cpu, "cores", lambda: 8)
-    monkeypatch.setattr(cpu, "_MOST_LANES", 4)
+    monkeypatch.setattr(lanes, "cores", lambda: 8)
+    monkeypatch.setattr(lanes, "_MOST_LANES", 4)
     monkeypatch.setattr(blas, "set_threads", asked.append)
-    seen = cpu.Lanes(mx.Device(mx.cpu)).each(lambda ids, _: mx.zeros(ids.shape), shapes(*rows))
+    seen = lanes.Lanes(mx.Device(mx.cpu)).each(lambda ids, _: mx.zeros(ids.shape), shapes(*rows))
     assert [part.shape[0] for part in seen] == expected
     assert asked == [threads]
 
@@ -71,10 +72,10 @@ def test_the_blas_does_as_it_is_told() -> None:
 
 
 @linux
-@pytest.mark.parametrize("lanes", [1, 2, 3, 8])
-def test_a_logit_is_the_same_in_every_lane(tiny: Path, lanes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+def test_a_logit_is_the_same_in_every_lane(tiny: Path, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = Reranker(tiny, device="cpu", deterministic=True).logits(PAIRS).logits
-    monkeypatch.setattr(cpu, "lanes", lambda _: lanes)
+    monkeypatch.setattr(lanes, "lanes", lambda _: count)
     reranker = Reranker(tiny, device="cpu")
     for rows in (1, 2, 7, len(PAIRS)):
         np.testing.assert_allclose(reranker.logits(PAIRS[:rows]).logits, expected[:rows], atol=1e-5)

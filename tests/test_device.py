@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from mlx_rerank.device import device_thread
+from mlx_rerank.device.thread import device_thread
 
 
 def test_there_is_one_and_it_runs_in_order() -> None:

@@ -11,9 +11,9 @@ import pytest
 from checkpoints import TINY
 from mlx.utils import tree_flatten
 
-from mlx_rerank import operations
 from mlx_rerank.config import PACKINGS, ModelConfig
-from mlx_rerank.device import device_thread
+from mlx_rerank.device import operations
+from mlx_rerank.device.thread import device_thread
 from mlx_rerank.dtypes import (
     FLOAT32_INSIDE,
     assert_one_dtype,

@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 from checkpoints import TINY, write_checkpoint
 
-from mlx_rerank import Reranker, device, info, memory
-from mlx_rerank.device import DeviceThread, device_thread
+from mlx_rerank import Reranker, info
+from mlx_rerank.device import memory, thread
+from mlx_rerank.device.memory import usage
+from mlx_rerank.device.thread import DeviceThread, device_thread
 from mlx_rerank.errors import CheckpointError
-from mlx_rerank.memory import usage
 from mlx_rerank.pairs.limits import Limits
 
 PAIRS = [("panda", "the bear"), ("what is panda", ""), ("熊", "a bear is the panda")]
@@ -78,15 +79,15 @@ def wait_for(done: Callable[[], bool]) -> None:
 
 def test_an_idle_thread_gives_memory_back_once(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[str] = []
-    monkeypatch.setattr(device, "_IDLE", 0.05)
+    monkeypatch.setattr(thread, "_IDLE", 0.05)
     monkeypatch.setattr(memory, "give_back", lambda: given.append(threading.current_thread().name))
     monkeypatch.setattr("atexit.register", lambda _: None)
-    thread = DeviceThread()
+    own = DeviceThread()
     wait_for(lambda: bool(given))
     time.sleep(0.15)
     assert given == ["mlx-rerank"]  # and not again while it stays idle
     for _ in range(20):
-        assert thread.submit(lambda: "alive").result() == "alive"
+        assert own.submit(lambda: "alive").result() == "alive"
     assert len(given) == 1
     wait_for(lambda: len(given) > 1)
     assert len(given) == 2
@@ -175,7 +176,7 @@ def test_info_measures(tiny: Path) -> None:
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="this C library gives memory back by itself")
 def test_giving_back_trims_the_c_librarys_heap() -> None:
     code = (
-        "from mlx_rerank import memory\n"
+        "from mlx_rerank.device import memory\n"
         "blocks = [bytes(1000) for _ in range(60_000)]\n"
         "last, full = blocks.pop(), memory.usage().process_resident\n"
         "del blocks\n"

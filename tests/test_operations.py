@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from mlx_rerank import operations
+from mlx_rerank.device import operations
 from mlx_rerank.models.xlm_roberta import Linear, some_outputs
 
 torch = pytest.importorskip("torch")

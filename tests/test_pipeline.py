@@ -13,8 +13,9 @@ from checkpoints import TINY, tiny_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_rerank import Reranker, ScoredPair, cpu, pipeline
+from mlx_rerank import Reranker, ScoredPair, pipeline
 from mlx_rerank.config import ModelConfig
+from mlx_rerank.device import lanes
 from mlx_rerank.errors import InputError, NonFiniteScoreError
 from mlx_rerank.pairs.encoder import PairEncoder
 from mlx_rerank.pairs.limits import Limits
@@ -239,7 +240,7 @@ def test_closing_a_stream_stops_the_device(tiny_reranker: Reranker, monkeypatch:
     next(stream)
     stream.close()
     idle(tiny_reranker)
-    assert len(computed) <= 3 * cpu.lanes(mx.default_device())  # done, started, and about to be
+    assert len(computed) <= 3 * lanes.lanes(mx.default_device())  # done, started, and about to be
     assert next(stream, None) is None
 
 

@@ -10,7 +10,7 @@ import pytest
 from mlx.utils import tree_flatten
 from training_data import difference, gradient_of, make_examples, make_run, steps_of
 
-from mlx_rerank import operations
+from mlx_rerank.device import operations
 from mlx_rerank.dtypes import assert_one_dtype
 from mlx_rerank.errors import NonFiniteScoreError
 from mlx_rerank.train.steps import Part, Step

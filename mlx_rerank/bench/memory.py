@@ -1,6 +1,5 @@
 """Memory: of each library with the model loaded, and of mlx-rerank over many batches of different shapes."""
 
-import importlib
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,8 +16,9 @@ from mlx_rerank.bench.process import Worker
 from mlx_rerank.bench.report import show
 from mlx_rerank.bench.texts import Counter, Texts
 from mlx_rerank.config import SPECIAL_TOKENS_PER_PAIR
-from mlx_rerank.device import parse_device
-from mlx_rerank.errors import InputError, MissingDependencyError, WorkerError
+from mlx_rerank.device.names import parse_device
+from mlx_rerank.device.optional import imported
+from mlx_rerank.errors import InputError, WorkerError
 from mlx_rerank.hub import public_name, resolve
 
 _SHORTEST = 4 * SPECIAL_TOKENS_PER_PAIR  # tokens of a pair that hold some of a query and of a document
@@ -61,7 +61,7 @@ def run(options: Options) -> dict[str, Any]:
         DeviceError: this machine has no such device.
         WorkerError: mlx-rerank's own process ended before its work did.
     """
-    _psutil()
+    imported("psutil", "benchmark")
     if options.shapes <= options.warm_up:
         raise InputError(f"{options.shapes} shapes leave nothing after a warm-up of {options.warm_up}: ask for more")
     device = "gpu" if parse_device(options.device).type.name == "gpu" else "cpu"
@@ -157,23 +157,13 @@ def held(pid: int) -> dict[str, int | None]:
     Raises:
         MissingDependencyError: psutil is not installed.
     """
-    psutil = _psutil()
+    psutil = imported("psutil", "benchmark")
     process = psutil.Process(pid)
     try:
         unique = process.memory_full_info().uss
     except psutil.Error:  # a system that does not tell
         unique = None
     return {"resident": process.memory_info().rss, "unique": unique}
-
-
-def _psutil() -> Any:
-    """Import psutil, or say which extra brings it."""
-    try:
-        return importlib.import_module("psutil")
-    except ImportError as error:
-        raise MissingDependencyError(
-            "this needs psutil, which is not installed: pip install 'mlx-rerank[benchmark]'"
-        ) from error
 
 
 def _megabytes(size: int | None) -> str:

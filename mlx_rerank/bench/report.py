@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlx_rerank import blas
 from mlx_rerank.bench.contenders import versions
 from mlx_rerank.bench.measures import Spread
+from mlx_rerank.device import blas
 from mlx_rerank.errors import OutputError
 
 _WIDE = 160  # characters, where no terminal says how wide it is

@@ -19,7 +19,8 @@ from mlx_rerank.bench.report import show, spread
 from mlx_rerank.bench.texts import Counter, Texts
 from mlx_rerank.budget import default_token_budget
 from mlx_rerank.config import ModelConfig
-from mlx_rerank.device import device_thread, parse_device
+from mlx_rerank.device.names import parse_device
+from mlx_rerank.device.thread import device_thread
 from mlx_rerank.dtypes import parse_dtype
 from mlx_rerank.errors import InputError
 from mlx_rerank.hub import resolve

@@ -22,7 +22,7 @@ from mlx_rerank.bench.memory import held
 from mlx_rerank.bench.process import THREAD_VARIABLES, Worker
 from mlx_rerank.bench.report import show, spread
 from mlx_rerank.bench.texts import Counter, Pairs, Texts
-from mlx_rerank.device import parse_device
+from mlx_rerank.device.names import parse_device
 from mlx_rerank.errors import WorkerError
 from mlx_rerank.hub import public_name, resolve
 

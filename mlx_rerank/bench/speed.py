@@ -14,7 +14,7 @@ from mlx_rerank.bench.measures import Spread, quantile, ratios
 from mlx_rerank.bench.race import COLD, Race, Results
 from mlx_rerank.bench.report import show, spread
 from mlx_rerank.bench.texts import Counter, Texts, Workload
-from mlx_rerank.device import parse_device
+from mlx_rerank.device.names import parse_device
 from mlx_rerank.errors import InputError
 from mlx_rerank.hub import resolve
 

@@ -124,8 +124,8 @@ def _measured(reranker: "Reranker | ReferenceReranker", pairs: int, verbose: boo
     start = time.perf_counter()
     yield
     if verbose:
+        from mlx_rerank.device.memory import usage
         from mlx_rerank.display import print_usage
-        from mlx_rerank.memory import usage
 
         engines = getattr(reranker, "engines", ())  # the reference has none
         tokens = sum(engine.tokens for engine in engines) if engines else None

@@ -10,7 +10,8 @@ import typer
 from typer import Option
 
 from mlx_rerank.cli.options import Deterministic, Device, Dtype, Embeddings, LongDocuments, MaxLength, Revision
-from mlx_rerank.errors import InputError, MissingDependencyError
+from mlx_rerank.device.optional import framework
+from mlx_rerank.errors import InputError
 
 if TYPE_CHECKING:
     from mlx_rerank.server.pool import Pool
@@ -59,12 +60,10 @@ def serve(
     ] = False,
 ) -> None:
     """Serve rankings over HTTP, for the clients of Cohere, Jina, Voyage, TEI, vLLM, infinity and llama-server."""
-    try:
+    with framework("the server", extra="server"):
         from mlx_rerank.server import logs, run, service
         from mlx_rerank.server.handler import Bounds
         from mlx_rerank.server.settings import Settings
-    except ImportError as error:
-        raise MissingDependencyError(f"{error}; install it with: pip install 'mlx-rerank[server]'") from error
 
     settings = Settings(
         hosts=(host, *(allow_host or ())),

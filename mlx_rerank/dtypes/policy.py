@@ -14,7 +14,7 @@ FLOAT32_INSIDE = {
     "rope": "angles are computed in float32",
     "scaled_dot_product_attention": "softmax and its products are accumulated in float32",
 }
-"""Functions of `mlx.core.fast`, and of `mlx_rerank.operations`, that may compute in float32 inside, and why."""
+"""Functions of `mlx.core.fast`, and of `mlx_rerank.device.operations`, that may compute in float32 inside, and why."""
 
 
 def parse_dtype(name: str) -> mx.Dtype:

@@ -10,7 +10,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
-from mlx_rerank import operations
+from mlx_rerank.device import operations
 from mlx_rerank.errors import InputError, RerankError
 from mlx_rerank.patching import Patch, patched
 
@@ -74,8 +74,8 @@ def trace(model: nn.Module, whole: Iterable[str], arguments: Sequence[Any], keyw
 
     Args:
         model: whose parameters are taken as they are.
-        whole: functions of `mlx.core`, `mlx.core.fast` or `mlx_rerank.operations` that count as one operation, however
-            they are computed.
+        whole: functions of `mlx.core`, `mlx.core.fast` or `mlx_rerank.device.operations` that count as one operation,
+            however they are computed.
         arguments: of the model's call; the values of arrays do not matter.
         keywords: the same by name.
 

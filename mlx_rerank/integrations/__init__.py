@@ -1,33 +1,13 @@
 """Adapters: this package's reranker as a component of retrieval frameworks, each in a module of its own."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from mlx_rerank.errors import InputError, MissingDependencyError
+from mlx_rerank.errors import InputError
 from mlx_rerank.reranker import Reranker
 from mlx_rerank.results import RankedDocument
-
-
-@contextmanager
-def framework(name: str, extra: str) -> Iterator[None]:
-    """Wrap the imports of a framework.
-
-    Args:
-        name: what the framework is called.
-        extra: of this package, that installs it.
-
-    Raises:
-        MissingDependencyError: it cannot be imported.
-    """
-    try:
-        yield
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"{name} cannot be imported ({error}): pip install 'mlx-rerank[{extra}]'"
-        ) from error
 
 
 def load(model: str | Path | Reranker, options: Mapping[str, Any] | None = None) -> Reranker:

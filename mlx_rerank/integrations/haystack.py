@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+from mlx_rerank.device.optional import framework
 from mlx_rerank.errors import InputError
-from mlx_rerank.integrations import framework, load, reading, without_reading
+from mlx_rerank.integrations import load, reading, without_reading
 from mlx_rerank.pairs.arguments import require_sequence, require_whole_number
 from mlx_rerank.reranker import Reranker
 from mlx_rerank.results import RankedDocument

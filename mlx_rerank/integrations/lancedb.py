@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from mlx_rerank.device.optional import framework
 from mlx_rerank.errors import InputError
-from mlx_rerank.integrations import framework, load
+from mlx_rerank.integrations import load
 from mlx_rerank.pairs.arguments import require_whole_number
 from mlx_rerank.reranker import Reranker
 from mlx_rerank.results import log_truncation

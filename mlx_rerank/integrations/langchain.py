@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mlx_rerank.device.optional import framework
 from mlx_rerank.errors import InputError
-from mlx_rerank.integrations import framework, load, reading, without_reading
+from mlx_rerank.integrations import load, reading, without_reading
 from mlx_rerank.reranker import Reranker
 from mlx_rerank.results import RankedDocument
 

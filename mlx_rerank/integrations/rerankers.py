@@ -5,8 +5,9 @@ from copy import copy
 from pathlib import Path
 from typing import Any
 
+from mlx_rerank.device.optional import framework
 from mlx_rerank.errors import InputError
-from mlx_rerank.integrations import framework, load, reading, without_reading
+from mlx_rerank.integrations import load, reading, without_reading
 from mlx_rerank.pairs.arguments import require_sequence
 from mlx_rerank.reranker import Reranker
 from mlx_rerank.results import RankedDocument

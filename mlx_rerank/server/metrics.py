@@ -14,7 +14,7 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from mlx_rerank.memory import usage
+from mlx_rerank.device.memory import usage
 from mlx_rerank.server.handler import Work
 from mlx_rerank.server.pool import Pool
 from mlx_rerank.server.served import Served

@@ -9,7 +9,8 @@ from typing import Any
 
 from mlx_rerank import hub
 from mlx_rerank.checkpoint import Checkpoint
-from mlx_rerank.device import device_thread, parse_device
+from mlx_rerank.device.names import parse_device
+from mlx_rerank.device.thread import device_thread
 from mlx_rerank.dtypes import NAMES, default_dtype, parse_dtype
 from mlx_rerank.errors import InputError
 from mlx_rerank.info import weights_bytes

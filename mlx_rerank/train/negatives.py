@@ -4,7 +4,6 @@ Sources: BM25: Robertson and Zaragoza 2009, in bm25s (Lù 2024, arXiv 2407.03618
 the positive are left out as likely false ones: Moreira et al. 2024, "NV-Retriever" (arXiv 2407.15831), TopK-PercPos.
 """
 
-import importlib.util
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -12,7 +11,8 @@ from itertools import groupby
 
 import numpy as np
 
-from mlx_rerank.errors import InputError, MissingDependencyError
+from mlx_rerank.device.optional import imported, require
+from mlx_rerank.errors import InputError
 from mlx_rerank.results import sigmoid
 from mlx_rerank.train.examples import Example
 
@@ -28,8 +28,7 @@ def require_bm25() -> None:
     Raises:
         MissingDependencyError: it is not.
     """
-    if importlib.util.find_spec("bm25s") is None:
-        raise MissingDependencyError("hard negatives need bm25s: pip install 'mlx-rerank[train]'")
+    require("bm25s", "train", "hard negatives need")
 
 
 def mine(
@@ -68,8 +67,7 @@ def mine(
 
 def bm25(queries: Sequence[str], documents: Sequence[str], top: int) -> list[list[int]]:
     """Return the places of every query's best documents, best first; those that share no word are not among them."""
-    import bm25s
-
+    bm25s = imported("bm25s", "train")
     corpus = [terms(text) for text in documents]
     if not any(corpus):  # which bm25s cannot index
         return [[] for _ in queries]

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from mlx_rerank import hub
 from mlx_rerank.checkpoint import Checkpoint, load_model
-from mlx_rerank.device import parse_device
+from mlx_rerank.device.names import parse_device
 from mlx_rerank.dtypes import default_dtype, parse_dtype
 from mlx_rerank.errors import InputError
 from mlx_rerank.mapped import MappedEmbeddings, choose_embeddings

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from mlx_rerank import Reranker, blas
+from mlx_rerank import Reranker
+from mlx_rerank.device import blas
 
 torch: Any = blas.import_with_own("torch")
 TRAINING = Path(__file__).parents[2] / "training"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from training_data import difference, gradient_of, make_examples, make_run, steps_of
 
-from mlx_rerank import blas
+from mlx_rerank.device import blas
 from mlx_rerank.reference import ReferenceReranker
 from mlx_rerank.train.steps import Step
 from mlx_rerank.train.trainer import Run

@@ -16,9 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, ParamSpec, TypeVar
 
-import mlx.core as mx
-
-from mlx_rerank import memory
+from mlx_rerank.device import memory
 from mlx_rerank.errors import DeviceError
 
 P = ParamSpec("P")
@@ -27,22 +25,6 @@ T = TypeVar("T")
 Job = tuple[Future[Any], Callable[[], Any], Callable[[Any], Any] | None]  # the last finishes what the call has started
 Started = tuple[Future[Any], Callable[[], Any]]
 _IDLE = 5.0  # seconds without a job after which memory that is only kept for later ones is given back
-
-
-def parse_device(name: str | None) -> mx.Device:
-    """Return the device called "gpu" or "cpu"; MLX's default one for None.
-
-    Raises:
-        DeviceError: the name is another, or this machine has no such device.
-    """
-    if name is None:
-        return mx.default_device()
-    if name not in ("gpu", "cpu"):
-        raise DeviceError(f"device {name!r} is not 'gpu' or 'cpu'")
-    device = mx.Device(mx.gpu if name == "gpu" else mx.cpu)
-    if not mx.is_available(device):
-        raise DeviceError(f"this machine has no {name} that MLX can use: pass device='cpu', or none at all")
-    return device
 
 
 class DeviceThread:

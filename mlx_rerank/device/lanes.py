@@ -1,11 +1,10 @@
-"""Let MLX's CPU backend on Linux use the machine: all cores, and memory that is not given back after each operation.
+"""Let MLX's CPU backend on Linux use all cores.
 
 MLX runs a stream's operations one after the other in one thread, and of these only matrix products are spread over
 cores, by the BLAS. So several batches, one for each core, run side by side in streams of their own.
 Elsewhere nothing here does anything: on macOS the CPU is Accelerate's, and a GPU needs no help.
 """
 
-import ctypes
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -13,13 +12,11 @@ from collections.abc import Callable, Sequence
 import mlx.core as mx
 import numpy as np
 
-from mlx_rerank import blas
-from mlx_rerank.pairs.batching import Batch
+from mlx_rerank.device import blas
 
-Forward = Callable[[np.ndarray, np.ndarray | None], mx.array]
+Batch = Sequence[np.ndarray | None]  # arrays that belong together row by row; the first is there, and is [B, L]
+Forward = Callable[..., mx.array]  # of the arrays of a batch
 _MOST_LANES = 8  # MLX lets some ten operations wait or run at a time, whatever the number of streams
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # of malloc.h
-_MMAP_BYTES, _TRIM_BYTES = 64 << 20, 256 << 20
 
 
 def cores() -> int:
@@ -48,7 +45,7 @@ class Lanes:
         run side by side evaluates them together: MLX starts no evaluation while it has some ten operations to run.
 
         Args:
-            function: of input_ids [B, L] and their mask.
+            function: of the arrays of a batch, or of some of its rows.
             batches: at most as many as there are lanes.
         """
         if self.count == 1:
@@ -66,28 +63,15 @@ class Lanes:
 
 def _cut(batches: Sequence[Batch], count: int) -> list[Batch]:
     """Cut batches by rows into so many parts altogether, or into single rows."""
+    first = [batch[0] for batch in batches]
     pieces = [1] * len(batches)  # of each batch
     while sum(pieces) < count:
-        tokens, i = max((len(ids) > pieces[i] and ids.size / pieces[i], i) for i, (ids, _) in enumerate(batches))
+        tokens, i = max((len(ids) > pieces[i] and ids.size / pieces[i], i) for i, ids in enumerate(first))
         if not tokens:
             break
         pieces[i] += 1
-    parts = []
-    for (input_ids, mask), n in zip(batches, pieces, strict=True):
-        masks = [None] * n if mask is None else np.array_split(mask, n)
-        parts += zip(np.array_split(input_ids, n), masks, strict=True)
+    parts: list[Batch] = []
+    for batch, n in zip(batches, pieces, strict=True):
+        columns = [[None] * n if array is None else np.array_split(array, n) for array in batch]
+        parts += zip(*columns, strict=True)
     return parts
-
-
-def keep_freed_memory() -> None:
-    """Let the C library keep some freed memory, instead of handing it back and clearing it page by page each time.
-
-    An operation's result of a few megabytes costs less to compute than its pages cost to map. It holds for the whole
-    process; other C libraries than glibc are left as they are.
-    """
-    if sys.platform.startswith("linux"):
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt:
-            mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES)
-            mallopt(_M_TRIM_THRESHOLD, _TRIM_BYTES)
-            mallopt(_M_TOP_PAD, _MMAP_BYTES)

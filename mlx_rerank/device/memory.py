@@ -63,3 +63,21 @@ def _process() -> tuple[int | None, int]:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return None, peak if sys.platform == "darwin" else peak * 1024
+
+
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # of malloc.h
+_MMAP_BYTES, _TRIM_BYTES = 64 << 20, 256 << 20
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep some freed memory, instead of handing it back and clearing it page by page each time.
+
+    An operation's result of a few megabytes costs less to compute than its pages cost to map. It holds for the whole
+    process; other C libraries than glibc are left as they are.
+    """
+    if sys.platform.startswith("linux"):
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt:
+            mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES)
+            mallopt(_M_TRIM_THRESHOLD, _TRIM_BYTES)
+            mallopt(_M_TOP_PAD, _MMAP_BYTES)

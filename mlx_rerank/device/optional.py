@@ -1,0 +1,62 @@
+"""What an extra of this package brings: imported when it is used, or refused with the command that installs it."""
+
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from mlx_rerank.device import blas
+from mlx_rerank.errors import MissingDependencyError
+
+
+def imported(name: str, extra: str = "reference") -> Any:
+    """Import a module that an extra brings; torch keeps a BLAS of its own.
+
+    Args:
+        name: of the module, such as "torch".
+        extra: of this package, that installs it.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    try:
+        return blas.import_with_own(name)
+    except ImportError as error:
+        raise MissingDependencyError(f"this needs {name}, which is not installed: {_remedy(extra)}") from error
+
+
+def require(name: str, extra: str, purpose: str) -> None:
+    """Check that a module is installed, without importing it, before anything that takes long.
+
+    Args:
+        name: of the module.
+        extra: of this package, that installs it.
+        purpose: what it is for, as the beginning of a sentence.
+
+    Raises:
+        MissingDependencyError: it is not.
+    """
+    if importlib.util.find_spec(name) is None:
+        raise MissingDependencyError(f"{purpose} {name}: {_remedy(extra)}")
+
+
+@contextmanager
+def framework(name: str, extra: str) -> Iterator[None]:
+    """Wrap the imports of a framework.
+
+    Args:
+        name: what the framework is called.
+        extra: of this package, that installs it.
+
+    Raises:
+        MissingDependencyError: it cannot be imported.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise MissingDependencyError(f"{name} cannot be imported ({error}): {_remedy(extra)}") from error
+
+
+def _remedy(extra: str) -> str:
+    """Return the command that installs an extra."""
+    return f"pip install 'mlx-rerank[{extra}]'"
