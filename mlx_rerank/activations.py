@@ -7,7 +7,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_rerank.patching import patched
+from mlx_rerank.dtypes.patching import patched
 
 Look = Callable[[str, mx.array], None]  # module path ("" for the model itself) and a floating array
 

@@ -11,8 +11,8 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from mlx_rerank.device import operations
+from mlx_rerank.dtypes.patching import Patch, patched
 from mlx_rerank.errors import InputError, RerankError
-from mlx_rerank.patching import Patch, patched
 
 
 @dataclass(frozen=True)
