@@ -12,7 +12,7 @@ import time
 
 import mlx.core as mx
 
-from mlx_rerank.config import ModelConfig
+from mlx_rerank.checkpoints.config import ModelConfig
 from mlx_rerank.dtypes import NAMES, parse_dtype, report
 from mlx_rerank.models.xlm_roberta import CrossEncoder
 

@@ -13,8 +13,8 @@ from relevance import Run, Task, ndcg
 
 from mlx_rerank.bench import texts
 from mlx_rerank.bench.flops import operations
-from mlx_rerank.config import ModelConfig
-from mlx_rerank.hub import resolve
+from mlx_rerank.checkpoints.config import ModelConfig
+from mlx_rerank.checkpoints.hub import resolve
 
 TOP = 10  # documents whose overlap is counted
 

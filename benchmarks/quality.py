@@ -31,9 +31,9 @@ import cascade
 import numpy as np
 from relevance import Run, Task, bm25, counts, ndcg, read_tasks
 
-from mlx_rerank.config import Quantization
+from mlx_rerank.checkpoints.hub import public_name
+from mlx_rerank.checkpoints.packing import Quantization
 from mlx_rerank.fidelity import compare
-from mlx_rerank.hub import public_name
 
 REFERENCE, AS_IS, EMBEDDINGS = "reference", "as is", Quantization(32, 4, "affine")
 PACKINGS = {  # of the encoder; the embeddings are packed to 4 bits in groups of 32 beside each
@@ -109,7 +109,7 @@ def _score(scorer: Any, task: Task, queries: list[str]) -> Iterator[tuple[str, d
 def _scorer(settings: Settings, variant: str) -> tuple[dict[str, Any], Any]:
     """Return facts about a variant, and what turns pairs into logits."""
     if variant == REFERENCE:
-        from mlx_rerank.hub import resolve
+        from mlx_rerank.checkpoints.hub import resolve
         from mlx_rerank.reference import ReferenceReranker
 
         reference = ReferenceReranker(resolve(settings.model), max_length=settings.max_length)
@@ -148,7 +148,7 @@ def _resident(directory: Path) -> int:
     """Return the bytes that MLX holds once the model is loaded, packed weights kept packed as on a GPU."""
     import mlx.core as mx
 
-    from mlx_rerank.checkpoint import Checkpoint, load_model
+    from mlx_rerank.checkpoints.checkpoint import Checkpoint, load_model
     from mlx_rerank.dtypes import parse_dtype
 
     checkpoint = Checkpoint.open(directory)

@@ -16,10 +16,10 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from mlx_rerank import weights
 from mlx_rerank.bench.checkpoints import SHAPES
-from mlx_rerank.config import ModelConfig, read_config
-from mlx_rerank.hub import EMBEDDED
+from mlx_rerank.checkpoints import weights
+from mlx_rerank.checkpoints.config import ModelConfig, read_config
+from mlx_rerank.checkpoints.hub import EMBEDDED
 from mlx_rerank.trim import trim
 
 

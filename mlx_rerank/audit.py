@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
-from mlx_rerank.checkpoint import Checkpoint, load_model
+from mlx_rerank.checkpoints.checkpoint import Checkpoint, load_model
+from mlx_rerank.checkpoints.hub import resolve
+from mlx_rerank.checkpoints.mapped import MappedEmbeddings, can_map
 from mlx_rerank.device.names import parse_device
 from mlx_rerank.device.thread import device_thread
 from mlx_rerank.dtypes import NAMES, Report, parse_dtype, report
-from mlx_rerank.hub import resolve
-from mlx_rerank.mapped import MappedEmbeddings, can_map
 
 _TOKENS = 16  # of the batch that is traced; no operation's dtype depends on it
 

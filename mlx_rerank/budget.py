@@ -4,7 +4,7 @@ import os
 
 import mlx.core as mx
 
-from mlx_rerank.config import ModelConfig
+from mlx_rerank.checkpoints.config import ModelConfig
 
 # An evaluation cannot be interrupted: until it ends no other caller gets its turn and a cancelled one is not rid of its
 # work, and an operating system may kill one that keeps the screen's GPU for seconds. This is a second's work for a

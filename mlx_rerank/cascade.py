@@ -7,8 +7,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from mlx_rerank import hub
-from mlx_rerank.checkpoint import Checkpoint
+from mlx_rerank.checkpoints import hub
+from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.errors import InputError, NonFiniteScoreError, StoppedError
 from mlx_rerank.pairs.arguments import Document, require_whole_number
 from mlx_rerank.results import PairLogits, RankedDocument, Selection, log_truncation

@@ -11,15 +11,16 @@ from mlx.utils import tree_flatten
 from tokenizers import Tokenizer
 
 import mlx_rerank
-from mlx_rerank import hub, weights
-from mlx_rerank.card import model_card
-from mlx_rerank.checkpoint import Checkpoint, open_tensors
-from mlx_rerank.config import CONVERSION_KEY, ModelConfig, Quantization
+from mlx_rerank.checkpoints import hub, weights
+from mlx_rerank.checkpoints.card import model_card
+from mlx_rerank.checkpoints.checkpoint import Checkpoint, open_tensors
+from mlx_rerank.checkpoints.config import CONVERSION_KEY, ModelConfig
+from mlx_rerank.checkpoints.packing import Quantization
+from mlx_rerank.checkpoints.writing import require_absent, write_model
 from mlx_rerank.dtypes import default_dtype, parse_dtype
 from mlx_rerank.errors import CheckpointError, InputError
 from mlx_rerank.models import REGISTRY
 from mlx_rerank.models.xlm_roberta import CrossEncoder
-from mlx_rerank.output import require_absent, write_model
 from mlx_rerank.pairs.batching import pad, plan_batches
 from mlx_rerank.pairs.encoder import PairEncoder
 from mlx_rerank.pairs.limits import Limits

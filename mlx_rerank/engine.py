@@ -10,12 +10,12 @@ from typing import TypeVar
 import mlx.core as mx
 import numpy as np
 
-from mlx_rerank.checkpoint import Checkpoint, load_model
+from mlx_rerank.checkpoints.checkpoint import Checkpoint, load_model
+from mlx_rerank.checkpoints.mapped import MappedEmbeddings, choose_embeddings
 from mlx_rerank.device import blas, memory
 from mlx_rerank.device.lanes import Lanes
 from mlx_rerank.device.memory import keep_freed_memory
 from mlx_rerank.device.thread import device_thread
-from mlx_rerank.mapped import MappedEmbeddings, choose_embeddings
 from mlx_rerank.models.xlm_roberta import CrossEncoder, check_input_ids
 from mlx_rerank.pairs.batching import Batch
 from mlx_rerank.stopping import Stop

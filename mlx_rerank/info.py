@@ -6,17 +6,14 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
-import mlx.core as mx
-from mlx.utils import tree_flatten
-
-from mlx_rerank import weights
-from mlx_rerank.checkpoint import Checkpoint, load_model, open_tensors
-from mlx_rerank.config import CONVERSION_KEY
+from mlx_rerank.checkpoints import weights
+from mlx_rerank.checkpoints.checkpoint import Checkpoint, open_tensors
+from mlx_rerank.checkpoints.config import CONVERSION_KEY
+from mlx_rerank.checkpoints.hub import commit_of, resolve
+from mlx_rerank.checkpoints.mapped import choose_embeddings, weights_bytes
 from mlx_rerank.device import blas, memory
 from mlx_rerank.device.names import parse_device
 from mlx_rerank.dtypes import default_dtype, dtype_name
-from mlx_rerank.hub import commit_of, resolve
-from mlx_rerank.mapped import can_map, choose_embeddings, table_bytes
 from mlx_rerank.pairs.samples import sample_pairs
 from mlx_rerank.reranker import Reranker
 
@@ -72,21 +69,3 @@ def measure(model: str, revision: str | None = None) -> dict[str, Any]:
     reranker = Reranker(model, revision=revision)
     reranker.logits(sample_pairs()[:1], show_progress=False)
     return asdict(memory.usage())
-
-
-def weights_bytes(checkpoint: Checkpoint, dtype: mx.Dtype, keep_quantized: bool) -> dict[str, int]:
-    """Return what the loaded weights take, from their shapes, with the embeddings in memory and in their file.
-
-    Args:
-        checkpoint: whose they are.
-        dtype: of all weights that are not packed.
-        keep_quantized: whether packed weights stay packed.
-
-    Returns:
-        Bytes under "resident" and, where the embeddings can be left in their file, under "mapped".
-    """
-    model = load_model(checkpoint, dtype, keep_quantized=keep_quantized, evaluate=False)
-    parameters: Any = tree_flatten(model.parameters())
-    whole = sum(value.nbytes for _, value in parameters)
-    table = table_bytes(checkpoint, dtype, keep_quantized=keep_quantized)
-    return {"resident": whole} | ({"mapped": whole - table} if can_map(checkpoint) else {})

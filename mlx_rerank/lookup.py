@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 import mlx_rerank
-from mlx_rerank.checkpoint import Checkpoint
+from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.errors import NonFiniteScoreError, StoppedError
 from mlx_rerank.pairs.limits import Limits
 from mlx_rerank.results import PairLogits

@@ -10,10 +10,11 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_rerank.config import ModelConfig, Quantization
+from mlx_rerank.checkpoints.config import ModelConfig
+from mlx_rerank.checkpoints.packing import Quantization
+from mlx_rerank.checkpoints.weights import WORDS
 from mlx_rerank.errors import InputError
 from mlx_rerank.models.xlm_roberta import CrossEncoder
-from mlx_rerank.weights import WORDS
 
 _MATRICES = ("attention.qkv_proj", "attention.out_proj", "up_proj", "down_proj")  # of a layer
 _SEARCHED = 2**20  # entries searched at a time, which bounds the memory of the search

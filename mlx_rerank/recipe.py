@@ -9,7 +9,8 @@ import mlx.core as mx
 import numpy as np
 from tqdm import tqdm
 
-from mlx_rerank.config import ModelConfig, Quantization
+from mlx_rerank.checkpoints.config import ModelConfig
+from mlx_rerank.checkpoints.packing import Quantization
 from mlx_rerank.errors import InputError, NonFiniteScoreError
 from mlx_rerank.models.xlm_roberta import CrossEncoder
 from mlx_rerank.quantize import WORDS, Recipe, layer_paths, unpacked

@@ -6,7 +6,6 @@ be used turns the cache off. Each is logged, once. Only a database of another pr
 The oldest scores go first, not the least recently used ones: a hit then writes nothing, and readers never wait.
 """
 
-import hashlib
 import logging
 import math
 import os
@@ -21,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from mlx_rerank.checkpoints.digest import sha256
 from mlx_rerank.errors import InputError
 from mlx_rerank.pairs.arguments import require_whole_number
 
@@ -168,15 +168,6 @@ class ScoreCache:
             path.with_name(path.name + suffix).unlink(missing_ok=True)
         aside = path.replace(path.with_name(path.name + ".damaged"))
         logger.warning("score cache %s is damaged (%s): moved to %s, and begun anew", self._path, error, aside.name)
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hexadecimal."""
-    digest, buffer = hashlib.sha256(), memoryview(bytearray(1 << 20))
-    with path.open("rb", buffering=0) as file:
-        while count := file.readinto(buffer):
-            digest.update(buffer[:count])
-    return digest.hexdigest()
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mlx_rerank import copies, hub
 from mlx_rerank.budget import default_token_budget
-from mlx_rerank.checkpoint import Checkpoint
+from mlx_rerank.checkpoints import copies, hub
+from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.device.names import parse_device
 from mlx_rerank.dtypes import default_dtype, dtype_name, parse_dtype
 from mlx_rerank.engine import Engine

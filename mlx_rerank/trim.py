@@ -18,10 +18,10 @@ import mlx.core as mx
 import numpy as np
 from tokenizers import Tokenizer
 
-from mlx_rerank.config import ModelConfig
+from mlx_rerank.checkpoints.config import ModelConfig
+from mlx_rerank.checkpoints.weights import WORDS
 from mlx_rerank.errors import CheckpointError, InputError
 from mlx_rerank.pairs.arguments import require_sequence, require_unicode
-from mlx_rerank.weights import WORDS
 
 _CHUNK = 512  # texts per call of the tokenizer, between which Ctrl-C is heard
 _HELD_OUT = 10  # every tenth text is

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mlx_rerank
-from mlx_rerank.card import model_card, renamed
-from mlx_rerank.checkpoint import Checkpoint, open_tensors
+from mlx_rerank.checkpoints.card import model_card, renamed
+from mlx_rerank.checkpoints.checkpoint import Checkpoint, open_tensors
 from mlx_rerank.errors import CheckpointError, InputError, UploadError
 from mlx_rerank.pairs.encoder import PairEncoder
 

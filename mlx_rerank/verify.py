@@ -13,10 +13,10 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from mlx_rerank import hub
 from mlx_rerank.activations import watched
-from mlx_rerank.checkpoint import Checkpoint
-from mlx_rerank.config import CONVERSION_KEY, ModelConfig
+from mlx_rerank.checkpoints import hub
+from mlx_rerank.checkpoints.checkpoint import Checkpoint
+from mlx_rerank.checkpoints.config import CONVERSION_KEY, ModelConfig
 from mlx_rerank.errors import InputError, NonFiniteScoreError
 from mlx_rerank.fidelity import Fidelity, compare
 from mlx_rerank.models.xlm_roberta import CrossEncoder

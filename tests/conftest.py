@@ -15,8 +15,8 @@ from fake_hub import FakeHub
 from tokenizers import Tokenizer
 
 from mlx_rerank import Reranker
+from mlx_rerank.checkpoints.hub import EMBEDDED
 from mlx_rerank.device import blas
-from mlx_rerank.hub import EMBEDDED
 
 os.environ |= {"HAYSTACK_TELEMETRY_ENABLED": "False", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}  # read at import
 

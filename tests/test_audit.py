@@ -9,14 +9,16 @@ import pytest
 from checkpoints import TINY, write_checkpoint
 from mlx.utils import tree_flatten
 
-from mlx_rerank import audit, cli, weights
+from mlx_rerank import audit, cli
 from mlx_rerank.audit import audit_checkpoint
-from mlx_rerank.checkpoint import Checkpoint, load_model
-from mlx_rerank.config import ModelConfig, Quantization
+from mlx_rerank.checkpoints import weights
+from mlx_rerank.checkpoints.checkpoint import Checkpoint, load_model
+from mlx_rerank.checkpoints.config import ModelConfig
+from mlx_rerank.checkpoints.mapped import MappedEmbeddings
+from mlx_rerank.checkpoints.packing import Quantization
 from mlx_rerank.convert import convert
 from mlx_rerank.dtypes import NAMES
 from mlx_rerank.errors import CheckpointNotFoundError, InputError, WeightsError
-from mlx_rerank.mapped import MappedEmbeddings
 from mlx_rerank.models import xlm_roberta
 
 

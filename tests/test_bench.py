@@ -19,10 +19,11 @@ from mlx_rerank.bench.report import output_path, write
 from mlx_rerank.bench.roofline import bounds
 from mlx_rerank.bench.speed import max_delta, scaling_workloads, sizes_of, summarise
 from mlx_rerank.bench.texts import Counter, Texts, Workload
-from mlx_rerank.config import ModelConfig, Quantization
+from mlx_rerank.checkpoints.config import ModelConfig
+from mlx_rerank.checkpoints.hub import EMBEDDED
+from mlx_rerank.checkpoints.packing import Quantization
 from mlx_rerank.convert import convert
 from mlx_rerank.errors import InputError, OutputError
-from mlx_rerank.hub import EMBEDDED
 
 SMALL = ModelConfig.from_dict(TINY | {"hidden_size": 4, "num_attention_heads": 2, "intermediate_size": 8})
 PLENTY = [("what is the panda", f"the bear is {word} and the panda is {i}") for i in range(40) for word in ("a", "an")]

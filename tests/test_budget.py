@@ -7,7 +7,7 @@ import pytest
 
 from mlx_rerank import Reranker, budget
 from mlx_rerank.budget import default_token_budget
-from mlx_rerank.config import ModelConfig
+from mlx_rerank.checkpoints.config import ModelConfig
 
 GB = 2**30
 GPU, CPU = mx.Device(mx.gpu), mx.Device(mx.cpu)

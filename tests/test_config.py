@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from checkpoints import TINY
 
-from mlx_rerank.config import ModelConfig, Quantization, quantization_of, read_config
+from mlx_rerank.checkpoints.config import ModelConfig, read_config
+from mlx_rerank.checkpoints.packing import Quantization, quantization_of
 from mlx_rerank.errors import CheckpointError, UnsupportedModelError
 
 SHAPE_FIELDS = list(ModelConfig.__dataclass_fields__)

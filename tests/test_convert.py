@@ -15,8 +15,9 @@ import pytest
 from checkpoints import TINY, random_tensors, write_checkpoint
 
 import mlx_rerank
-from mlx_rerank import Reranker, weights
-from mlx_rerank.config import Quantization
+from mlx_rerank import Reranker
+from mlx_rerank.checkpoints import weights
+from mlx_rerank.checkpoints.packing import Quantization
 from mlx_rerank.convert import convert
 from mlx_rerank.errors import (
     CheckpointError,

@@ -18,12 +18,13 @@ from checkpoints import TINY, random_tensors, write_checkpoint
 from fake_hub import COMMIT, FakeHub
 from safetensors.numpy import load_file
 
-from mlx_rerank import Reranker, copies
-from mlx_rerank.config import read_config
+from mlx_rerank import Reranker
+from mlx_rerank.checkpoints import copies
+from mlx_rerank.checkpoints.config import read_config
+from mlx_rerank.checkpoints.copies import cache_directory
+from mlx_rerank.checkpoints.hub import public_name, repo_of
 from mlx_rerank.convert import convert
-from mlx_rerank.copies import cache_directory
 from mlx_rerank.errors import MissingDependencyError, OutputError, WeightsError
-from mlx_rerank.hub import public_name, repo_of
 
 PAIRS = [("panda", "the bear"), ("panda", "what is panda"), ("", "熊猫吃竹子")]
 NAME = f"{COMMIT}-float16-v{copies.FORMAT}"
@@ -58,7 +59,7 @@ def test_the_second_start_reads_the_copy_and_scores_the_same_bits(
     assert (config["dtype"], config["mlx_rerank"]["source"], config["mlx_rerank"]["revision"]) == (
         dtype, "test/tiny", COMMIT,
     )  # fmt: skip
-    monkeypatch.setattr("mlx_rerank.weights.port", None)  # which reads the hub's own weights
+    monkeypatch.setattr("mlx_rerank.checkpoints.weights.port", None)  # which reads the hub's own weights
     np.testing.assert_array_equal(logits(start(dtype)), in_memory)
 
 
@@ -171,7 +172,7 @@ def test_where_nothing_can_be_written_it_is_converted_in_memory(
     (tmp_path / "file").write_text("")
     absolute = unusable if unusable[0] in "/~" else f"{tmp_path}/{unusable}"
     if "\0" in unusable:
-        monkeypatch.setattr("mlx_rerank.copies.cache_directory", lambda: Path(absolute))
+        monkeypatch.setattr("mlx_rerank.checkpoints.copies.cache_directory", lambda: Path(absolute))
     else:
         monkeypatch.setenv("MLX_RERANK_CACHE", absolute)
     np.testing.assert_array_equal(logits(start()), logits(Reranker(tiny, dtype="float16")))
@@ -205,7 +206,7 @@ def test_an_error_of_any_kind(
         def fails(*_: object, error: Exception = error) -> None:
             raise error
 
-        monkeypatch.setattr("mlx_rerank.copies.convert", fails)
+        monkeypatch.setattr("mlx_rerank.checkpoints.copies.convert", fails)
         start()
     assert len(caplog.records) == 3
 
@@ -232,7 +233,7 @@ def test_a_copy_that_another_process_has_just_made_is_taken(
     expected, alone = logits(start()), copies._alone
     (place / NAME).rename(tmp_path / "another")
     monkeypatch.setattr(copies, "_alone", after_another)
-    monkeypatch.setattr("mlx_rerank.weights.port", None)
+    monkeypatch.setattr("mlx_rerank.checkpoints.weights.port", None)
     np.testing.assert_array_equal(logits(start()), expected)
     assert not caplog.records
 

@@ -11,7 +11,8 @@ import pytest
 from checkpoints import TINY
 from mlx.utils import tree_flatten
 
-from mlx_rerank.config import PACKINGS, ModelConfig
+from mlx_rerank.checkpoints.config import ModelConfig
+from mlx_rerank.checkpoints.packing import PACKINGS
 from mlx_rerank.device import operations
 from mlx_rerank.device.thread import device_thread
 from mlx_rerank.dtypes import (

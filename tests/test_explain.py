@@ -16,10 +16,10 @@ from texts import PAIRS
 from tokenizers import Tokenizer
 
 from mlx_rerank import Reranker
+from mlx_rerank.checkpoints.hub import EMBEDDED
 from mlx_rerank.errors import CancelledError, DeadlineError, InputError, NonFiniteScoreError
 from mlx_rerank.explain import explain
 from mlx_rerank.highlights import Explanation, Highlight
-from mlx_rerank.hub import EMBEDDED
 from mlx_rerank.pairs.batching import pad
 from mlx_rerank.pairs.limits import Limits
 from mlx_rerank.pairs.windows import Windows

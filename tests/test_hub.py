@@ -8,8 +8,8 @@ from checkpoints import write_checkpoint
 from fake_hub import COMMIT, FakeHub
 
 from mlx_rerank import Reranker
+from mlx_rerank.checkpoints.hub import EMBEDDED, commit_of, resolve
 from mlx_rerank.errors import CheckpointNotFoundError
-from mlx_rerank.hub import EMBEDDED, commit_of, resolve
 
 
 def test_embedded_and_local_names(tmp_path: Path) -> None:

@@ -12,13 +12,14 @@ from checkpoints import TINY, random_tensors, write_checkpoint
 from mlx.utils import tree_flatten
 from safetensors.numpy import save_file
 
-from mlx_rerank import Reranker, mapped, weights
-from mlx_rerank.checkpoint import TABLE_NAMES, Checkpoint, load_model
-from mlx_rerank.config import PACKINGS, Quantization
+from mlx_rerank import Reranker
+from mlx_rerank.checkpoints import mapped, weights
+from mlx_rerank.checkpoints.checkpoint import TABLE_NAMES, Checkpoint, load_model
+from mlx_rerank.checkpoints.mapped import MappedEmbeddings, table_bytes
+from mlx_rerank.checkpoints.packing import PACKINGS, Quantization
 from mlx_rerank.convert import convert
 from mlx_rerank.dtypes import NAMES, audit, parse_dtype
 from mlx_rerank.errors import CheckpointError, InputError, WeightsError
-from mlx_rerank.mapped import MappedEmbeddings, table_bytes
 
 PAIRS = [("panda", "the bear"), ("what is panda", ""), ("熊", "a bear is the panda")]
 IDS = np.array([[0, 5, 2, 2, 119, 7, 2], [0, 9, 2, 2, 5, 2, 1]])

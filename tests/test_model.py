@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from checkpoints import TINY
 
-from mlx_rerank.checkpoint import Checkpoint, load_model
-from mlx_rerank.config import ModelConfig
+from mlx_rerank.checkpoints.checkpoint import Checkpoint, load_model
+from mlx_rerank.checkpoints.config import ModelConfig
 from mlx_rerank.errors import InputError
 from mlx_rerank.models.xlm_roberta import CrossEncoder, check_input_ids
 

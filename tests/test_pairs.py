@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from mlx_rerank.config import ModelConfig
+from mlx_rerank.checkpoints.config import ModelConfig
 from mlx_rerank.errors import CheckpointError, InputError
 from mlx_rerank.pairs.arguments import check_pairs, document_text
 from mlx_rerank.pairs.encoder import PairEncoder

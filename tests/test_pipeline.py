@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_rerank import Reranker, ScoredPair, pipeline
-from mlx_rerank.config import ModelConfig
+from mlx_rerank.checkpoints.config import ModelConfig
 from mlx_rerank.device import lanes
 from mlx_rerank.errors import InputError, NonFiniteScoreError
 from mlx_rerank.pairs.encoder import PairEncoder

@@ -11,14 +11,14 @@ from checkpoints import TINY, random_tensors, write_checkpoint
 from mlx.utils import tree_flatten
 
 from mlx_rerank import Reranker
-from mlx_rerank.checkpoint import Checkpoint, load_model
-from mlx_rerank.config import PACKINGS, Quantization
+from mlx_rerank.checkpoints.checkpoint import Checkpoint, load_model
+from mlx_rerank.checkpoints.packing import PACKINGS, Quantization
+from mlx_rerank.checkpoints.weights import unpack
 from mlx_rerank.convert import convert
 from mlx_rerank.dtypes import audit
 from mlx_rerank.errors import CheckpointError, InputError
 from mlx_rerank.quantize import describe_recipe, search_scales
 from mlx_rerank.restore import state_dict
-from mlx_rerank.weights import unpack
 
 LAYERS, WORDS = Quantization(64, 8, "affine"), Quantization(32, 4, "affine")
 PAIRS = [("panda", "the bear"), ("what is panda", ""), ("熊", "a bear is the panda")]

@@ -10,8 +10,8 @@ from checkpoints import TINY, random_tensors, write_checkpoint
 from mlx.utils import tree_flatten
 
 from mlx_rerank import Reranker
-from mlx_rerank.checkpoint import Checkpoint, load_model
-from mlx_rerank.config import Quantization
+from mlx_rerank.checkpoints.checkpoint import Checkpoint, load_model
+from mlx_rerank.checkpoints.packing import Quantization
 from mlx_rerank.convert import convert
 from mlx_rerank.errors import InputError, NonFiniteScoreError
 from mlx_rerank.models.xlm_roberta import CrossEncoder

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from checkpoints import TINY, random_tensors
 
-from mlx_rerank.config import Quantization
+from mlx_rerank.checkpoints.packing import Quantization
 from mlx_rerank.convert import convert
 from mlx_rerank.restore import state_dict
 

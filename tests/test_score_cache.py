@@ -23,7 +23,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mlx_rerank import Reranker
-from mlx_rerank.checkpoint import Checkpoint
+from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.errors import CancelledError, InputError, NonFiniteScoreError
 from mlx_rerank.lookup import CachedLogits, Computation, keys
 from mlx_rerank.pairs.limits import Limits

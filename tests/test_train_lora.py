@@ -11,7 +11,7 @@ from mlx.utils import tree_flatten
 from training_data import make_examples, make_run, steps_of
 
 from mlx_rerank import Reranker
-from mlx_rerank.checkpoint import Checkpoint, load_model
+from mlx_rerank.checkpoints.checkpoint import Checkpoint, load_model
 from mlx_rerank.train import TrainingOptions, train
 from mlx_rerank.train.lora import LoRALinear, add_lora, low_rank_updates
 from mlx_rerank.train.trainer import Run

@@ -144,7 +144,7 @@ def test_a_run_whose_directory_could_not_be_written(
         raise OSError("disk full")
 
     with monkeypatch.context() as patched:
-        patched.setattr("mlx_rerank.weights.save", full_disk)
+        patched.setattr("mlx_rerank.checkpoints.weights.save", full_disk)
         with pytest.raises(OutputError, match="disk full"):
             run(tiny, tmp_path / "out", save_every=100)
     assert [path.name for path in tmp_path.iterdir()] == ["out.training"]  # no half directory

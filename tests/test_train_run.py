@@ -10,17 +10,18 @@ import pytest
 from checkpoints import TINY, random_tensors, write_checkpoint
 from training_data import make_examples, make_run, text
 
-from mlx_rerank import Reranker, mapped
-from mlx_rerank.checkpoint import open_tensors
-from mlx_rerank.config import Quantization
+from mlx_rerank import Reranker
+from mlx_rerank.checkpoints import mapped
+from mlx_rerank.checkpoints.checkpoint import open_tensors
+from mlx_rerank.checkpoints.hub import EMBEDDED
+from mlx_rerank.checkpoints.packing import Quantization
+from mlx_rerank.checkpoints.weights import WORDS
 from mlx_rerank.convert import convert
 from mlx_rerank.errors import InputError, OutputError, OutputExistsError
-from mlx_rerank.hub import EMBEDDED
 from mlx_rerank.train import Example, TrainingOptions, train, trainer
 from mlx_rerank.train.learner import Learned
 from mlx_rerank.train.steps import Step
 from mlx_rerank.train.trainer import Since
-from mlx_rerank.weights import WORDS
 
 EXAMPLES = make_examples(6)
 PAIRS = [("panda", "the bear"), ("what is panda", ""), ("熊", "a bear is the panda")]

@@ -19,7 +19,7 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 
 from mlx_rerank import Reranker
 from mlx_rerank import convert as conversion
-from mlx_rerank.config import Quantization
+from mlx_rerank.checkpoints.packing import Quantization
 from mlx_rerank.convert import convert
 from mlx_rerank.errors import CheckpointError, InputError
 from mlx_rerank.pairs.samples import sample_pairs

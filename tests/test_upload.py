@@ -13,8 +13,8 @@ from checkpoints import write_checkpoint
 from fake_hub import TOKEN, FakeHub, Repository
 
 from mlx_rerank import Reranker, cli
-from mlx_rerank.card import renamed
-from mlx_rerank.config import Quantization
+from mlx_rerank.checkpoints.card import renamed
+from mlx_rerank.checkpoints.packing import Quantization
 from mlx_rerank.convert import convert
 from mlx_rerank.errors import CheckpointError, InputError, UploadError
 from mlx_rerank.upload import contents, require_login, upload

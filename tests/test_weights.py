@@ -11,12 +11,13 @@ from checkpoints import TINY, random_tensors, write_checkpoint
 from mlx.utils import tree_flatten
 from safetensors.numpy import save_file
 
-from mlx_rerank.checkpoint import Checkpoint, load_model, open_tensors
-from mlx_rerank.config import ModelConfig, Quantization
+from mlx_rerank.checkpoints.checkpoint import Checkpoint, load_model, open_tensors
+from mlx_rerank.checkpoints.config import ModelConfig
+from mlx_rerank.checkpoints.packing import Quantization
+from mlx_rerank.checkpoints.weights import cast, load_into, rename_rules, source_shapes, unpack
 from mlx_rerank.convert import convert
 from mlx_rerank.errors import CheckpointError, WeightsError
 from mlx_rerank.models.xlm_roberta import CrossEncoder
-from mlx_rerank.weights import cast, load_into, rename_rules, source_shapes, unpack
 
 CONFIG = ModelConfig.from_dict(TINY)
 TENSORS = random_tensors(TINY)

@@ -6,7 +6,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from mlx_rerank.checkpoint import Checkpoint
+from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.train import Example, TrainingOptions
 from mlx_rerank.train.steps import Step, Steps
 from mlx_rerank.train.trainer import Run

@@ -15,11 +15,11 @@ from mlx_rerank.bench.measures import growth
 from mlx_rerank.bench.process import Worker
 from mlx_rerank.bench.report import show
 from mlx_rerank.bench.texts import Counter, Texts
-from mlx_rerank.config import SPECIAL_TOKENS_PER_PAIR
+from mlx_rerank.checkpoints.config import SPECIAL_TOKENS_PER_PAIR
+from mlx_rerank.checkpoints.hub import public_name, resolve
 from mlx_rerank.device.names import parse_device
 from mlx_rerank.device.optional import imported
 from mlx_rerank.errors import InputError, WorkerError
-from mlx_rerank.hub import public_name, resolve
 
 _SHORTEST = 4 * SPECIAL_TOKENS_PER_PAIR  # tokens of a pair that hold some of a query and of a document
 _KINDS = ("resident", "active", "cache", "peak")

@@ -9,7 +9,7 @@ import numpy as np
 from mlx_rerank.bench.contenders import OWN
 from mlx_rerank.bench.report import show
 from mlx_rerank.bench.texts import Counter, Texts, padded_tokens
-from mlx_rerank.hub import public_name, resolve
+from mlx_rerank.checkpoints.hub import public_name, resolve
 from mlx_rerank.pairs.batching import plan_batches
 
 USUAL_BATCH = 32  # rows, as sentence-transformers has by default

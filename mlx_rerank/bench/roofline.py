@@ -18,12 +18,12 @@ from mlx_rerank.bench.measures import Spread
 from mlx_rerank.bench.report import show, spread
 from mlx_rerank.bench.texts import Counter, Texts
 from mlx_rerank.budget import default_token_budget
-from mlx_rerank.config import ModelConfig
+from mlx_rerank.checkpoints.config import ModelConfig
+from mlx_rerank.checkpoints.hub import resolve
 from mlx_rerank.device.names import parse_device
 from mlx_rerank.device.thread import device_thread
 from mlx_rerank.dtypes import parse_dtype
 from mlx_rerank.errors import InputError
-from mlx_rerank.hub import resolve
 from mlx_rerank.pairs.batching import plan_batches
 from mlx_rerank.reranker import Reranker
 

@@ -22,9 +22,9 @@ from mlx_rerank.bench.memory import held
 from mlx_rerank.bench.process import THREAD_VARIABLES, Worker
 from mlx_rerank.bench.report import show, spread
 from mlx_rerank.bench.texts import Counter, Pairs, Texts
+from mlx_rerank.checkpoints.hub import public_name, resolve
 from mlx_rerank.device.names import parse_device
 from mlx_rerank.errors import WorkerError
-from mlx_rerank.hub import public_name, resolve
 
 _LARGEST = 200  # documents of a request
 _FEW = 8  # clients that keep the server busy while throughput is measured

@@ -14,9 +14,9 @@ from mlx_rerank.bench.measures import Spread, quantile, ratios
 from mlx_rerank.bench.race import COLD, Race, Results
 from mlx_rerank.bench.report import show, spread
 from mlx_rerank.bench.texts import Counter, Texts, Workload
+from mlx_rerank.checkpoints.hub import resolve
 from mlx_rerank.device.names import parse_device
 from mlx_rerank.errors import InputError
-from mlx_rerank.hub import resolve
 
 LATENCY_CALLS = {10: 5, 30: 3}  # calls a round with that many candidates; one with any other number
 

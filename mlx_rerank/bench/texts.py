@@ -10,10 +10,10 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from mlx_rerank.budget import default_token_budget
-from mlx_rerank.config import SPECIAL_TOKENS_PER_PAIR, ModelConfig, read_config
+from mlx_rerank.checkpoints.config import SPECIAL_TOKENS_PER_PAIR, ModelConfig, read_config
+from mlx_rerank.checkpoints.hub import public_name
 from mlx_rerank.dtypes import default_dtype
 from mlx_rerank.errors import InputError
-from mlx_rerank.hub import public_name
 from mlx_rerank.pairs.batching import plan_batches
 from mlx_rerank.pairs.encoder import PairEncoder
 from mlx_rerank.pairs.files import read_documents

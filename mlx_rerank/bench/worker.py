@@ -64,7 +64,7 @@ def load_onnxruntime(own: dict[str, Any]) -> tuple[Score, str]:
     """Return what scores an exported graph, in batches of 32 sorted by length, with this package's tokenizer."""
     import numpy as np
 
-    from mlx_rerank.config import ModelConfig, read_config
+    from mlx_rerank.checkpoints.config import ModelConfig, read_config
     from mlx_rerank.pairs.batching import pad
     from mlx_rerank.pairs.encoder import PairEncoder
     from mlx_rerank.pairs.limits import Limits

@@ -156,7 +156,7 @@ def _path(kind: str, output: Path | None) -> Path:
 def _about(kind: str, model: str, *places: Path | None) -> dict[str, Any]:
     """Return facts about the run, with a command that a reader may repeat, without this machine's paths."""
     from mlx_rerank.bench.report import about
-    from mlx_rerank.hub import public_name
+    from mlx_rerank.checkpoints.hub import public_name
 
     words = sys.argv[1:]
     for place in (model, *filter(None, places)):

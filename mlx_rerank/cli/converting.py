@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 import typer
 from typer import Argument, Option
 
+from mlx_rerank.checkpoints.config import CONVERSION_KEY, read_config
+from mlx_rerank.checkpoints.packing import PACKINGS, Quantization
 from mlx_rerank.cli.options import DryRun, Private, Revision
-from mlx_rerank.config import CONVERSION_KEY, PACKINGS, Quantization, read_config
 from mlx_rerank.errors import InputError
 from mlx_rerank.pairs.files import read_documents
 from mlx_rerank.pairs.samples import pairs_from_corpus
@@ -38,7 +39,7 @@ def convert(
     dry_run: DryRun = False,
 ) -> None:
     """Convert a Hugging Face checkpoint to a directory that loads without transformers or torch."""
-    from mlx_rerank.card import describe_trimming
+    from mlx_rerank.checkpoints.card import describe_trimming
     from mlx_rerank.convert import convert
     from mlx_rerank.reference import require_reference
     from mlx_rerank.upload import require_login, require_repo_id

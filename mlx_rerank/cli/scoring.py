@@ -140,7 +140,7 @@ def _reranker(
         from mlx_rerank.reranker import Reranker
 
         return Reranker(model, revision=revision, dtype=dtype, max_length=max_length, **only_mlx)
-    from mlx_rerank.hub import resolve
+    from mlx_rerank.checkpoints.hub import resolve
     from mlx_rerank.reference import ReferenceReranker
 
     device = only_mlx.pop("device")

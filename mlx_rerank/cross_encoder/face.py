@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from mlx_rerank import hub, reference
-from mlx_rerank.config import ModelConfig, read_config
+from mlx_rerank import reference
+from mlx_rerank.checkpoints import hub
+from mlx_rerank.checkpoints.config import ModelConfig, read_config
 from mlx_rerank.cross_encoder.activation import Activation, activated, activation_named
 from mlx_rerank.cross_encoder.settings import Settings
 from mlx_rerank.cross_encoder.warning import old_names, warn, warn_unused

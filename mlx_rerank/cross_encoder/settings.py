@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlx_rerank.config import read_object
+from mlx_rerank.checkpoints.config import read_object
 from mlx_rerank.errors import CheckpointError
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from mlx_rerank.config import SPECIAL_TOKENS_PER_PAIR, ModelConfig
+from mlx_rerank.checkpoints.config import SPECIAL_TOKENS_PER_PAIR, ModelConfig
 from mlx_rerank.errors import CheckpointError, InputError
 from mlx_rerank.pairs.arguments import require_unicode
 from mlx_rerank.pairs.encoded import EncodedPairs

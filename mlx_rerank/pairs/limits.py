@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from mlx_rerank.config import SPECIAL_TOKENS_PER_PAIR, ModelConfig
+from mlx_rerank.checkpoints.config import SPECIAL_TOKENS_PER_PAIR, ModelConfig
 from mlx_rerank.errors import InputError
 from mlx_rerank.pairs.arguments import require_whole_number
 from mlx_rerank.pairs.windows import Windows

@@ -3,7 +3,7 @@
 from importlib.metadata import version
 from typing import Any
 
-from mlx_rerank.hub import public_name
+from mlx_rerank.checkpoints.hub import public_name
 from mlx_rerank.server.handler import Handler
 from mlx_rerank.server.pool import Pool
 from mlx_rerank.server.served import Served

@@ -7,14 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mlx_rerank import hub
-from mlx_rerank.checkpoint import Checkpoint
+from mlx_rerank.checkpoints import hub
+from mlx_rerank.checkpoints.checkpoint import Checkpoint
+from mlx_rerank.checkpoints.mapped import choose_embeddings, weights_bytes
 from mlx_rerank.device.names import parse_device
 from mlx_rerank.device.thread import device_thread
 from mlx_rerank.dtypes import NAMES, default_dtype, parse_dtype
 from mlx_rerank.errors import InputError
-from mlx_rerank.info import weights_bytes
-from mlx_rerank.mapped import choose_embeddings
 from mlx_rerank.reranker import Reranker
 from mlx_rerank.server.scheduler import Scheduler
 from mlx_rerank.server.threads import in_thread

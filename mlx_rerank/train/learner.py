@@ -13,9 +13,9 @@ import numpy as np
 from mlx.optimizers import AdamW, clip_grad_norm
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
+from mlx_rerank.checkpoints.mapped import MappedEmbeddings
 from mlx_rerank.device import memory, operations
 from mlx_rerank.errors import NonFiniteScoreError
-from mlx_rerank.mapped import MappedEmbeddings
 from mlx_rerank.models.xlm_roberta import CrossEncoder
 from mlx_rerank.pairs.batching import Batch
 from mlx_rerank.train import losses

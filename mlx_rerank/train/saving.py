@@ -8,11 +8,12 @@ import mlx.core as mx
 from mlx.utils import tree_flatten, tree_unflatten
 
 import mlx_rerank
-from mlx_rerank import hub, weights
-from mlx_rerank.card import model_card
-from mlx_rerank.checkpoint import Checkpoint, load_model, open_tensors
-from mlx_rerank.config import CONVERSION_KEY, quantization_of
-from mlx_rerank.output import write_model
+from mlx_rerank.checkpoints import hub, weights
+from mlx_rerank.checkpoints.card import model_card
+from mlx_rerank.checkpoints.checkpoint import Checkpoint, load_model, open_tensors
+from mlx_rerank.checkpoints.config import CONVERSION_KEY
+from mlx_rerank.checkpoints.packing import quantization_of
+from mlx_rerank.checkpoints.writing import write_model
 from mlx_rerank.quantize import Recipe, describe_recipe, quantize
 from mlx_rerank.train.learner import Arrays, Learner
 

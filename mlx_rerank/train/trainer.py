@@ -11,16 +11,16 @@ import mlx.core as mx
 import numpy as np
 from tqdm import tqdm
 
-from mlx_rerank import hub
-from mlx_rerank.checkpoint import Checkpoint, load_model
+from mlx_rerank.checkpoints import hub
+from mlx_rerank.checkpoints.checkpoint import Checkpoint, load_model
+from mlx_rerank.checkpoints.digest import sha256
+from mlx_rerank.checkpoints.mapped import MappedEmbeddings, choose_embeddings
+from mlx_rerank.checkpoints.writing import require_absent
 from mlx_rerank.device.names import parse_device
 from mlx_rerank.dtypes import default_dtype, parse_dtype
 from mlx_rerank.errors import InputError
-from mlx_rerank.mapped import MappedEmbeddings, choose_embeddings
-from mlx_rerank.output import require_absent
 from mlx_rerank.pairs.encoder import PairEncoder
 from mlx_rerank.pairs.limits import checked_length
-from mlx_rerank.score_cache import sha256
 from mlx_rerank.train.evaluation import logits_of, mean_ndcg
 from mlx_rerank.train.examples import Example, read_examples
 from mlx_rerank.train.learner import Learned, Learner

@@ -19,8 +19,8 @@ from mlx_rerank.bench.contenders import OWN, Contender
 from mlx_rerank.bench.process import Worker
 from mlx_rerank.bench.race import Race
 from mlx_rerank.bench.texts import Workload
+from mlx_rerank.checkpoints.hub import EMBEDDED
 from mlx_rerank.errors import WorkerError
-from mlx_rerank.hub import EMBEDDED
 
 ROOT = Path(__file__).parents[2]
 PAIRS = [("what is the panda", "the panda is a bear"), ("what is the bear", "an animal that eats")]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mlx_rerank import Reranker, cli
-from mlx_rerank.config import Quantization
+from mlx_rerank.checkpoints.packing import Quantization
 
 PASSAGES = Path(__file__).parents[2] / "examples" / "passages.jsonl"
 QUERY = "How does a vaccine protect against disease?"

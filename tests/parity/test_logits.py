@@ -8,7 +8,7 @@ import pytest
 from texts import PAIRS
 
 from mlx_rerank import Reranker
-from mlx_rerank.hub import EMBEDDED
+from mlx_rerank.checkpoints.hub import EMBEDDED
 from mlx_rerank.reference import ReferenceReranker
 from mlx_rerank.results import PairLogits
 

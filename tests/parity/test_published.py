@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from mlx_rerank import FlagReranker, Reranker
+from mlx_rerank.checkpoints.hub import resolve
 from mlx_rerank.errors import CheckpointNotFoundError
-from mlx_rerank.hub import resolve
 from mlx_rerank.published import PUBLISHED
 from mlx_rerank.reference import ReferenceReranker
 

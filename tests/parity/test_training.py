@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from training_data import difference, gradient_of, make_examples, make_run, steps_of
 
+from mlx_rerank.checkpoints.weights import WORDS, rename_rules
 from mlx_rerank.device import blas
 from mlx_rerank.reference import ReferenceReranker
 from mlx_rerank.train.steps import Step
 from mlx_rerank.train.trainer import Run
-from mlx_rerank.weights import WORDS, rename_rules
 
 torch: Any = blas.import_with_own("torch")
 F: Any = torch.nn.functional

@@ -12,8 +12,8 @@ import pytest
 from checkpoints import TINY, random_tensors, write_checkpoint
 
 from mlx_rerank import verify as module
+from mlx_rerank.checkpoints.packing import Quantization
 from mlx_rerank.cli import main
-from mlx_rerank.config import Quantization
 from mlx_rerank.convert import convert
 from mlx_rerank.errors import CheckpointError, InputError
 from mlx_rerank.pairs.samples import sample_pairs

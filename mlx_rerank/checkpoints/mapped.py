@@ -8,13 +8,15 @@ import json
 import struct
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
+from mlx.utils import tree_flatten
 
-from mlx_rerank import weights
-from mlx_rerank.checkpoint import TABLE_NAMES, Checkpoint, open_tensors
-from mlx_rerank.config import Quantization, quantization_of
+from mlx_rerank.checkpoints import weights
+from mlx_rerank.checkpoints.checkpoint import TABLE_NAMES, Checkpoint, load_model, open_tensors
+from mlx_rerank.checkpoints.packing import Quantization, quantization_of
 from mlx_rerank.errors import CheckpointError, InputError, WeightsError
 
 EMBEDDINGS = ("resident", "mapped")
@@ -178,3 +180,21 @@ def _offset(path: Path, name: str) -> int:
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         return 8 + length + json.loads(file.read(length))[name]["data_offsets"][0]
+
+
+def weights_bytes(checkpoint: Checkpoint, dtype: mx.Dtype, keep_quantized: bool) -> dict[str, int]:
+    """Return what the loaded weights take, from their shapes, with the embeddings in memory and in their file.
+
+    Args:
+        checkpoint: whose they are.
+        dtype: of all weights that are not packed.
+        keep_quantized: whether packed weights stay packed.
+
+    Returns:
+        Bytes under "resident" and, where the embeddings can be left in their file, under "mapped".
+    """
+    model = load_model(checkpoint, dtype, keep_quantized=keep_quantized, evaluate=False)
+    parameters: Any = tree_flatten(model.parameters())
+    whole = sum(value.nbytes for _, value in parameters)
+    table = table_bytes(checkpoint, dtype, keep_quantized=keep_quantized)
+    return {"resident": whole} | ({"mapped": whole - table} if can_map(checkpoint) else {})

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mlx_rerank.errors import CheckpointNotFoundError
 
-EMBEDDED = {"mini": Path(__file__).parent / "assets" / "mini"}
+EMBEDDED = {"mini": Path(__file__).parents[1] / "assets" / "mini"}
 _FILES = ["config.json", "tokenizer.json", "LICENSE*", "NOTICE*", "README.md"]
 _WEIGHTS = ["model*.safetensors", "model.safetensors.index.json"]
 _TORCH_WEIGHTS = ["pytorch_model.bin"]

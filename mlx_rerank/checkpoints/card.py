@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mlx_rerank.config import CONVERSION_KEY, ModelConfig
+from mlx_rerank.checkpoints.config import CONVERSION_KEY, ModelConfig
 
 _BODY = """
 # {name}

@@ -15,8 +15,8 @@ from typing import TypeVar
 
 import mlx.core as mx
 
-from mlx_rerank import hub, weights
-from mlx_rerank.checkpoint import Checkpoint
+from mlx_rerank.checkpoints import hub, weights
+from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.convert import convert
 from mlx_rerank.device.thread import device_thread
 from mlx_rerank.errors import CheckpointError, OutputError, RerankError

@@ -16,7 +16,8 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 from safetensors import SafetensorError, safe_open
 
-from mlx_rerank.config import ModelConfig, quantization_of
+from mlx_rerank.checkpoints.config import ModelConfig
+from mlx_rerank.checkpoints.packing import quantization_of
 from mlx_rerank.errors import CheckpointError, WeightsError
 
 WEIGHTS_FILE = "model.safetensors"

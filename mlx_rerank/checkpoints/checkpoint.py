@@ -9,8 +9,10 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_rerank import reference, weights
-from mlx_rerank.config import ModelConfig, is_converted, quantization_of, read_config
+from mlx_rerank import reference
+from mlx_rerank.checkpoints import weights
+from mlx_rerank.checkpoints.config import ModelConfig, is_converted, read_config
+from mlx_rerank.checkpoints.packing import quantization_of
 from mlx_rerank.errors import CheckpointError
 from mlx_rerank.models import REGISTRY
 from mlx_rerank.models.xlm_roberta import CrossEncoder

@@ -10,7 +10,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlx_rerank import weights
+from mlx_rerank.checkpoints import weights
 from mlx_rerank.errors import OutputError, OutputExistsError
 from mlx_rerank.models.xlm_roberta import CrossEncoder
 
