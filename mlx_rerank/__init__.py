@@ -8,10 +8,10 @@ from mlx_rerank.device import blas
 if TYPE_CHECKING:
     from mlx_rerank.cross_encoder import CrossEncoder
     from mlx_rerank.flag import FlagReranker
-    from mlx_rerank.highlights import Explanation, Highlight
     from mlx_rerank.pairs.windows import Windows
-    from mlx_rerank.reranker import Reranker
-    from mlx_rerank.results import RankedDocument, ScoredPair
+    from mlx_rerank.scoring.explanation import Explanation, Highlight
+    from mlx_rerank.scoring.reranker import Reranker
+    from mlx_rerank.scoring.results import RankedDocument, ScoredPair
 
 __version__ = "0.1.0"
 __all__ = [
@@ -28,12 +28,12 @@ __all__ = [
 
 _MODULES = {
     "CrossEncoder": "cross_encoder",
-    "Explanation": "highlights",
+    "Explanation": "scoring.explanation",
     "FlagReranker": "flag",
-    "Highlight": "highlights",
-    "RankedDocument": "results",
-    "Reranker": "reranker",
-    "ScoredPair": "results",
+    "Highlight": "scoring.explanation",
+    "RankedDocument": "scoring.results",
+    "Reranker": "scoring.reranker",
+    "ScoredPair": "scoring.results",
     "Windows": "pairs.windows",
 }
 

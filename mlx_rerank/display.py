@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from mlx_rerank.report import Report as ParityReport
-from mlx_rerank.results import RankedDocument
+from mlx_rerank.scoring.results import RankedDocument
 
 if TYPE_CHECKING:
     from mlx_rerank.audit import Cell

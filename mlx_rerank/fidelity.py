@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mlx_rerank.results import sigmoid
+from mlx_rerank.scoring.results import sigmoid
 
 TOP = 10  # documents whose overlap is counted
 

@@ -10,8 +10,8 @@ import numpy as np
 from mlx_rerank.errors import InputError
 from mlx_rerank.pairs.arguments import check_pairs, require_sequence
 from mlx_rerank.pairs.limits import Limits
-from mlx_rerank.reranker import Reranker
-from mlx_rerank.results import log_truncation, sigmoid
+from mlx_rerank.scoring.reranker import Reranker
+from mlx_rerank.scoring.results import log_truncation, sigmoid
 
 logger = logging.getLogger("mlx_rerank")
 

@@ -15,7 +15,7 @@ from mlx_rerank.device import blas, memory
 from mlx_rerank.device.names import parse_device
 from mlx_rerank.dtypes import default_dtype, dtype_name
 from mlx_rerank.pairs.samples import sample_pairs
-from mlx_rerank.reranker import Reranker
+from mlx_rerank.scoring.reranker import Reranker
 
 
 def describe(model: str, revision: str | None = None) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from mlx_rerank.checkpoints.config import SPECIAL_TOKENS_PER_PAIR, ModelConfig, 
 from mlx_rerank.device.optional import imported
 from mlx_rerank.errors import CheckpointError, InputError
 from mlx_rerank.pairs.arguments import Document, require_unicode
-from mlx_rerank.results import PairLogits, RankedDocument, require_finite
+from mlx_rerank.scoring.results import PairLogits, RankedDocument, require_finite
 
 
 class ReferenceReranker:

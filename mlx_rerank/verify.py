@@ -26,7 +26,7 @@ from mlx_rerank.pairs.samples import sample_pairs
 from mlx_rerank.published import PUBLISHED
 from mlx_rerank.reference import ReferenceReranker, require_reference
 from mlx_rerank.report import TOLERANCES, Peak, PublishedLogit, Report, Tolerance
-from mlx_rerank.reranker import Reranker
+from mlx_rerank.scoring.reranker import Reranker
 from mlx_rerank.trim import renumbering
 
 REPORT_FILE = "verification.json"  # in a converted directory

@@ -5,9 +5,10 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from mlx_rerank import Reranker, budget
-from mlx_rerank.budget import default_token_budget
+from mlx_rerank import Reranker
 from mlx_rerank.checkpoints.config import ModelConfig
+from mlx_rerank.scoring import budget
+from mlx_rerank.scoring.budget import default_token_budget
 
 GB = 2**30
 GPU, CPU = mx.Device(mx.gpu), mx.Device(mx.cpu)

@@ -18,12 +18,12 @@ from tokenizers import Tokenizer
 from mlx_rerank import Reranker
 from mlx_rerank.checkpoints.hub import EMBEDDED
 from mlx_rerank.errors import CancelledError, DeadlineError, InputError, NonFiniteScoreError
-from mlx_rerank.explain import explain
-from mlx_rerank.highlights import Explanation, Highlight
 from mlx_rerank.pairs.batching import pad
 from mlx_rerank.pairs.limits import Limits
 from mlx_rerank.pairs.windows import Windows
-from mlx_rerank.stopping import Stop
+from mlx_rerank.scoring.explanation import Explanation, Highlight
+from mlx_rerank.scoring.occlusion import explain
+from mlx_rerank.scoring.stopping import Stop
 
 CORPUS = Path(__file__).parent.parent / "examples" / "corpus"
 SHAPE = TINY | {"vocab_size": 64000, "max_position_embeddings": 514}

@@ -10,7 +10,7 @@ import pytest
 
 from mlx_rerank import FlagReranker, Reranker
 from mlx_rerank.errors import InputError
-from mlx_rerank.results import PairLogits
+from mlx_rerank.scoring.results import PairLogits
 
 PAIRS = [["panda", "the bear"], ["what is panda", "a bear"], ["", ""]]
 

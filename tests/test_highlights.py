@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from mlx_rerank.errors import InputError
-from mlx_rerank.highlights import Explanation, Highlight
+from mlx_rerank.scoring.explanation import Explanation, Highlight
 
 
 class Page(HTMLParser):

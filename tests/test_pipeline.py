@@ -13,15 +13,16 @@ from checkpoints import TINY, tiny_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_rerank import Reranker, ScoredPair, pipeline
+from mlx_rerank import Reranker, ScoredPair
 from mlx_rerank.checkpoints.config import ModelConfig
 from mlx_rerank.device import lanes
 from mlx_rerank.errors import InputError, NonFiniteScoreError
 from mlx_rerank.pairs.encoder import PairEncoder
 from mlx_rerank.pairs.limits import Limits
-from mlx_rerank.pipeline import FIRST_WINDOW, WINDOW, Pipeline
-from mlx_rerank.results import sigmoid
-from mlx_rerank.stopping import Stop
+from mlx_rerank.scoring import pipeline
+from mlx_rerank.scoring.pipeline import FIRST_WINDOW, WINDOW, Pipeline
+from mlx_rerank.scoring.results import sigmoid
+from mlx_rerank.scoring.stopping import Stop
 
 PAIRS = [("panda", "the bear " * (i % 7) + str(i)) for i in range(40)]
 SOME = st.lists(

@@ -25,10 +25,10 @@ from hypothesis import strategies as st
 from mlx_rerank import Reranker
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.errors import CancelledError, InputError, NonFiniteScoreError
-from mlx_rerank.lookup import CachedLogits, Computation, keys
 from mlx_rerank.pairs.limits import Limits
 from mlx_rerank.pairs.windows import Windows
-from mlx_rerank.score_cache import CachedScore, ScoreCache
+from mlx_rerank.scoring.cached_logits import CachedLogits, Computation, keys
+from mlx_rerank.scoring.score_cache import CachedScore, ScoreCache
 
 PAIRS = [("panda", "the bear"), ("panda", "what is panda"), ("panda", "the bear"), ("", "熊猫吃竹子 " * 30)]
 COMPUTATION = Computation("0" * 64, "float32", "cpu", deterministic=False)
@@ -125,7 +125,7 @@ def test_keys_depend_on_everything_and_on_nothing_else() -> None:
 def test_keys_depend_on_versions(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
     before = keys(COMPUTATION, Limits(512), [("a", "b")])
     if module == "mlx":
-        monkeypatch.setattr("mlx_rerank.lookup.version", lambda _: "99")
+        monkeypatch.setattr("mlx_rerank.scoring.cached_logits.version", lambda _: "99")
     else:
         monkeypatch.setattr("mlx_rerank.__version__", "99")
     assert keys(COMPUTATION, Limits(512), [("a", "b")]) != before
@@ -159,7 +159,7 @@ def test_digests_are_remembered_until_a_file_changes(tmp_path: Path, monkeypatch
     cache, file = ScoreCache(tmp_path / "scores.db"), tmp_path / "weights"
     file.write_bytes(b"one")
     assert cache.digest(file) == sha256(b"one").hexdigest()
-    monkeypatch.setattr("mlx_rerank.score_cache.sha256", lambda _: "ff" * 32)
+    monkeypatch.setattr("mlx_rerank.scoring.score_cache.sha256", lambda _: "ff" * 32)
     assert cache.digest(file) == sha256(b"one").hexdigest()
     times = file.stat().st_atime_ns, file.stat().st_mtime_ns
     file.write_bytes(b"two")
@@ -439,7 +439,7 @@ def test_an_unusable_path_turns_the_cache_off(
 def test_a_lock_that_is_held_turns_the_cache_off(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlx_rerank.score_cache._TIMEOUT", 0.05)
+    monkeypatch.setattr("mlx_rerank.scoring.score_cache._TIMEOUT", 0.05)
     full(tmp_path / "scores.db", 10)
     holder = sqlite3.connect(tmp_path / "scores.db", isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")

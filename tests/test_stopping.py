@@ -11,7 +11,7 @@ from devices import busy_device, slowed
 
 from mlx_rerank import Reranker
 from mlx_rerank.errors import CancelledError, DeadlineError, InputError, StoppedError
-from mlx_rerank.results import PairLogits
+from mlx_rerank.scoring.results import PairLogits
 
 PAIRS = [("panda", "the bear " * (i % 7) + str(i)) for i in range(40)]
 CALLS: list[Callable] = [

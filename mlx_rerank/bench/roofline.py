@@ -17,7 +17,6 @@ from mlx_rerank.bench.flops import by_name, ceiling, operations, product_shapes
 from mlx_rerank.bench.measures import Spread
 from mlx_rerank.bench.report import show, spread
 from mlx_rerank.bench.texts import Counter, Texts
-from mlx_rerank.budget import default_token_budget
 from mlx_rerank.checkpoints.config import ModelConfig
 from mlx_rerank.checkpoints.hub import resolve
 from mlx_rerank.device.names import parse_device
@@ -25,7 +24,8 @@ from mlx_rerank.device.thread import device_thread
 from mlx_rerank.dtypes import parse_dtype
 from mlx_rerank.errors import InputError
 from mlx_rerank.pairs.batching import plan_batches
-from mlx_rerank.reranker import Reranker
+from mlx_rerank.scoring.budget import default_token_budget
+from mlx_rerank.scoring.reranker import Reranker
 
 COPIED = 256 * 2**20  # bytes, more than any cache holds
 _REPEATS = 5

@@ -9,7 +9,6 @@ import mlx.core as mx
 import numpy as np
 from tokenizers import Tokenizer
 
-from mlx_rerank.budget import default_token_budget
 from mlx_rerank.checkpoints.config import SPECIAL_TOKENS_PER_PAIR, ModelConfig, read_config
 from mlx_rerank.checkpoints.hub import public_name
 from mlx_rerank.dtypes import default_dtype
@@ -19,6 +18,7 @@ from mlx_rerank.pairs.encoder import PairEncoder
 from mlx_rerank.pairs.files import read_documents
 from mlx_rerank.pairs.limits import Limits, checked_length
 from mlx_rerank.pairs.samples import sample_pairs
+from mlx_rerank.scoring.budget import default_token_budget
 
 Pairs = list[tuple[str, str]]
 _SOURCE_CHARACTERS = 1_000_000  # of documents, joined, that windows are cut from

@@ -39,8 +39,8 @@ def explain(
 ) -> None:
     """Show which words of a query and a document carried the score."""
     from mlx_rerank.display import print_json
-    from mlx_rerank.explain import MAX_PASSES
-    from mlx_rerank.reranker import Reranker
+    from mlx_rerank.scoring.occlusion import MAX_PASSES
+    from mlx_rerank.scoring.reranker import Reranker
 
     if as_html and as_json:
         raise InputError("--html and --json are two forms: choose one")

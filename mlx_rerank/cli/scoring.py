@@ -31,7 +31,7 @@ from mlx_rerank.pairs.files import InputFormat, read_documents, read_pairs
 
 if TYPE_CHECKING:
     from mlx_rerank.reference import ReferenceReranker
-    from mlx_rerank.reranker import Reranker
+    from mlx_rerank.scoring.reranker import Reranker
 
 
 def rank(
@@ -93,7 +93,7 @@ def score(
 ) -> None:
     """Score (query, document) pairs; one JSON line each, in the order given."""
     from mlx_rerank.display import print_json
-    from mlx_rerank.results import sigmoid
+    from mlx_rerank.scoring.results import sigmoid
 
     pairs = read_pairs(file)
     if not pairs:
@@ -137,7 +137,7 @@ def _reranker(
 ) -> "Reranker | ReferenceReranker":
     """Return the reranker that a command asks for: MLX's, or PyTorch's, which has only the usual of what is MLX's."""
     if not reference:
-        from mlx_rerank.reranker import Reranker
+        from mlx_rerank.scoring.reranker import Reranker
 
         return Reranker(model, revision=revision, dtype=dtype, max_length=max_length, **only_mlx)
     from mlx_rerank.checkpoints.hub import resolve

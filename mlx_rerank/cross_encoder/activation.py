@@ -9,7 +9,7 @@ import numpy as np
 from mlx_rerank import reference
 from mlx_rerank.cross_encoder.warning import warn
 from mlx_rerank.errors import InputError
-from mlx_rerank.results import sigmoid
+from mlx_rerank.scoring.results import sigmoid
 
 Activation = Callable[[Any], Any]
 

@@ -16,8 +16,8 @@ from mlx_rerank.cross_encoder.warning import old_names, warn, warn_unused
 from mlx_rerank.errors import InputError
 from mlx_rerank.pairs.arguments import Document, check_pairs, pairs_to_rank, require_sequence, require_whole_number
 from mlx_rerank.pairs.limits import Limits
-from mlx_rerank.reranker import Reranker
-from mlx_rerank.results import log_truncation
+from mlx_rerank.scoring.reranker import Reranker
+from mlx_rerank.scoring.results import log_truncation
 
 
 class CrossEncoder:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from mlx_rerank.errors import InputError
-from mlx_rerank.reranker import Reranker
-from mlx_rerank.results import RankedDocument
+from mlx_rerank.scoring.reranker import Reranker
+from mlx_rerank.scoring.results import RankedDocument
 
 
 def load(model: str | Path | Reranker, options: Mapping[str, Any] | None = None) -> Reranker:

@@ -11,8 +11,8 @@ from mlx_rerank.device.optional import framework
 from mlx_rerank.errors import InputError
 from mlx_rerank.integrations import load, reading, without_reading
 from mlx_rerank.pairs.arguments import require_sequence, require_whole_number
-from mlx_rerank.reranker import Reranker
-from mlx_rerank.results import RankedDocument
+from mlx_rerank.scoring.reranker import Reranker
+from mlx_rerank.scoring.results import RankedDocument
 
 with framework("Haystack", extra="haystack"):
     from haystack import Document, component, default_from_dict, default_to_dict

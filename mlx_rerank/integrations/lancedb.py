@@ -9,8 +9,8 @@ from mlx_rerank.device.optional import framework
 from mlx_rerank.errors import InputError
 from mlx_rerank.integrations import load
 from mlx_rerank.pairs.arguments import require_whole_number
-from mlx_rerank.reranker import Reranker
-from mlx_rerank.results import log_truncation
+from mlx_rerank.scoring.reranker import Reranker
+from mlx_rerank.scoring.results import log_truncation
 
 with framework("LanceDB", extra="lancedb"):
     import pyarrow as pa

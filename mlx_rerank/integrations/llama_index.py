@@ -8,8 +8,8 @@ from typing import Any
 from mlx_rerank.device.optional import framework
 from mlx_rerank.errors import InputError
 from mlx_rerank.integrations import load, reading, without_reading
-from mlx_rerank.reranker import Reranker
-from mlx_rerank.results import RankedDocument
+from mlx_rerank.scoring.reranker import Reranker
+from mlx_rerank.scoring.results import RankedDocument
 
 with framework("LlamaIndex", extra="llama-index"):
     from llama_index.core import instrumentation

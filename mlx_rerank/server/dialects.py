@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Any
 
 from mlx_rerank.errors import RefusedError
-from mlx_rerank.highlights import Explanation
+from mlx_rerank.scoring.explanation import Explanation
 
 PREFIXES = ("cohere", "jina", "voyage", "tei", "vllm", "infinity")
 _TEXT_ROUTES = ("/infinity/", "/api/rerank")  # whose documents are strings

@@ -11,20 +11,20 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from mlx_rerank.asynchronous import in_thread
 from mlx_rerank.errors import InputError, NonFiniteScoreError, RefusedError
-from mlx_rerank.highlights import Explanation
 from mlx_rerank.pairs.encoded import EncodedPairs
 from mlx_rerank.pairs.limits import Limits, checked_length, parse_long_documents
-from mlx_rerank.reranker import Reranker
-from mlx_rerank.results import require_finite, sigmoid
+from mlx_rerank.scoring.awaiting import in_thread
+from mlx_rerank.scoring.explanation import Explanation
+from mlx_rerank.scoring.reranker import Reranker
+from mlx_rerank.scoring.results import require_finite, sigmoid
+from mlx_rerank.scoring.stopping import Stop
 from mlx_rerank.server import dialects
 from mlx_rerank.server.dialects import Dialect, Ranked
 from mlx_rerank.server.pool import Pool
 from mlx_rerank.server.schema import ExplainRequest, Request, RerankRequest, ScoreRequest, text_of
 from mlx_rerank.server.served import Served
 from mlx_rerank.server.tokenising import Tokeniser
-from mlx_rerank.stopping import Stop
 
 T = TypeVar("T")
 _LONGEST_WAIT = 60  # seconds that a client is told to wait at the most

@@ -20,9 +20,9 @@ from itertools import islice
 
 import numpy as np
 
-from mlx_rerank.engine import Engine
 from mlx_rerank.pairs.batching import Batch, most_rows, pad, rows_that_fit
 from mlx_rerank.pairs.encoded import EncodedPairs
+from mlx_rerank.scoring.engine import Engine
 
 _SMOOTHING = 0.2  # weight of the last batches in the pace that is told to clients which have to wait
 

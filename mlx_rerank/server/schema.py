@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, FailFast, Field, JsonValue, StringConstraints
 
-from mlx_rerank.explain import MAX_PASSES
+from mlx_rerank.scoring.occlusion import MAX_PASSES
 
 
 class _FirstError(FailFast):

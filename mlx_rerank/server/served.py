@@ -14,7 +14,7 @@ from mlx_rerank.device.names import parse_device
 from mlx_rerank.device.thread import device_thread
 from mlx_rerank.dtypes import NAMES, default_dtype, parse_dtype
 from mlx_rerank.errors import InputError
-from mlx_rerank.reranker import Reranker
+from mlx_rerank.scoring.reranker import Reranker
 from mlx_rerank.server.scheduler import Scheduler
 from mlx_rerank.server.threads import in_thread
 

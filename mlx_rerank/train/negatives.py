@@ -13,7 +13,7 @@ import numpy as np
 
 from mlx_rerank.device.optional import imported, require
 from mlx_rerank.errors import InputError
-from mlx_rerank.results import sigmoid
+from mlx_rerank.scoring.results import sigmoid
 from mlx_rerank.train.examples import Example
 
 DEPTH = 50  # of BM25's ranking

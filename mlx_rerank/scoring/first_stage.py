@@ -11,9 +11,9 @@ from mlx_rerank.checkpoints import hub
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.errors import InputError, NonFiniteScoreError, StoppedError
 from mlx_rerank.pairs.arguments import Document, require_whole_number
-from mlx_rerank.results import PairLogits, RankedDocument, Selection, log_truncation
-from mlx_rerank.scorer import Scorer
-from mlx_rerank.stopping import Stop
+from mlx_rerank.scoring.loaded import Scorer
+from mlx_rerank.scoring.results import PairLogits, RankedDocument, Selection, log_truncation
+from mlx_rerank.scoring.stopping import Stop
 
 KEEP = 20  # candidates: benchmarks/cascade.py measures what other numbers cost and save
 Pair = tuple[str, str]

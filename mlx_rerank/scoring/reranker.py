@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from mlx_rerank.asynchronous import in_thread
-from mlx_rerank.cascade import FirstStage
-from mlx_rerank.explain import MAX_PASSES
-from mlx_rerank.highlights import Explanation
 from mlx_rerank.pairs.arguments import Document, pairs_to_rank, pairs_to_score
 from mlx_rerank.pairs.limits import Limits, LongDocuments, checked_length
-from mlx_rerank.results import PairLogits, RankedDocument, ScoredPair, Selection, log_truncation, sigmoid
-from mlx_rerank.scorer import Scorer
-from mlx_rerank.stopping import Control, Stop
+from mlx_rerank.scoring.awaiting import in_thread
+from mlx_rerank.scoring.explanation import Explanation
+from mlx_rerank.scoring.first_stage import FirstStage
+from mlx_rerank.scoring.loaded import Scorer
+from mlx_rerank.scoring.occlusion import MAX_PASSES
+from mlx_rerank.scoring.results import PairLogits, RankedDocument, ScoredPair, Selection, log_truncation, sigmoid
+from mlx_rerank.scoring.stopping import Control, Stop
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -259,7 +259,7 @@ class Reranker:
             cancel: an event to stop at, which another thread may set.
 
         Raises:
-            RerankError: as `mlx_rerank.explain.explain`.
+            RerankError: as `mlx_rerank.scoring.occlusion.explain`.
         """
         return self.scorer.explain(query, document, self.limits, Stop(timeout, cancel), max_passes)
 

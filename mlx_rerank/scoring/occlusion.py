@@ -16,16 +16,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mlx_rerank.engine import Engine
 from mlx_rerank.errors import InputError
-from mlx_rerank.highlights import Explanation, Highlight
 from mlx_rerank.pairs.arguments import require_whole_number
 from mlx_rerank.pairs.batching import pad, plan_batches
 from mlx_rerank.pairs.encoder import PairEncoder
 from mlx_rerank.pairs.limits import Limits
 from mlx_rerank.pairs.words import Word, words_of
-from mlx_rerank.results import require_finite, sigmoid
-from mlx_rerank.stopping import Stop, Stopped
+from mlx_rerank.scoring.engine import Engine
+from mlx_rerank.scoring.explanation import Explanation, Highlight
+from mlx_rerank.scoring.results import require_finite, sigmoid
+from mlx_rerank.scoring.stopping import Stop, Stopped
 
 MAX_PASSES = 128
 _PARTS = 32  # most parts that a part is divided into at once

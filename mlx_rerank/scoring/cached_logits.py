@@ -13,8 +13,8 @@ import mlx_rerank
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.errors import NonFiniteScoreError, StoppedError
 from mlx_rerank.pairs.limits import Limits
-from mlx_rerank.results import PairLogits
-from mlx_rerank.score_cache import CachedScore, ScoreCache
+from mlx_rerank.scoring.results import PairLogits
+from mlx_rerank.scoring.score_cache import CachedScore, ScoreCache
 
 _BYTES = 16  # of a hash: among 1e9 keys, two are alike with a chance of 1e-21
 Pair = tuple[str, str]

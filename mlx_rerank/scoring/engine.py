@@ -18,7 +18,7 @@ from mlx_rerank.device.memory import keep_freed_memory
 from mlx_rerank.device.thread import device_thread
 from mlx_rerank.models.xlm_roberta import CrossEncoder, check_input_ids
 from mlx_rerank.pairs.batching import Batch
-from mlx_rerank.stopping import Stop
+from mlx_rerank.scoring.stopping import Stop
 
 T = TypeVar("T")
 _AHEAD = 3  # groups of a caller handed over at a time: one that runs, one that the device runs next, one to start then

@@ -13,15 +13,15 @@ from operator import attrgetter
 import numpy as np
 from tqdm import tqdm
 
-from mlx_rerank.engine import Engine
 from mlx_rerank.errors import StoppedError
 from mlx_rerank.pairs.batching import Batch, pad, plan_batches
 from mlx_rerank.pairs.encoded import EncodedPairs
 from mlx_rerank.pairs.encoder import PairEncoder
 from mlx_rerank.pairs.limits import Limits
 from mlx_rerank.pairs.windows import combine
-from mlx_rerank.results import PairLogits, ScoredPair, require_finite, sigmoid
-from mlx_rerank.stopping import Stop, Stopped
+from mlx_rerank.scoring.engine import Engine
+from mlx_rerank.scoring.results import PairLogits, ScoredPair, require_finite, sigmoid
+from mlx_rerank.scoring.stopping import Stop, Stopped
 
 FIRST_WINDOW = 256  # pairs; few, since the device has nothing to do until they are tokenised
 WINDOW = 1024  # pairs; enough for batches of like lengths: tests/test_pipeline.py bounds the padding

@@ -6,22 +6,22 @@ from pathlib import Path
 
 import numpy as np
 
-from mlx_rerank.budget import default_token_budget
 from mlx_rerank.checkpoints import copies, hub
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.device.names import parse_device
 from mlx_rerank.dtypes import default_dtype, dtype_name, parse_dtype
-from mlx_rerank.engine import Engine
 from mlx_rerank.errors import InputError
-from mlx_rerank.explain import explain
-from mlx_rerank.highlights import Explanation
 from mlx_rerank.pairs.arguments import check_pairs, iterate_pairs, require_whole_number
 from mlx_rerank.pairs.batching import plan_batches
 from mlx_rerank.pairs.encoder import PairEncoder
 from mlx_rerank.pairs.limits import Limits, LongDocuments, checked_length, parse_long_documents
-from mlx_rerank.pipeline import Pipeline
-from mlx_rerank.results import PairLogits
-from mlx_rerank.stopping import Stop
+from mlx_rerank.scoring.budget import default_token_budget
+from mlx_rerank.scoring.engine import Engine
+from mlx_rerank.scoring.explanation import Explanation
+from mlx_rerank.scoring.occlusion import explain
+from mlx_rerank.scoring.pipeline import Pipeline
+from mlx_rerank.scoring.results import PairLogits
+from mlx_rerank.scoring.stopping import Stop
 
 DEFAULT_MAX_LENGTH = 512
 
@@ -63,7 +63,9 @@ class Scorer:
         self.encoder = PairEncoder.from_directory(checkpoint.directory, self.config)
         self._cached = None
         if score_cache is not None:
-            from mlx_rerank.lookup import CachedLogits  # here, because some builds of Python have no sqlite
+            from mlx_rerank.scoring.cached_logits import (
+                CachedLogits,  # here, because some builds of Python have no sqlite
+            )
 
             self._cached = CachedLogits.open(score_cache, checkpoint, self.dtype, self.device, deterministic)
         load = partial(Engine, dtype=mlx_dtype, device=mlx_device, embeddings=embeddings)
