@@ -20,7 +20,7 @@ from mlx_rerank.bench.checkpoints import SHAPES
 from mlx_rerank.checkpoints import weights
 from mlx_rerank.checkpoints.config import ModelConfig, read_config
 from mlx_rerank.checkpoints.hub import EMBEDDED
-from mlx_rerank.trim import trim
+from mlx_rerank.convert.trim import trim
 
 
 def corpora(path: Path, languages: int) -> dict[str, list[str]]:

@@ -17,6 +17,7 @@ from mlx_rerank.activations import watched
 from mlx_rerank.checkpoints import hub
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.checkpoints.config import CONVERSION_KEY, ModelConfig
+from mlx_rerank.convert.trim import renumbering
 from mlx_rerank.errors import InputError, NonFiniteScoreError
 from mlx_rerank.fidelity import Fidelity, compare
 from mlx_rerank.models.xlm_roberta import CrossEncoder
@@ -27,7 +28,6 @@ from mlx_rerank.published import PUBLISHED
 from mlx_rerank.reference import ReferenceReranker, require_reference
 from mlx_rerank.report import TOLERANCES, Peak, PublishedLogit, Report, Tolerance
 from mlx_rerank.scoring.reranker import Reranker
-from mlx_rerank.trim import renumbering
 
 REPORT_FILE = "verification.json"  # in a converted directory
 _HEADING = "\n## Verified against PyTorch\n"

@@ -155,7 +155,8 @@ def test_an_interruption_leaves_nothing_behind(
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_leaves_nothing_behind(tiny: Path, tmp_path: Path, sent: signal.Signals, code: int) -> None:
-    slow = "import time; from mlx_rerank import weights, cli; weights.save = lambda *_: time.sleep(60); cli.main()"
+    slow = "import time; from mlx_rerank import cli\n"
+    slow += "from mlx_rerank.checkpoints import weights; weights.save = lambda *_: time.sleep(60); cli.main()"
     output = tmp_path / "output"
     output.mkdir()
     arguments = ["convert", "--hf-path", str(tiny), "--mlx-path", str(output / "target")]

@@ -206,7 +206,7 @@ def test_an_error_of_any_kind(
         def fails(*_: object, error: Exception = error) -> None:
             raise error
 
-        monkeypatch.setattr("mlx_rerank.checkpoints.copies.convert", fails)
+        monkeypatch.setattr("mlx_rerank.checkpoints.copies.write_converted", fails)
         start()
     assert len(caplog.records) == 3
 

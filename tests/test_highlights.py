@@ -169,7 +169,8 @@ def test_a_terminal_takes_no_orders_from_a_document() -> None:
 
 def test_nothing_of_rich_is_imported_before_it_is_asked_for() -> None:
     code = (
-        "import sys; from mlx_rerank.explain import explain; from mlx_rerank.highlights import Explanation\n"
+        "import sys; from mlx_rerank.scoring.occlusion import explain\n"
+        "from mlx_rerank.scoring.explanation import Explanation\n"
         "Explanation('a', 'b', 0.5, 0.0, (), (), 0, (0, 1)).to_html()\n"
         "print('rich' in sys.modules)"
     )

@@ -15,9 +15,9 @@ from mlx_rerank.checkpoints.checkpoint import Checkpoint, load_model
 from mlx_rerank.checkpoints.packing import PACKINGS, Quantization
 from mlx_rerank.checkpoints.weights import unpack
 from mlx_rerank.convert import convert
+from mlx_rerank.convert.quantize import describe_recipe, search_scales
 from mlx_rerank.dtypes import audit
 from mlx_rerank.errors import CheckpointError, InputError
-from mlx_rerank.quantize import describe_recipe, search_scales
 from mlx_rerank.restore import state_dict
 
 LAYERS, WORDS = Quantization(64, 8, "affine"), Quantization(32, 4, "affine")

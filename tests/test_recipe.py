@@ -13,10 +13,10 @@ from mlx_rerank import Reranker
 from mlx_rerank.checkpoints.checkpoint import Checkpoint, load_model
 from mlx_rerank.checkpoints.packing import Quantization
 from mlx_rerank.convert import convert
+from mlx_rerank.convert.measured_recipe import Choice, choices_for, measured_recipe, within_budget
+from mlx_rerank.convert.quantize import WORDS, Recipe, layer_paths
 from mlx_rerank.errors import InputError, NonFiniteScoreError
 from mlx_rerank.models.xlm_roberta import CrossEncoder
-from mlx_rerank.quantize import WORDS, Recipe, layer_paths
-from mlx_rerank.recipe import Choice, choices_for, measured_recipe, within_budget
 
 CONFIG = TINY | {"num_hidden_layers": 3}
 BATCHES = [

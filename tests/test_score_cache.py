@@ -240,7 +240,7 @@ def test_threads_share_a_cache(tmp_path: Path) -> None:
 WRITER = """
 import sys, logging
 logging.basicConfig()
-from mlx_rerank.score_cache import CachedScore, ScoreCache
+from mlx_rerank.scoring.score_cache import CachedScore, ScoreCache
 from mlx_rerank.windows import Windows
 from hashlib import sha256
 cache = ScoreCache(sys.argv[1])
@@ -280,7 +280,7 @@ def test_a_writer_that_is_killed_leaves_a_usable_cache(tmp_path: Path, caplog: p
 
 def test_a_fork_does_not_use_its_parents_cache(tmp_path: Path) -> None:
     code = (
-        "import os, sys; from mlx_rerank.score_cache import CachedScore, ScoreCache\n"
+        "import os, sys; from mlx_rerank.scoring.score_cache import CachedScore, ScoreCache\n"
         "cache = ScoreCache(sys.argv[1]); cache.put({b'k': CachedScore(1.0, 0, 0, 9)})\n"
         "if not os.fork(): os._exit(len(cache.get([b'k'])))\n"
         "print(os.waitstatus_to_exitcode(os.wait()[1]), len(cache.get([b'k'])))"
@@ -379,7 +379,7 @@ def test_damage_to_one_score_is_noticed(tmp_path: Path, caplog: pytest.LogCaptur
 KEEPER = """
 import sys
 from hashlib import sha256
-from mlx_rerank.score_cache import CachedScore, ScoreCache
+from mlx_rerank.scoring.score_cache import CachedScore, ScoreCache
 from mlx_rerank.windows import Windows
 keys = [sha256(str(n).encode()).digest()[:16] for n in range(5_000)]
 cache = ScoreCache(sys.argv[1])
@@ -457,7 +457,7 @@ def test_a_lock_that_is_held_turns_the_cache_off(
 LIMITED = """
 import logging, os, resource, sys
 logging.basicConfig(format="%(message)s")
-from mlx_rerank.score_cache import CachedScore, ScoreCache
+from mlx_rerank.scoring.score_cache import CachedScore, ScoreCache
 from mlx_rerank.windows import Windows
 if sys.argv[2] == "full":
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))

@@ -18,12 +18,11 @@ from texts import PAIRS
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 
 from mlx_rerank import Reranker
-from mlx_rerank import convert as conversion
 from mlx_rerank.checkpoints.packing import Quantization
-from mlx_rerank.convert import convert
+from mlx_rerank.convert import conversion, convert
+from mlx_rerank.convert.trim import Trimming, trim
 from mlx_rerank.errors import CheckpointError, InputError
 from mlx_rerank.pairs.samples import sample_pairs
-from mlx_rerank.trim import Trimming, trim
 from mlx_rerank.verify import verify
 
 SAMPLES = sorted({text for pair in sample_pairs() for text in pair if text})

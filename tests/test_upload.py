@@ -16,8 +16,8 @@ from mlx_rerank import Reranker, cli
 from mlx_rerank.checkpoints.card import renamed
 from mlx_rerank.checkpoints.packing import Quantization
 from mlx_rerank.convert import convert
+from mlx_rerank.convert.upload import contents, require_login, upload
 from mlx_rerank.errors import CheckpointError, InputError, UploadError
-from mlx_rerank.upload import contents, require_login, upload
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")  # what the library does
 

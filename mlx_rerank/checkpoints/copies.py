@@ -17,7 +17,7 @@ import mlx.core as mx
 
 from mlx_rerank.checkpoints import hub, weights
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
-from mlx_rerank.convert import convert
+from mlx_rerank.checkpoints.converted import write_converted
 from mlx_rerank.device.thread import device_thread
 from mlx_rerank.errors import CheckpointError, OutputError, RerankError
 
@@ -98,7 +98,7 @@ def _make(checkpoint: Checkpoint, dtype: str, device: mx.Device, target: Path) -
 
     def work() -> None:
         with mx.stream(device):
-            convert(checkpoint.directory, target, dtype=dtype)
+            write_converted(checkpoint, target, dtype)
 
     target.parent.mkdir(parents=True, exist_ok=True)
     with _alone(target.parent) as alone:

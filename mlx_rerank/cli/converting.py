@@ -41,8 +41,8 @@ def convert(
     """Convert a Hugging Face checkpoint to a directory that loads without transformers or torch."""
     from mlx_rerank.checkpoints.card import describe_trimming
     from mlx_rerank.convert import convert
+    from mlx_rerank.convert.upload import require_login, require_repo_id
     from mlx_rerank.reference import require_reference
-    from mlx_rerank.upload import require_login, require_repo_id
 
     if upload_repo is not None:  # checked first, because a conversion takes long
         require_repo_id(upload_repo)
@@ -86,7 +86,7 @@ def upload(
     dry_run: DryRun = False,
 ) -> None:
     """Upload a converted directory, with its model card, to the Hugging Face hub."""
-    from mlx_rerank.upload import contents, upload
+    from mlx_rerank.convert.upload import contents, upload
     from mlx_rerank.verify import failed_verification
 
     if failed_verification(directory):

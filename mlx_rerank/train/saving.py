@@ -14,7 +14,7 @@ from mlx_rerank.checkpoints.checkpoint import Checkpoint, load_model, open_tenso
 from mlx_rerank.checkpoints.config import CONVERSION_KEY
 from mlx_rerank.checkpoints.packing import quantization_of
 from mlx_rerank.checkpoints.writing import write_model
-from mlx_rerank.quantize import Recipe, describe_recipe, quantize
+from mlx_rerank.convert.quantize import Recipe, describe_recipe, quantize
 from mlx_rerank.train.learner import Arrays, Learner
 
 _DROPPED = ("_name_or_path", "torch_dtype", "dtype", "quantization", "quantization_config", CONVERSION_KEY)

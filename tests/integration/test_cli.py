@@ -276,7 +276,7 @@ def test_a_terminal_gets_a_table(tmp_path: Path) -> None:
 
 
 def test_quantization_options_reach_the_converter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from mlx_rerank import convert as module
+    import mlx_rerank.convert as module
 
     seen = {}
     monkeypatch.setattr(module, "convert", lambda *_, **options: seen.update(options) or tmp_path)

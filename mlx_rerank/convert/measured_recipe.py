@@ -11,9 +11,9 @@ from tqdm import tqdm
 
 from mlx_rerank.checkpoints.config import ModelConfig
 from mlx_rerank.checkpoints.packing import Quantization
+from mlx_rerank.convert.quantize import WORDS, Recipe, layer_paths, unpacked
 from mlx_rerank.errors import InputError, NonFiniteScoreError
 from mlx_rerank.models.xlm_roberta import CrossEncoder
-from mlx_rerank.quantize import WORDS, Recipe, layer_paths, unpacked
 
 Batch = tuple[mx.array, mx.array | None]  # input_ids int32 [B, L], attention_mask bool [B, L]
 _CANDIDATES = ((64, 8), (64, 6), (64, 5), (32, 4), (64, 4), (64, 3), (64, 2))  # group size and bits

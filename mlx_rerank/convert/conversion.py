@@ -10,27 +10,25 @@ import numpy as np
 from mlx.utils import tree_flatten
 from tokenizers import Tokenizer
 
-import mlx_rerank
-from mlx_rerank.checkpoints import hub, weights
+from mlx_rerank.checkpoints import hub
 from mlx_rerank.checkpoints.card import model_card
-from mlx_rerank.checkpoints.checkpoint import Checkpoint, open_tensors
+from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.checkpoints.config import CONVERSION_KEY, ModelConfig
+from mlx_rerank.checkpoints.converted import converted, record
 from mlx_rerank.checkpoints.packing import Quantization
 from mlx_rerank.checkpoints.writing import require_absent, write_model
+from mlx_rerank.convert.measured_recipe import check_target, measured_recipe
+from mlx_rerank.convert.quantize import Recipe, check_recipe, describe_recipe, quantize, uniform_recipe
+from mlx_rerank.convert.trim import trim
 from mlx_rerank.dtypes import default_dtype, parse_dtype
 from mlx_rerank.errors import CheckpointError, InputError
-from mlx_rerank.models import REGISTRY
 from mlx_rerank.models.xlm_roberta import CrossEncoder
 from mlx_rerank.pairs.batching import pad, plan_batches
 from mlx_rerank.pairs.encoder import PairEncoder
 from mlx_rerank.pairs.limits import Limits
 from mlx_rerank.pairs.samples import pairs_from_corpus, sample_pairs
-from mlx_rerank.quantize import Recipe, check_recipe, describe_recipe, quantize, uniform_recipe
-from mlx_rerank.recipe import check_target, measured_recipe
-from mlx_rerank.trim import Trimming, trim
 
 _CALIBRATION_TOKENS = 100  # of a pair; longer ones cost more than they tell
-_DTYPE_KEYS = ("torch_dtype", "dtype")  # what transformers calls it, before and since version 5
 
 
 def convert(
@@ -91,14 +89,15 @@ def convert(
         trimming = trim(source.directory, source.raw, trim_vocab)
         checkpoint = replace(source, raw=trimming.config, config=ModelConfig.from_dict(trimming.config))
         encoder = PairEncoder(Tokenizer.from_str(trimming.tokenizer), checkpoint.config)
+    select = trimming.select if trimming else None
     if target_bits is not None:
         fast = default_dtype(mx.default_device())
-        model = _load(source, trimming, fast, evaluate=True)
+        model = converted(source, fast, config=checkpoint.config, select=select, evaluate=True)
         pairs = pairs_from_corpus(trimming.texts) if trimming else sample_pairs()[::3]
         recipe = _measured(model, encoder, pairs, target_bits, scale_bits=8 * mlx_dtype.size)
 
-    model = _load(source, trimming, mlx_dtype)
-    config = _record(checkpoint, str(hf_path), dtype)
+    model = converted(source, mlx_dtype, config=checkpoint.config, select=select)
+    config = record(checkpoint, str(hf_path), dtype)
     if recipe:
         config[CONVERSION_KEY]["packing"] = describe_recipe(recipe)
         config = quantize(model, config, recipe)
@@ -108,17 +107,6 @@ def convert(
     texts["README.md"] = model_card(config, checkpoint.directory / "README.md", name=name or target.name)
     write_model(target, model, config, checkpoint.directory, texts)
     return target
-
-
-def _load(source: Checkpoint, trimming: Trimming | None, dtype: mx.Dtype, *, evaluate: bool = False) -> CrossEncoder:
-    """Return the model of a Hugging Face checkpoint, with the vocabulary that is left of it."""
-    parameters = weights.port(open_tensors(source.directory), source.config, dtype)
-    config = source.config
-    if trimming:
-        parameters, config = trimming.select(parameters), ModelConfig.from_dict(trimming.config)
-    model = REGISTRY[source.raw["model_type"]](config)
-    weights.load_into(model, dict(weights.evaluate(parameters) if evaluate else parameters))
-    return model
 
 
 def _table_bytes(model: CrossEncoder, source: Checkpoint) -> dict[str, int]:
@@ -139,16 +127,3 @@ def _measured(
     padded = (pad([short[i] for i in batch], config.pad_token_id) for batch in plan)
     batches = [(mx.array(ids), None if mask is None else mx.array(mask)) for ids, mask in padded]
     return measured_recipe(model, batches, target_bits, scale_bits)
-
-
-def _record(checkpoint: Checkpoint, source: str, dtype: str) -> dict[str, Any]:
-    """Return the config.json to write: the source's, with the dtype and what was done."""
-    config = {key: value for key, value in checkpoint.raw.items() if key not in ("_name_or_path", *_DTYPE_KEYS)}
-    return config | {
-        "dtype": dtype,
-        CONVERSION_KEY: {
-            "version": mlx_rerank.__version__,
-            "source": hub.public_name(source),
-            "revision": hub.commit_of(checkpoint.directory),
-        },
-    }

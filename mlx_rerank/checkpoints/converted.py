@@ -1,0 +1,82 @@
+"""A Hugging Face checkpoint as this package's model: in memory, and as the directory that it is written to."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+import mlx_rerank
+from mlx_rerank.checkpoints import hub, weights
+from mlx_rerank.checkpoints.card import model_card
+from mlx_rerank.checkpoints.checkpoint import Checkpoint, open_tensors
+from mlx_rerank.checkpoints.config import CONVERSION_KEY, ModelConfig
+from mlx_rerank.checkpoints.writing import write_model
+from mlx_rerank.dtypes import parse_dtype
+from mlx_rerank.models import REGISTRY
+from mlx_rerank.models.xlm_roberta import CrossEncoder
+
+Parameters = Iterable[tuple[str, mx.array]]
+_DTYPE_KEYS = ("torch_dtype", "dtype")  # what transformers calls it, before and since version 5
+
+
+def converted(
+    source: Checkpoint,
+    dtype: mx.Dtype,
+    *,
+    config: ModelConfig | None = None,
+    select: Callable[[Parameters], Parameters] | None = None,
+    evaluate: bool = False,
+) -> CrossEncoder:
+    """Return the model of a Hugging Face checkpoint, its weights renamed, fused and cast.
+
+    Args:
+        source: a Hugging Face directory.
+        dtype: of all weights.
+        config: the shape of the model, where it is not the source's.
+        select: makes the weights of that shape of the source's.
+        evaluate: read the weights now; otherwise each is read when it is first used.
+    """
+    parameters = weights.port(open_tensors(source.directory), source.config, dtype)
+    if select:
+        parameters = select(parameters)
+    model = REGISTRY[source.raw["model_type"]](config or source.config)
+    weights.load_into(model, dict(weights.evaluate(parameters) if evaluate else parameters))
+    return model
+
+
+def record(checkpoint: Checkpoint, source: str, dtype: str) -> dict[str, Any]:
+    """Return the config.json to write: the source's, with the dtype and what was done.
+
+    Args:
+        checkpoint: the source.
+        source: what it was called.
+        dtype: of all weights that are not packed.
+    """
+    config = {key: value for key, value in checkpoint.raw.items() if key not in ("_name_or_path", *_DTYPE_KEYS)}
+    return config | {
+        "dtype": dtype,
+        CONVERSION_KEY: {
+            "version": mlx_rerank.__version__,
+            "source": hub.public_name(source),
+            "revision": hub.commit_of(checkpoint.directory),
+        },
+    }
+
+
+def write_converted(checkpoint: Checkpoint, target: Path, dtype: str) -> None:
+    """Write a Hugging Face checkpoint as a directory that loads without being converted again.
+
+    Args:
+        checkpoint: the source.
+        target: the directory, which does not exist.
+        dtype: of all weights.
+
+    Raises:
+        CheckpointError: the source's weights cannot be used.
+        OutputError: the target cannot be written.
+    """
+    config = record(checkpoint, str(checkpoint.directory), dtype)
+    card = model_card(config, checkpoint.directory / "README.md", name=target.name)
+    model = converted(checkpoint, parse_dtype(dtype))
+    write_model(target, model, config, checkpoint.directory, {"README.md": card})
