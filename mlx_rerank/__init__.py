@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 from mlx_rerank.device import blas
 
 if TYPE_CHECKING:
-    from mlx_rerank.cross_encoder import CrossEncoder
-    from mlx_rerank.flag import FlagReranker
+    from mlx_rerank.compat.flagembedding import FlagReranker
+    from mlx_rerank.compat.sentence_transformers import CrossEncoder
     from mlx_rerank.pairs.windows import Windows
     from mlx_rerank.scoring.explanation import Explanation, Highlight
     from mlx_rerank.scoring.reranker import Reranker
@@ -27,9 +27,9 @@ __all__ = [
 ]
 
 _MODULES = {
-    "CrossEncoder": "cross_encoder",
+    "CrossEncoder": "compat.sentence_transformers",
     "Explanation": "scoring.explanation",
-    "FlagReranker": "flag",
+    "FlagReranker": "compat.flagembedding",
     "Highlight": "scoring.explanation",
     "RankedDocument": "scoring.results",
     "Reranker": "scoring.reranker",

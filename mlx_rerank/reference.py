@@ -131,15 +131,6 @@ class ReferenceReranker:
         return output.logits.view(-1).float().numpy()
 
 
-def tensor_of(array: np.ndarray) -> Any:
-    """Return an array as a torch tensor on the CPU, of the same memory, for callers that work with torch.
-
-    Raises:
-        MissingDependencyError: torch is not installed.
-    """
-    return imported("torch").from_numpy(array)
-
-
 def export_onnx(directory: Path | str, path: Path | str) -> None:
     """Write a Hugging Face checkpoint as a graph for onnxruntime.
 

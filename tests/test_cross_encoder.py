@@ -271,7 +271,7 @@ def test_what_the_reranker_is_to_compute_in_and_on(
         given.update(arguments)
         return Reranker(directory)
 
-    monkeypatch.setattr("mlx_rerank.cross_encoder.face.Reranker", load)
+    monkeypatch.setattr("mlx_rerank.compat.sentence_transformers.cross_encoder.Reranker", load)
     before = copy.deepcopy(options)
     CrossEncoder(tiny, **options)
     assert given == {"dtype": dtype, "device": device, "max_length": 64}

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from mlx_rerank import reference
-from mlx_rerank.cross_encoder.warning import warn
+from mlx_rerank.compat.warning import warn
+from mlx_rerank.device.optional import imported
 from mlx_rerank.errors import InputError
 from mlx_rerank.scoring.results import sigmoid
 
@@ -65,10 +65,19 @@ def activated(activation: Activation, logits: np.ndarray) -> np.ndarray:
     except Exception:  # torch's functions have many ways to refuse an array
         if sys.modules.get("torch") is None:  # then it is none of them
             raise
-        scores = activation(reference.tensor_of(column.copy()))
+        scores = activation(tensor_of(column.copy()))
     scores = np.asarray(scores.detach() if hasattr(scores, "detach") else scores, dtype=np.float32)
     if scores.shape not in (column.shape, logits.shape):
         raise InputError(
             f"activation_fn made shape {scores.shape} of {column.shape}: it must give one score for each logit"
         )
     return scores.reshape(-1)
+
+
+def tensor_of(array: np.ndarray) -> Any:
+    """Return an array as a torch tensor on the CPU, of the same memory, for callers that work with torch.
+
+    Raises:
+        MissingDependencyError: torch is not installed.
+    """
+    return imported("torch").from_numpy(array)

@@ -1,12 +1,12 @@
 """FlagReranker: FlagEmbedding's reranker interface over this package's, for programs that change one import line."""
 
 import logging
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from mlx_rerank.compat.warning import warn, warn_unused
 from mlx_rerank.errors import InputError
 from mlx_rerank.pairs.arguments import check_pairs, require_sequence
 from mlx_rerank.pairs.limits import Limits
@@ -62,7 +62,7 @@ class FlagReranker:
         Raises:
             RerankError: as `Reranker`.
         """
-        _warn_unused("FlagReranker", kwargs)
+        warn_unused("FlagReranker", dict.fromkeys(kwargs, True))
         _require_template("query_instruction_format", query_instruction_format)
         _require_template("passage_instruction_format", passage_instruction_format)
         device = _device_of(devices)
@@ -107,14 +107,14 @@ class FlagReranker:
             InputError: something is not a pair of texts.
             NonFiniteScoreError: the model produced NaN or infinity.
         """
-        _warn_unused("compute_score", kwargs)
+        warn_unused("compute_score", dict.fromkeys(kwargs, True))
         require_sequence("sentence_pairs", sentence_pairs)
         pairs = list(sentence_pairs)
         single = bool(pairs) and isinstance(pairs[0], str)
         if single:
             pairs = [pairs]
         if any(isinstance(pair, (list, tuple)) and len(pair) > 2 for pair in pairs):
-            _warn("what follows the first two texts of a pair is not used")
+            warn("what follows the first two texts of a pair is not used")
             pairs = [pair[:2] if isinstance(pair, (list, tuple)) else pair for pair in pairs]
         limit = self._limit(self.max_length if max_length is None else max_length)
         scored = self.reranker.logits(
@@ -132,7 +132,7 @@ class FlagReranker:
         """Return max_length, or the model's own limit with a warning where that is less, as short texts still fit."""
         limit = self.reranker.config.max_length
         if max_length > limit:
-            _warn(f"max_length {max_length} exceeds this model's {limit} tokens: longer pairs are cut to {limit}")
+            warn(f"max_length {max_length} exceeds this model's {limit} tokens: longer pairs are cut to {limit}")
         return min(max_length, limit)
 
     def _instructed(self, pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -163,17 +163,6 @@ def _device_of(devices: str | int | Sequence[str | int] | None) -> str | None:
     """Map FlagEmbedding's device names to "cpu" or MLX's default device: a Mac has one GPU."""
     if devices is not None and not isinstance(devices, (str, int)):
         if len(devices) > 1:
-            _warn(f"several devices {list(devices)} were given: only one is used")
+            warn(f"several devices {list(devices)} were given: only one is used")
         devices = devices[0] if len(devices) else None
     return "cpu" if str(devices).startswith("cpu") else None
-
-
-def _warn_unused(where: str, kwargs: dict[str, Any]) -> None:
-    """Name keywords that have no effect, such as the `passage_max_length` of FlagEmbedding's own examples."""
-    if kwargs:
-        _warn(f"{where} does not use {', '.join(sorted(kwargs))}")
-
-
-def _warn(message: str) -> None:
-    """Warn at the line that called this package's public function."""
-    warnings.warn(f"mlx-rerank: {message}", UserWarning, stacklevel=4)

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from mlx_rerank import reference
 from mlx_rerank.checkpoints import hub
 from mlx_rerank.checkpoints.config import ModelConfig, read_config
-from mlx_rerank.cross_encoder.activation import Activation, activated, activation_named
-from mlx_rerank.cross_encoder.settings import Settings
-from mlx_rerank.cross_encoder.warning import old_names, warn, warn_unused
+from mlx_rerank.compat.sentence_transformers.activation import Activation, activated, activation_named, tensor_of
+from mlx_rerank.compat.sentence_transformers.settings import Settings
+from mlx_rerank.compat.warning import old_names, warn, warn_unused
 from mlx_rerank.errors import InputError
 from mlx_rerank.pairs.arguments import Document, check_pairs, pairs_to_rank, require_sequence, require_whole_number
 from mlx_rerank.pairs.limits import Limits
@@ -195,7 +194,7 @@ class CrossEncoder:
         scores = self._scores(pairs, self._prompt(prompt, prompt_name), activation_fn, batch_size, show_progress_bar)
         if convert_to_numpy and not convert_to_tensor:
             return scores[0] if single else scores if pairs else np.array([])
-        tensor = reference.tensor_of(scores)
+        tensor = tensor_of(scores)
         return tensor[0] if single else tensor if convert_to_tensor else list(tensor)
 
     @old_names(

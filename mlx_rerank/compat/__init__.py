@@ -1,0 +1,1 @@
+"""Others' reranker interfaces over this package's, for programs that change one import line."""
