@@ -33,7 +33,7 @@ from relevance import Run, Task, bm25, counts, ndcg, read_tasks
 
 from mlx_rerank.checkpoints.hub import public_name
 from mlx_rerank.checkpoints.packing import Quantization
-from mlx_rerank.fidelity import compare
+from mlx_rerank.proof.fidelity import compare
 
 REFERENCE, AS_IS, EMBEDDINGS = "reference", "as is", Quantization(32, 4, "affine")
 PACKINGS = {  # of the encoder; the embeddings are packed to 4 bits in groups of 32 beside each
@@ -110,7 +110,7 @@ def _scorer(settings: Settings, variant: str) -> tuple[dict[str, Any], Any]:
     """Return facts about a variant, and what turns pairs into logits."""
     if variant == REFERENCE:
         from mlx_rerank.checkpoints.hub import resolve
-        from mlx_rerank.reference import ReferenceReranker
+        from mlx_rerank.proof.reference import ReferenceReranker
 
         reference = ReferenceReranker(resolve(settings.model), max_length=settings.max_length)
         return {}, lambda pairs: reference.logits(pairs, batch_size=32).logits

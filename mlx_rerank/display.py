@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from mlx_rerank.report import Report as ParityReport
+from mlx_rerank.proof.verification import Verification
 from mlx_rerank.scoring.results import RankedDocument
 
 if TYPE_CHECKING:
-    from mlx_rerank.audit import Cell
     from mlx_rerank.device.memory import Usage
+    from mlx_rerank.proof.audit import Cell
 
 _BAR = 12  # characters
 _SHOWN = 1000  # characters of a document, more than a line holds
@@ -80,7 +80,7 @@ def print_audit(cells: "Sequence[Cell]", *, as_json: bool) -> None:
                 print(f"  {name} ({calls} calls): {FLOAT32_INSIDE[name]}")
 
 
-def print_report(report: ParityReport, *, as_json: bool) -> None:
+def print_report(report: Verification, *, as_json: bool) -> None:
     """Print a parity report as lines, or as one JSON object."""
     if as_json:
         print_json(report.to_dict())

@@ -8,10 +8,10 @@ import numpy as np
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from mlx_rerank import restore
 from mlx_rerank.checkpoints.config import ModelConfig
 from mlx_rerank.checkpoints.hub import EMBEDDED
 from mlx_rerank.checkpoints.weights import source_shapes
+from mlx_rerank.proof import restore
 
 TINY = {
     "architectures": ["XLMRobertaForSequenceClassification"],

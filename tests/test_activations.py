@@ -3,7 +3,7 @@
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_rerank.activations import watched
+from mlx_rerank.proof.watching import watched
 
 
 def test_what_modules_are_given_and_return() -> None:

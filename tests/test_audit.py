@@ -9,8 +9,7 @@ import pytest
 from checkpoints import TINY, write_checkpoint
 from mlx.utils import tree_flatten
 
-from mlx_rerank import audit, cli
-from mlx_rerank.audit import audit_checkpoint
+from mlx_rerank import cli
 from mlx_rerank.checkpoints import weights
 from mlx_rerank.checkpoints.checkpoint import Checkpoint, load_model
 from mlx_rerank.checkpoints.config import ModelConfig
@@ -20,6 +19,8 @@ from mlx_rerank.convert import convert
 from mlx_rerank.dtypes import NAMES
 from mlx_rerank.errors import CheckpointNotFoundError, InputError, WeightsError
 from mlx_rerank.models import xlm_roberta
+from mlx_rerank.proof import audit
+from mlx_rerank.proof.audit import audit_checkpoint
 
 
 @pytest.fixture(scope="module")

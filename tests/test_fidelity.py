@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_rerank.fidelity import compare, kendall_tau
+from mlx_rerank.proof.fidelity import compare, kendall_tau
 
 LOGITS = st.lists(st.floats(-20, 20), min_size=2, max_size=30, unique=True)
 

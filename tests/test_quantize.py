@@ -18,7 +18,7 @@ from mlx_rerank.convert import convert
 from mlx_rerank.convert.quantize import describe_recipe, search_scales
 from mlx_rerank.dtypes import audit
 from mlx_rerank.errors import CheckpointError, InputError
-from mlx_rerank.restore import state_dict
+from mlx_rerank.proof.restore import state_dict
 
 LAYERS, WORDS = Quantization(64, 8, "affine"), Quantization(32, 4, "affine")
 PAIRS = [("panda", "the bear"), ("what is panda", ""), ("熊", "a bear is the panda")]

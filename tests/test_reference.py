@@ -10,7 +10,7 @@ from checkpoints import TINY, random_tensors, write_checkpoint
 
 from mlx_rerank import Reranker
 from mlx_rerank.errors import InputError, NonFiniteScoreError
-from mlx_rerank.reference import ReferenceReranker
+from mlx_rerank.proof.reference import ReferenceReranker
 
 DOCUMENTS = ["the bear", {"text": "what is panda", "id": 7}, "the bear " * 100, ""]
 
@@ -59,7 +59,7 @@ def test_without_torch_the_extra_is_named(tiny: Path) -> None:
     code = (
         "import sys; sys.modules['torch'] = None\n"
         "from pathlib import Path\n"
-        "from mlx_rerank.reference import ReferenceReranker\n"
+        "from mlx_rerank.proof.reference import ReferenceReranker\n"
         f"ReferenceReranker(Path({str(tiny)!r}))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

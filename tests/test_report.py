@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from mlx_rerank.fidelity import Fidelity
-from mlx_rerank.report import TOLERANCES, Peak, PublishedLogit, Report
+from mlx_rerank.proof.fidelity import Fidelity
+from mlx_rerank.proof.verification import TOLERANCES, Peak, PublishedLogit, Verification
 
 NEAR = Fidelity(10, 1e-5, 1e-6, 1e-6, 1e-7, 0.999, 0.99, 1.0)
-SOUND = Report(
+SOUND = Verification(
     model="m", reference="r", dtype="float32", device="cpu", tolerance=TOLERANCES["float32"], fidelity=NEAR,
     different_tokens=0, max_length=512, truncated_pairs=0, followed=8, drifts={"embeddings": 1e-7, "layers.0": 1e-6},
     peak=Peak(20.0, "layers.0.up_proj"), published=(PublishedLogit("q", "d", 1.0, 1.001),), error=None, about={},

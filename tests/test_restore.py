@@ -8,7 +8,7 @@ from checkpoints import TINY, random_tensors
 
 from mlx_rerank.checkpoints.packing import Quantization
 from mlx_rerank.convert import convert
-from mlx_rerank.restore import state_dict
+from mlx_rerank.proof.restore import state_dict
 
 TYPES, POSITIONS = (f"roberta.embeddings.{kind}_embeddings.weight" for kind in ("token_type", "position"))
 

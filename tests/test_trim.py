@@ -23,7 +23,7 @@ from mlx_rerank.convert import conversion, convert
 from mlx_rerank.convert.trim import Trimming, trim
 from mlx_rerank.errors import CheckpointError, InputError
 from mlx_rerank.pairs.samples import sample_pairs
-from mlx_rerank.verify import verify
+from mlx_rerank.proof.verify import verify
 
 SAMPLES = sorted({text for pair in sample_pairs() for text in pair if text})
 HOSTILE = sorted({text[:400] for pair in PAIRS for text in pair})

@@ -8,11 +8,11 @@ import numpy as np
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
-from mlx_rerank import restore
 from mlx_rerank.checkpoints.config import CONVERSION_KEY, ModelConfig, is_converted, read_config
 from mlx_rerank.checkpoints.hub import EMBEDDED, public_name
 from mlx_rerank.checkpoints.weights import WEIGHTS_FILE, source_shapes
 from mlx_rerank.errors import InputError
+from mlx_rerank.proof import restore
 
 _LARGE = {"num_hidden_layers": 24, "hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16}
 SHAPES = {  # of BAAI/bge-reranker-base, -large and -v2-m3

@@ -54,7 +54,7 @@ def load_sentence_transformers(own: dict[str, Any]) -> tuple[Score, str]:
 
 def load_reference(own: dict[str, Any]) -> tuple[Score, str]:
     """Return what scores with transformers' model, as this package's reference runs it."""
-    from mlx_rerank.reference import ReferenceReranker
+    from mlx_rerank.proof.reference import ReferenceReranker
 
     reranker = ReferenceReranker(Path(own["directory"]), max_length=own["max_length"], dtype=own["dtype"])
     return lambda pairs: reranker.logits(pairs).logits, _dtype(reranker.model)
@@ -71,7 +71,7 @@ def load_onnxruntime(own: dict[str, Any]) -> tuple[Score, str]:
 
     runtime, directory, graph = importlib.import_module("onnxruntime"), Path(own["directory"]), own["options"]["graph"]
     if not Path(graph).exists():  # at the first start, which is not measured
-        code = "import sys; from mlx_rerank.reference import export_onnx; export_onnx(*sys.argv[1:])"
+        code = "import sys; from mlx_rerank.bench.onnx import export_onnx; export_onnx(*sys.argv[1:])"
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
         subprocess.run([sys.executable, "-c", code, str(directory), graph], check=True, env=environment)
     config, limits = ModelConfig.from_dict(read_config(directory)), Limits(own["max_length"])

@@ -9,10 +9,10 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_rerank import reference
 from mlx_rerank.checkpoints import weights
 from mlx_rerank.checkpoints.config import ModelConfig, is_converted, read_config
 from mlx_rerank.checkpoints.packing import quantization_of
+from mlx_rerank.checkpoints.torch_weights import read_torch_weights
 from mlx_rerank.errors import CheckpointError
 from mlx_rerank.models import REGISTRY
 from mlx_rerank.models.xlm_roberta import CrossEncoder
@@ -118,7 +118,7 @@ def open_tensors(directory: Path) -> MutableMapping[str, Any]:
     if files:
         return {name: tensor for path in files for name, tensor in weights.read_safetensors(path).items()}
     if (directory / TORCH_WEIGHTS_FILE).is_file():
-        return reference.read_torch_weights(directory / TORCH_WEIGHTS_FILE)
+        return read_torch_weights(directory / TORCH_WEIGHTS_FILE)
     raise CheckpointError(f"{directory} holds no {weights.WEIGHTS_FILE}, no index of shards and no pytorch_model.bin")
 
 

@@ -42,7 +42,7 @@ def convert(
     from mlx_rerank.checkpoints.card import describe_trimming
     from mlx_rerank.convert import convert
     from mlx_rerank.convert.upload import require_login, require_repo_id
-    from mlx_rerank.reference import require_reference
+    from mlx_rerank.proof.reference import require_reference
 
     if upload_repo is not None:  # checked first, because a conversion takes long
         require_repo_id(upload_repo)
@@ -87,7 +87,7 @@ def upload(
 ) -> None:
     """Upload a converted directory, with its model card, to the Hugging Face hub."""
     from mlx_rerank.convert.upload import contents, upload
-    from mlx_rerank.verify import failed_verification
+    from mlx_rerank.proof.verification import failed_verification
 
     if failed_verification(directory):
         typer.echo(f"mlx-rerank: warning: {directory} did not pass its verification: see its README.md", err=True)
@@ -116,7 +116,8 @@ def _verify(
 ) -> None:
     """Compare a conversion with its source, and keep the report in it; leave with 1 where it does not pass."""
     from mlx_rerank.display import print_report
-    from mlx_rerank.verify import store, verify
+    from mlx_rerank.proof.verification import store
+    from mlx_rerank.proof.verify import verify
 
     report = verify(directory, against=source, against_revision=revision, pairs=pairs)
     store(report, directory)

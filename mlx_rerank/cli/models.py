@@ -37,8 +37,8 @@ def audit(
     as_json: AsJson = False,
 ) -> None:
     """Check that a model stays in one dtype, without reading its weights; exit code 1 where it does not."""
-    from mlx_rerank.audit import audit_checkpoint
     from mlx_rerank.display import print_audit
+    from mlx_rerank.proof.audit import audit_checkpoint
 
     cells = audit_checkpoint(model, dtype=dtype, revision=revision)
     print_audit(cells, as_json=as_json)
@@ -60,7 +60,7 @@ def verify(
 ) -> None:
     """Compare a model on MLX with PyTorch; exit code 1 where they differ too much (extra: reference)."""
     from mlx_rerank.display import print_report
-    from mlx_rerank.verify import verify
+    from mlx_rerank.proof.verify import verify
 
     report = verify(
         model,

@@ -30,7 +30,7 @@ from mlx_rerank.errors import InputError
 from mlx_rerank.pairs.files import InputFormat, read_documents, read_pairs
 
 if TYPE_CHECKING:
-    from mlx_rerank.reference import ReferenceReranker
+    from mlx_rerank.proof.reference import ReferenceReranker
     from mlx_rerank.scoring.reranker import Reranker
 
 
@@ -141,7 +141,7 @@ def _reranker(
 
         return Reranker(model, revision=revision, dtype=dtype, max_length=max_length, **only_mlx)
     from mlx_rerank.checkpoints.hub import resolve
-    from mlx_rerank.reference import ReferenceReranker
+    from mlx_rerank.proof.reference import ReferenceReranker
 
     device = only_mlx.pop("device")
     _only_mlx(reference, **only_mlx)

@@ -9,7 +9,7 @@ from texts import PAIRS
 
 from mlx_rerank import Reranker
 from mlx_rerank.checkpoints.hub import EMBEDDED
-from mlx_rerank.reference import ReferenceReranker
+from mlx_rerank.proof.reference import ReferenceReranker
 from mlx_rerank.scoring.results import PairLogits
 
 PASSAGES = Path(__file__).parents[2] / "examples" / "passages.jsonl"

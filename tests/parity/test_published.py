@@ -6,8 +6,8 @@ import pytest
 from mlx_rerank import FlagReranker, Reranker
 from mlx_rerank.checkpoints.hub import resolve
 from mlx_rerank.errors import CheckpointNotFoundError
-from mlx_rerank.published import PUBLISHED
-from mlx_rerank.reference import ReferenceReranker
+from mlx_rerank.proof.published import PUBLISHED
+from mlx_rerank.proof.reference import ReferenceReranker
 
 pytestmark = [pytest.mark.checkpoint, pytest.mark.parametrize("model", PUBLISHED)]
 

@@ -11,7 +11,7 @@ from training_data import difference, gradient_of, make_examples, make_run, step
 
 from mlx_rerank.checkpoints.weights import WORDS, rename_rules
 from mlx_rerank.device import blas
-from mlx_rerank.reference import ReferenceReranker
+from mlx_rerank.proof.reference import ReferenceReranker
 from mlx_rerank.train.steps import Step
 from mlx_rerank.train.trainer import Run
 

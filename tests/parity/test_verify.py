@@ -11,13 +11,14 @@ import mlx.core as mx
 import pytest
 from checkpoints import TINY, random_tensors, write_checkpoint
 
-from mlx_rerank import verify as module
 from mlx_rerank.checkpoints.packing import Quantization
 from mlx_rerank.cli import main
 from mlx_rerank.convert import convert
 from mlx_rerank.errors import CheckpointError, InputError
 from mlx_rerank.pairs.samples import sample_pairs
-from mlx_rerank.verify import failed_verification, store, verify
+from mlx_rerank.proof import verify as module
+from mlx_rerank.proof.verification import failed_verification, store
+from mlx_rerank.proof.verify import verify
 
 SHORT = [pair for pair in sample_pairs() if len(pair[1]) < 200]
 FEW = [("what is a panda", "the bear"), ("what is a panda", "er"), ("熊", "a bear is the panda"), ("the", "")]

@@ -1,8 +1,6 @@
 """MLX against PyTorch, on one's own machine, model and texts."""
 
-import json
 import math
-import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
@@ -13,24 +11,22 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from mlx_rerank.activations import watched
 from mlx_rerank.checkpoints import hub
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.checkpoints.config import CONVERSION_KEY, ModelConfig
 from mlx_rerank.convert.trim import renumbering
 from mlx_rerank.errors import InputError, NonFiniteScoreError
-from mlx_rerank.fidelity import Fidelity, compare
 from mlx_rerank.models.xlm_roberta import CrossEncoder
 from mlx_rerank.pairs.arguments import check_pairs
 from mlx_rerank.pairs.limits import Limits
 from mlx_rerank.pairs.samples import sample_pairs
-from mlx_rerank.published import PUBLISHED
-from mlx_rerank.reference import ReferenceReranker, require_reference
-from mlx_rerank.report import TOLERANCES, Peak, PublishedLogit, Report, Tolerance
+from mlx_rerank.proof.fidelity import Fidelity, compare
+from mlx_rerank.proof.published import PUBLISHED
+from mlx_rerank.proof.reference import ReferenceReranker, require_reference
+from mlx_rerank.proof.verification import TOLERANCES, Peak, PublishedLogit, Tolerance, Verification
+from mlx_rerank.proof.watching import watched
 from mlx_rerank.scoring.reranker import Reranker
 
-REPORT_FILE = "verification.json"  # in a converted directory
-_HEADING = "\n## Verified against PyTorch\n"
 _FOLLOWED = 8  # pairs whose hidden states are compared
 
 Pairs = list[tuple[str, str]]
@@ -48,7 +44,7 @@ def verify(
     max_length: int | None = None,
     tolerance: float | None = None,
     revision: str | None = None,
-) -> Report:
+) -> Verification:
     """Compare a model's logits, rankings and hidden states with those of PyTorch in float32.
 
     Args:
@@ -92,7 +88,7 @@ def verify(
     followed = _spread([(ours[i], theirs[i]) for i in same])
     drifts, peak = _follow(reranker, reference, followed)
     fidelity, truncated, error = _compare_logits(reranker, reference, compared, theirs)
-    return Report(
+    return Verification(
         model=hub.public_name(model),
         reference=f"PyTorch in float32, {_whose(model, against, checkpoint)}{_left_out(checked, compared)}",
         dtype=reranker.dtype,
@@ -109,47 +105,6 @@ def verify(
         error=error,
         about=_about(),
     )
-
-
-def store(report: Report, directory: Path) -> None:
-    """Add a report to a converted directory: as JSON, and as a section of its model card if it has one.
-
-    Raises:
-        OSError: the directory cannot be written to.
-    """
-    _replace(directory / REPORT_FILE, json.dumps(report.to_dict(), indent=2, allow_nan=False) + "\n")
-    card = directory / "README.md"
-    if not card.is_file():
-        return
-    before, _, after = card.read_text(encoding="utf-8").partition(_HEADING)
-    _, mark, after = after.partition("\n## ")  # whatever section was added behind it
-    rows = "".join(f"| {_cell(name)} | {_cell(value)} |\n" for name, value in report.rows())
-    about = ", ".join(f"{name} {value}" for name, value in report.about.items())
-    section = f"{_HEADING}\n| | |\n|---|---|\n{rows}\nMeasured by `mlx-rerank verify`: {about}.\n"
-    _replace(card, before.rstrip() + "\n" + section + mark + after)
-
-
-def failed_verification(directory: Path) -> bool:
-    """Tell whether a directory holds a report that it did not pass."""
-    try:
-        return json.loads((directory / REPORT_FILE).read_text(encoding="utf-8"))["passed"] is False
-    except (OSError, ValueError, LookupError, TypeError):
-        return False
-
-
-def _cell(text: str) -> str:
-    """Return a text as a cell of a Markdown table."""
-    return " ".join(text.split()).replace("|", "\\|")
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file at once or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _allowed(checkpoint: Checkpoint, dtype: str, other_weights: bool) -> Tolerance:

@@ -1,10 +1,13 @@
 """The parity report: what `verify` found, what it allows, and how both read."""
 
+import json
 import math
+import os
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-from mlx_rerank.fidelity import Fidelity
+from mlx_rerank.proof.fidelity import Fidelity
 
 FLOAT16_MAX = 65504.0
 PUBLISHED_TOLERANCE = 2e-2  # of a published logit, most of which were computed in float16
@@ -57,7 +60,7 @@ class Peak:
 
 
 @dataclass(frozen=True)
-class Report:
+class Verification:
     """How far a model on MLX is from the PyTorch reference.
 
     Args:
@@ -163,3 +166,48 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+REPORT_FILE = "verification.json"  # in a converted directory
+_HEADING = "\n## Verified against PyTorch\n"
+
+
+def store(report: Verification, directory: Path) -> None:
+    """Add a report to a converted directory: as JSON, and as a section of its model card if it has one.
+
+    Raises:
+        OSError: the directory cannot be written to.
+    """
+    _replace(directory / REPORT_FILE, json.dumps(report.to_dict(), indent=2, allow_nan=False) + "\n")
+    card = directory / "README.md"
+    if not card.is_file():
+        return
+    before, _, after = card.read_text(encoding="utf-8").partition(_HEADING)
+    _, mark, after = after.partition("\n## ")  # whatever section was added behind it
+    rows = "".join(f"| {_cell(name)} | {_cell(value)} |\n" for name, value in report.rows())
+    about = ", ".join(f"{name} {value}" for name, value in report.about.items())
+    section = f"{_HEADING}\n| | |\n|---|---|\n{rows}\nMeasured by `mlx-rerank verify`: {about}.\n"
+    _replace(card, before.rstrip() + "\n" + section + mark + after)
+
+
+def failed_verification(directory: Path) -> bool:
+    """Tell whether a directory holds a report that it did not pass."""
+    try:
+        return json.loads((directory / REPORT_FILE).read_text(encoding="utf-8"))["passed"] is False
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
+def _cell(text: str) -> str:
+    """Return a text as a cell of a Markdown table."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file at once or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Proof that scores are right: against PyTorch, against published logits, and in one dtype throughout."""
