@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from mlx_rerank.device import blas
+from mlx_rerank.version import __version__
 
 if TYPE_CHECKING:
     from mlx_rerank.compat.flagembedding import FlagReranker
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from mlx_rerank.scoring.reranker import Reranker
     from mlx_rerank.scoring.results import RankedDocument, ScoredPair
 
-__version__ = "0.1.0"
 __all__ = [
     "CrossEncoder",
     "Explanation",

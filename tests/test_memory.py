@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from checkpoints import TINY, write_checkpoint
 
-from mlx_rerank import Reranker, info
+from mlx_rerank import Reranker
+from mlx_rerank.cli import describing
 from mlx_rerank.device import memory, thread
 from mlx_rerank.device.memory import usage
 from mlx_rerank.device.thread import DeviceThread, device_thread
@@ -155,7 +156,7 @@ def test_tokens_are_counted_without_padding(tiny: Path) -> None:
 
 
 def test_info_says_what_the_weights_take(wide: Path) -> None:
-    facts = info.describe(str(wide))
+    facts = describing.describe(str(wide))
     assert facts["embeddings"] == "resident"
     for embeddings, expected in facts["weights_bytes"].items():
         before = mx.get_active_memory()
@@ -168,9 +169,9 @@ def test_info_says_what_the_weights_take(wide: Path) -> None:
 
 
 def test_info_measures(tiny: Path) -> None:
-    found = info.measure(str(tiny))
+    found = describing.measure(str(tiny))
     assert found.keys() == {"mlx_active", "mlx_peak", "process_resident", "process_peak"}
-    assert found["mlx_peak"] >= found["mlx_active"] >= info.describe(str(tiny))["weights_bytes"]["resident"]
+    assert found["mlx_peak"] >= found["mlx_active"] >= describing.describe(str(tiny))["weights_bytes"]["resident"]
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="this C library gives memory back by itself")

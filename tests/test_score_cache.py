@@ -127,7 +127,7 @@ def test_keys_depend_on_versions(monkeypatch: pytest.MonkeyPatch, module: str) -
     if module == "mlx":
         monkeypatch.setattr("mlx_rerank.scoring.cached_logits.version", lambda _: "99")
     else:
-        monkeypatch.setattr("mlx_rerank.__version__", "99")
+        monkeypatch.setattr("mlx_rerank.scoring.cached_logits.__version__", "99")
     assert keys(COMPUTATION, Limits(512), [("a", "b")]) != before
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import mlx.core as mx
 
-import mlx_rerank
 from mlx_rerank.checkpoints import hub, weights
 from mlx_rerank.checkpoints.card import model_card
 from mlx_rerank.checkpoints.checkpoint import Checkpoint, open_tensors
@@ -15,6 +14,7 @@ from mlx_rerank.checkpoints.writing import write_model
 from mlx_rerank.dtypes import parse_dtype
 from mlx_rerank.models import REGISTRY
 from mlx_rerank.models.xlm_roberta import CrossEncoder
+from mlx_rerank.version import __version__
 
 Parameters = Iterable[tuple[str, mx.array]]
 _DTYPE_KEYS = ("torch_dtype", "dtype")  # what transformers calls it, before and since version 5
@@ -57,7 +57,7 @@ def record(checkpoint: Checkpoint, source: str, dtype: str) -> dict[str, Any]:
     return config | {
         "dtype": dtype,
         CONVERSION_KEY: {
-            "version": mlx_rerank.__version__,
+            "version": __version__,
             "source": hub.public_name(source),
             "revision": hub.commit_of(checkpoint.directory),
         },

@@ -115,7 +115,7 @@ def _verify(
     directory: Path, source: str, revision: str | None, pairs: list[tuple[str, str]] | None, remark: str
 ) -> None:
     """Compare a conversion with its source, and keep the report in it; leave with 1 where it does not pass."""
-    from mlx_rerank.display import print_report
+    from mlx_rerank.cli.printing import print_report
     from mlx_rerank.proof.verification import store
     from mlx_rerank.proof.verify import verify
 

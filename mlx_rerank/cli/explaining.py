@@ -38,7 +38,7 @@ def explain(
     timeout: Timeout = None,
 ) -> None:
     """Show which words of a query and a document carried the score."""
-    from mlx_rerank.display import print_json
+    from mlx_rerank.cli.printing import print_json
     from mlx_rerank.scoring.occlusion import MAX_PASSES
     from mlx_rerank.scoring.reranker import Reranker
 

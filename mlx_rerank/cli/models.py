@@ -16,8 +16,8 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """Describe a model and this machine."""
-    from mlx_rerank.display import print_json
-    from mlx_rerank.info import describe, measure
+    from mlx_rerank.cli.describing import describe, measure
+    from mlx_rerank.cli.printing import print_json
 
     facts = describe(model, revision)
     if measured:
@@ -37,7 +37,7 @@ def audit(
     as_json: AsJson = False,
 ) -> None:
     """Check that a model stays in one dtype, without reading its weights; exit code 1 where it does not."""
-    from mlx_rerank.display import print_audit
+    from mlx_rerank.cli.printing import print_audit
     from mlx_rerank.proof.audit import audit_checkpoint
 
     cells = audit_checkpoint(model, dtype=dtype, revision=revision)
@@ -59,7 +59,7 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Compare a model on MLX with PyTorch; exit code 1 where they differ too much (extra: reference)."""
-    from mlx_rerank.display import print_report
+    from mlx_rerank.cli.printing import print_report
     from mlx_rerank.proof.verify import verify
 
     report = verify(

@@ -60,7 +60,7 @@ def rank(
     verbose: Verbose = False,
 ) -> None:
     """Rank documents by how well they answer a query."""
-    from mlx_rerank import display
+    from mlx_rerank.cli import printing
 
     documents = read_documents(files or [], form)
     if not documents:
@@ -72,7 +72,7 @@ def rank(
     )  # fmt: skip
     with _measured(reranker, len(documents), verbose):
         ranking = reranker.rank(query, documents, top_n=top_n, raw_scores=raw, **limits)
-    display.print_ranking(ranking, as_json=as_json, raw_scores=raw)
+    printing.print_ranking(ranking, as_json=as_json, raw_scores=raw)
 
 
 def score(
@@ -92,7 +92,7 @@ def score(
     verbose: Verbose = False,
 ) -> None:
     """Score (query, document) pairs; one JSON line each, in the order given."""
-    from mlx_rerank.display import print_json
+    from mlx_rerank.cli.printing import print_json
     from mlx_rerank.scoring.results import sigmoid
 
     pairs = read_pairs(file)
@@ -124,8 +124,8 @@ def _measured(reranker: "Reranker | ReferenceReranker", pairs: int, verbose: boo
     start = time.perf_counter()
     yield
     if verbose:
+        from mlx_rerank.cli.printing import print_usage
         from mlx_rerank.device.memory import usage
-        from mlx_rerank.display import print_usage
 
         engines = getattr(reranker, "engines", ())  # the reference has none
         tokens = sum(engine.tokens for engine in engines) if engines else None

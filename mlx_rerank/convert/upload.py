@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import mlx_rerank
 from mlx_rerank.checkpoints.card import model_card, renamed
 from mlx_rerank.checkpoints.checkpoint import Checkpoint, open_tensors
 from mlx_rerank.errors import CheckpointError, InputError, UploadError
 from mlx_rerank.pairs.encoder import PairEncoder
+from mlx_rerank.version import __version__
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -48,7 +48,7 @@ def upload(directory: str | Path, repo_id: str, *, private: bool = False) -> str
     if exposed:
         raise UploadError(f"{repo_id} is public: make it private in its settings, or leave private out{kept}")
     with _hub(repo_id, kept) as api:
-        message = f"Upload a model converted with mlx-rerank {mlx_rerank.__version__}"
+        message = f"Upload a model converted with mlx-rerank {__version__}"
         api.create_commit(repo_id, operations, commit_message=message)
     return str(page)
 
@@ -124,7 +124,7 @@ def _hub(repo_id: str, kept: str = "") -> Iterator["HfApi"]:
     """Give the hub's client, and turn whatever it raises into an error that says what to do."""
     from huggingface_hub import HfApi
 
-    api = HfApi(token=True, library_name="mlx-rerank", library_version=mlx_rerank.__version__)
+    api = HfApi(token=True, library_name="mlx-rerank", library_version=__version__)
     try:
         yield api
     except Exception as error:  # the client's own, its HTTP library's, its storage's and plain ones

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-import mlx_rerank
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.errors import NonFiniteScoreError, StoppedError
 from mlx_rerank.pairs.limits import Limits
 from mlx_rerank.scoring.results import PairLogits
 from mlx_rerank.scoring.score_cache import CachedScore, ScoreCache
+from mlx_rerank.version import __version__
 
 _BYTES = 16  # of a hash: among 1e9 keys, two are alike with a chance of 1e-21
 Pair = tuple[str, str]
@@ -121,7 +121,7 @@ def _logits(scores: Sequence[CachedScore]) -> PairLogits:
 
 def keys(computation: Computation, limits: Limits, pairs: Sequence[Pair]) -> list[bytes]:
     """Return a hash for each pair, of its texts and of everything else that its logit depends on."""
-    versions = mlx_rerank.__version__, version("mlx")
+    versions = __version__, version("mlx")
     common = _hash(json.dumps([astuple(computation), astuple(limits), versions]))
     texts = {text: _hash(text) for text in dict.fromkeys(text for pair in pairs for text in pair)}
     # Hashes are all of one length, so that no text can pass for the end of one and the beginning of another.

@@ -7,7 +7,6 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_unflatten
 
-import mlx_rerank
 from mlx_rerank.checkpoints import hub, weights
 from mlx_rerank.checkpoints.card import model_card
 from mlx_rerank.checkpoints.checkpoint import Checkpoint, load_model, open_tensors
@@ -16,6 +15,7 @@ from mlx_rerank.checkpoints.packing import quantization_of
 from mlx_rerank.checkpoints.writing import write_model
 from mlx_rerank.convert.quantize import Recipe, describe_recipe, quantize
 from mlx_rerank.train.learner import Arrays, Learner
+from mlx_rerank.version import __version__
 
 _DROPPED = ("_name_or_path", "torch_dtype", "dtype", "quantization", "quantization_config", CONVERSION_KEY)
 
@@ -47,7 +47,7 @@ def save_trained(
     config |= {
         "dtype": str(dtype).rpartition(".")[2],
         CONVERSION_KEY: {
-            "version": mlx_rerank.__version__,
+            "version": __version__,
             "source": done.get("source", hub.public_name(source)),
             "revision": done.get("revision", hub.commit_of(checkpoint.directory)),
             "training": dict(record),
