@@ -12,11 +12,10 @@ import time
 
 import mlx.core as mx
 
-from mlx_rerank.checkpoints.config import ModelConfig
 from mlx_rerank.dtypes import NAMES, parse_dtype, report
-from mlx_rerank.models.xlm_roberta import CrossEncoder
+from mlx_rerank.models.encoders.xlm_roberta import XLMRoberta, XLMRobertaShape
 
-CONFIG = ModelConfig(250002, 1024, 24, 16, 4096, 8194, 1e-5, 1, 0, 2)
+SHAPE = XLMRobertaShape(250002, 1024, 24, 16, 4096, 8194, 1e-5, 1, 0, 2)
 
 
 def main() -> None:
@@ -26,7 +25,7 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     input_ids, mask = mx.zeros((2, 16), mx.int32), mx.ones((2, 16), mx.bool_)
     for name in NAMES:
-        model = CrossEncoder(CONFIG)
+        model = XLMRoberta(SHAPE)
         model.set_dtype(parse_dtype(name))
         found, times = report(model, parse_dtype(name), input_ids, mask), []
         for _ in range(rounds):

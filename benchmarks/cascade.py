@@ -13,8 +13,8 @@ from relevance import Run, Task, ndcg
 
 from mlx_rerank.bench import texts
 from mlx_rerank.bench.flops import operations
-from mlx_rerank.checkpoints.config import ModelConfig
 from mlx_rerank.checkpoints.hub import resolve
+from mlx_rerank.models.cost import Cost
 
 TOP = 10  # documents whose overlap is counted
 
@@ -24,12 +24,12 @@ class Stage:
     """A model, and what it makes of every candidate.
 
     Args:
-        config: its shape.
+        cost: of its tokens.
         runs: its logits, by task.
         tokens: that it reads of each candidate, by task, query and document.
     """
 
-    config: ModelConfig
+    cost: Cost
     runs: Mapping[str, Run]
     tokens: Mapping[str, Mapping[str, Mapping[str, int]]]
 
@@ -42,7 +42,7 @@ class Stage:
             for query, found in runs[task.name].items():
                 lengths = counter.lengths([(task.queries[query], task.documents[document]) for document in found])
                 tokens.setdefault(task.name, {})[query] = dict(zip(found, lengths.tolist(), strict=True))
-        return cls(counter.config, runs, tokens)
+        return cls(counter.cost, runs, tokens)
 
 
 def measure(tasks: Sequence[Task], first: Stage, strong: Stage, keeps: Sequence[int]) -> list[dict[str, Any]]:
@@ -99,12 +99,12 @@ def _row(tasks: Sequence[Task], first: Stage, strong: Stage, keep: int) -> dict[
     read = _lengths(strong, runs, tasks)
     # The first stage is skipped where there are not more candidates than are kept.
     asked = {t.name: {q: d for q, d in first.runs[t.name].items() if len(d) > keep} for t in tasks}
-    spent = _flops(first.config, _lengths(first, asked, tasks)) + _flops(strong.config, read)
+    spent = _flops(first.cost, _lengths(first, asked, tasks)) + _flops(strong.cost, read)
     return {
         "ndcg": {name: float(np.mean([ndcg(task, of[task.name]) for task in tasks])) for name, of in known.items()},
         "top10_overlap": float(np.mean(best)) if best else None,
         "tokens": sum(read) / sum(everything),
-        "flops": spent / _flops(strong.config, everything),
+        "flops": spent / _flops(strong.cost, everything),
     }
 
 
@@ -113,7 +113,7 @@ def _lengths(stage: Stage, runs: Mapping[str, Run], tasks: Sequence[Task]) -> li
     return [stage.tokens[t.name][q][d] for t in tasks for q, found in runs[t.name].items() for d in found]
 
 
-def _flops(config: ModelConfig, lengths: Sequence[int]) -> int:
+def _flops(cost: Cost, lengths: Sequence[int]) -> int:
     """Return the multiplications and additions that pairs need without padding."""
     batches = [(count, length) for length, count in Counter(lengths).items()]
-    return sum(each.flops for each in operations(config, batches, itemsize=4, first_token_only=True))
+    return sum(each.flops for each in operations(cost, batches, itemsize=4, first_token_only=True))

@@ -148,12 +148,12 @@ def _resident(directory: Path) -> int:
     """Return the bytes that MLX holds once the model is loaded, packed weights kept packed as on a GPU."""
     import mlx.core as mx
 
-    from mlx_rerank.checkpoints.checkpoint import Checkpoint, load_model
+    from mlx_rerank.checkpoints.checkpoint import Checkpoint
     from mlx_rerank.dtypes import parse_dtype
 
     checkpoint = Checkpoint.open(directory)
     before = mx.get_active_memory()
-    model = load_model(checkpoint, parse_dtype(checkpoint.raw["dtype"]), keep_quantized=True)
+    model = checkpoint.load(parse_dtype(checkpoint.raw["dtype"]), keep_quantized=True)
     size = mx.get_active_memory() - before
     del model
     mx.clear_cache()

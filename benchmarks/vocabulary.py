@@ -17,10 +17,11 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from mlx_rerank.bench.checkpoints import SHAPES
-from mlx_rerank.checkpoints import weights
-from mlx_rerank.checkpoints.config import ModelConfig, read_config
+from mlx_rerank.checkpoints.checkpoint import Checkpoint
+from mlx_rerank.checkpoints.config import read_config
 from mlx_rerank.checkpoints.hub import EMBEDDED
 from mlx_rerank.convert.trim import trim
+from mlx_rerank.models import family_of
 
 
 def corpora(path: Path, languages: int) -> dict[str, list[str]]:
@@ -48,13 +49,14 @@ def main() -> None:
     raw = (
         read_config(EMBEDDED["mini"]) | {"max_position_embeddings": 514} | SHAPES[given.shape] | {"vocab_size": pieces}
     )
-    config = ModelConfig.from_dict(raw)
-    total = sum(map(math.prod, weights.source_shapes(config).values()))
+    family = family_of(raw)
+    checkpoint = Checkpoint(given.tokenizer, raw, family, family.shape(raw), family.mapping, converted=False)
+    total = sum(map(math.prod, family.source_shapes(checkpoint.shape).values()))
     print("| corpus | texts | pieces kept | bytes saved | held-out texts that keep all tokens |\n|---|---|---|---|---|")
     for path in given.corpus:
         for name, texts in corpora(path, given.by_language).items():
-            record = trim(given.tokenizer, raw, texts).record
-            saved = (pieces - record["pieces"]) * config.hidden_size / total
+            record = trim(checkpoint, texts).record
+            saved = (pieces - record["pieces"]) * checkpoint.shape.hidden_size / total
             share = record["held_out_share"]
             cells = [name, f"{record['texts']:,}", f"{record['pieces']:,} of {pieces:,}", f"{saved:.1%}"]
             print("| " + " | ".join([*cells, "" if share is None else f"{share:.1%}"]) + " |", flush=True)

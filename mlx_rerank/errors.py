@@ -40,7 +40,7 @@ class CheckpointError(RerankError):
 
 
 class UnsupportedModelError(CheckpointError):
-    """A checkpoint that is not a single-label XLM-RoBERTa cross-encoder."""
+    """A checkpoint that is not a single-label cross-encoder of a family that is run here."""
 
 
 class WeightsError(CheckpointError):

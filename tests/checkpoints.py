@@ -3,14 +3,17 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from mlx_rerank.checkpoints.config import ModelConfig
 from mlx_rerank.checkpoints.hub import EMBEDDED
-from mlx_rerank.checkpoints.weights import source_shapes
+from mlx_rerank.models import family_of
+from mlx_rerank.models.encoders.xlm_roberta import FAMILY
+from mlx_rerank.models.shape import Shape
+from mlx_rerank.pairs.encoder import PairEncoder
 from mlx_rerank.proof import restore
 
 TINY = {
@@ -52,15 +55,26 @@ TOKENIZER_CONFIG = {
 }
 
 
+def shape_of(config: dict) -> Any:
+    """Return the shape that a config.json states, of the class that its family has for it."""
+    return family_of(config).shape(config)
+
+
+def encoder_of(tokenizer: Tokenizer, shape: Shape) -> PairEncoder:
+    """Return the encoder of an XLM-RoBERTa."""
+    return PairEncoder(tokenizer, FAMILY.frame(tokenizer, shape), shape.vocab_size)
+
+
 def random_tensors(config: dict, seed: int = 0) -> dict[str, np.ndarray]:
     """Return float32 tensors under their Hugging Face names, scaled so that scores differ and nothing saturates."""
     random = np.random.default_rng(seed)
     tensors = {}
-    for name, shape in source_shapes(ModelConfig.from_dict(config)).items():
+    family = family_of(config)
+    for name, shape in family.source_shapes(family.shape(config)).items():
         spread = 1.5 / np.sqrt(shape[-1]) if len(shape) == 2 and "embeddings" not in name else 0.3
         spread *= 4 if "word_embeddings" in name or "out_proj" in name else 1
         tensors[name] = (random.standard_normal(shape, dtype=np.float32) * np.float32(spread)).astype(np.float32)
-        if name.endswith("LayerNorm.weight"):
+        if len(shape) == 1 and name.endswith("weight"):  # of a normalisation
             tensors[name] += 1
     return tensors
 
@@ -75,6 +89,9 @@ def tiny_tokenizer() -> Tokenizer:
     tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=3, byte_fallback=False))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.add_special_tokens(["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B:0 </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
     return tokenizer
 
 

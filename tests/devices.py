@@ -25,7 +25,7 @@ def busy_device() -> Iterator[None]:
 
 def slowed(reranker: Reranker, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Have each pair computed in a batch of its own, for 20 ms; return a list that grows by one with each."""
-    monkeypatch.setattr(reranker.scorer, "deterministic", True)
+    monkeypatch.setattr(reranker.model, "deterministic", True)
     forward, computed = reranker.engine._forward, []
     monkeypatch.setattr(reranker.engine, "_forward", lambda *b: (time.sleep(0.02), computed.append(1), forward(*b))[2])
     return computed

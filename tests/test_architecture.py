@@ -1,6 +1,7 @@
-"""The levels of the code, and what may be imported when."""
+"""The rows of the code, what may be imported when, and who may name what."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -43,13 +44,60 @@ def imports_of(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_file_imports_only_from_rows_above_its_own(path: Path) -> None:
-    own = room(path)
-    if path == ROOT / "__init__.py" or own not in ROW:
+    if path == ROOT / "__init__.py":
         return
-    for name in imports_of(path):
+    own = room(path)
+    assert own in ROW, f"{own} has no row: give it one here and in CONTRIBUTING.md"
+    assert not misplaced(own, imports_of(path))
+
+
+def test_an_import_that_climbs_is_noticed() -> None:
+    """What the test above would say of a file in a lower row that imports from a higher one, or from its own row."""
+    assert misplaced("device", {"mlx_rerank.scoring.engine", "numpy", "mlx_rerank.errors"}) == ["scoring"]
+    assert misplaced("scoring", {"mlx_rerank.convert.conversion"}) == ["convert"]
+
+
+def misplaced(own: str, names: set[str]) -> list[str]:
+    """Return the packages that a file of `own` imports from, and may not."""
+    found = []
+    for name in names:
         parts = name.split(".")
         if parts[0] == "mlx_rerank" and len(parts) > 1 and parts[1] in ROW and parts[1] != own:
-            assert ROW[parts[1]] < ROW[own], f"{own} imports {parts[1]}, which is not above it"
+            found += [parts[1]] if ROW[parts[1]] >= ROW[own] else []
+    return found
+
+
+OF_A_FAMILY = re.compile(  # a family's name, tensors of its checkpoints, its special tokens, and how many a pair has
+    r"roberta|\bbert\b|layernorm\.(weight|bias)|</?s>|<(pad|unk|mask)>|(?-i:\[(CLS|SEP|PAD|MASK|UNK)\])"
+    r"|special_tokens?\w*\s*[-=<>]=?\s*\d",
+    re.IGNORECASE,
+)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_only_families_name_what_is_theirs(path: Path) -> None:
+    if path != ROOT / "models" / "__init__.py" and path.parent != ROOT / "models" / "encoders":
+        assert not OF_A_FAMILY.search(path.read_text())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'x = "roberta.embeddings"',
+        "name == 'encoder.LayerNorm.weight'",
+        'start = tokenizer.token_to_id("<s>")',
+        "room = max_length - SPECIAL_TOKENS_PER_PAIR = 4",
+        "SPECIAL_TOKENS = 4",
+        "# as BERT does",
+    ],
+)
+def test_a_name_of_a_family_is_noticed(line: str) -> None:
+    assert OF_A_FAMILY.search(line)
+
+
+def test_the_root_of_the_package_holds_nothing_else() -> None:
+    files = {path.name for path in ROOT.iterdir() if path.is_file()}
+    assert files == {"__init__.py", "__main__.py", "errors.py", "version.py", "py.typed"}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -64,10 +112,20 @@ def test_files_and_functions_stay_readable(path: Path) -> None:
             assert lines <= 40, f"{node.name} has {lines} lines"
 
 
-def test_only_the_reference_imports_torch() -> None:
+EXTRAS = {
+    "torch",
+    "scipy",
+    "bm25s",
+    "onnx",
+    "onnxscript",
+    "psutil",
+}  # frameworks are wrapped where they are inherited from
+
+
+def test_only_one_file_imports_what_an_extra_brings() -> None:
     for path in MODULES:
-        if room(path) != "reference":
-            assert not {name for name in imports_of(path) if name.split(".")[0] == "torch"}, path
+        if path != ROOT / "device" / "optional.py":
+            assert not {name for name in imports_of(path) if name.split(".")[0] in EXTRAS}, path
 
 
 def run(code: str) -> str:

@@ -6,20 +6,17 @@ from pathlib import Path
 
 import mlx.core as mx
 import pytest
-from checkpoints import TINY, write_checkpoint
+from checkpoints import FAMILY, TINY, shape_of, write_checkpoint
 from mlx.utils import tree_flatten
 
 from mlx_rerank import cli
-from mlx_rerank.checkpoints import weights
-from mlx_rerank.checkpoints.checkpoint import Checkpoint, load_model
-from mlx_rerank.checkpoints.config import ModelConfig
+from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.checkpoints.mapped import MappedEmbeddings
 from mlx_rerank.checkpoints.packing import Quantization
 from mlx_rerank.convert import convert
 from mlx_rerank.dtypes import NAMES
 from mlx_rerank.errors import CheckpointNotFoundError, InputError, WeightsError
-from mlx_rerank.models import xlm_roberta
-from mlx_rerank.proof import audit
+from mlx_rerank.models.encoders import post_norm
 from mlx_rerank.proof.audit import audit_checkpoint
 
 
@@ -58,7 +55,7 @@ def sparse_checkpoint(directory: Path, config: dict) -> Path:
     write_checkpoint(directory)
     (directory / "config.json").write_text(json.dumps(config))
     header, end = {}, 0
-    for name, shape in weights.source_shapes(ModelConfig.from_dict(config)).items():
+    for name, shape in FAMILY.source_shapes(shape_of(config)).items():
         start, end = end, end + 4 * shape[0] * (shape[1] if len(shape) == 2 else 1)
         header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [start, end]}
     text = json.dumps(header).encode()
@@ -76,7 +73,8 @@ def test_no_weight_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     before = mx.get_active_memory()
     assert len(audit_checkpoint(str(source))) == 9
     assert mx.get_peak_memory() - before < 1e5
-    monkeypatch.setattr(audit, "load_model", lambda *args, **options: load_model(*args, **options | {"evaluate": True}))
+    load = Checkpoint.load
+    monkeypatch.setattr(Checkpoint, "load", lambda *args, **options: load(*args, **options | {"evaluate": True}))
     audit_checkpoint(str(source))
     assert mx.get_peak_memory() - before > 12e6  # so that the test sees a weight that is read
 
@@ -85,7 +83,7 @@ def test_no_weight_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_unread_weights_have_the_dtypes_and_shapes_of_read_ones(packed: Path, keep_quantized: bool) -> None:
     checkpoint = Checkpoint.open(packed)
     read, unread = (
-        dict(tree_flatten(load_model(checkpoint, mx.float16, keep_quantized=keep_quantized, evaluate=evaluate)))
+        dict(tree_flatten(checkpoint.load(mx.float16, keep_quantized=keep_quantized, evaluate=evaluate)))
         for evaluate in (True, False)
     )
     assert {name: (value.dtype, value.shape) for name, value in unread.items()} == {
@@ -135,9 +133,9 @@ def test_the_command_reports_a_clean_model(capfdbinary: pytest.CaptureFixture[by
 def test_the_command_names_causes(
     tiny: Path, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = xlm_roberta.SelfAttention.__call__
+    original = post_norm.SelfAttention.__call__
     monkeypatch.setattr(
-        xlm_roberta.SelfAttention, "__call__", lambda own, x, *args, **kw: original(own, x * mx.array(3.0), *args, **kw)
+        post_norm.SelfAttention, "__call__", lambda own, x, *args, **kw: original(own, x * mx.array(3.0), *args, **kw)
     )
     code, shown = run(capfdbinary, str(tiny), "--dtype", "float16")
     assert code == 1

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from mlx_rerank.errors import InputError
 from mlx_rerank.pairs.batching import BATCH_OVERHEAD, PADDING_SHARE, pad, plan_batches
+from mlx_rerank.pairs.encoded import Row
 
 lengths_of = st.lists(st.integers(4, 512), max_size=200).map(np.array)
 
@@ -36,7 +37,8 @@ def test_bad_limits(budget: int, max_rows: int | None) -> None:
 
 @given(st.lists(st.lists(st.integers(0, 99), min_size=1, max_size=20), min_size=1, max_size=20))
 def test_pad(rows: list[list[int]]) -> None:
-    input_ids, mask = pad([np.array(row, dtype=np.int32) for row in rows], 1)
+    input_ids, mask, segments = pad([Row(np.array(row, dtype=np.int32)) for row in rows], 1)
+    assert segments is None
     assert input_ids.dtype == np.int32
     if mask is None:
         assert len({len(row) for row in rows}) == 1
@@ -46,3 +48,10 @@ def test_pad(rows: list[list[int]]) -> None:
         assert padded[real].tolist() == row
         assert real[: len(row)].all()
         assert (padded[~real] == 1).all()
+
+
+def test_segments_begin_where_rows_say_and_end_before_the_padding() -> None:
+    batch = pad([Row(np.arange(4, 9, dtype=np.int32), 3), Row(np.arange(4, 7, dtype=np.int32), 1)], 1)
+    assert batch.segments is not None
+    assert batch.segments.dtype == bool
+    assert batch.segments.tolist() == [[False] * 3 + [True] * 2, [False, True, True, False, False]]

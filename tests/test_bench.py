@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoints import TINY, tiny_tokenizer
+from checkpoints import TINY, shape_of, tiny_tokenizer
 
 from mlx_rerank.bench.checkpoints import SHAPES, hugging_face, seeded
 from mlx_rerank.bench.contenders import OWN, REFERENCE, choose, roster
@@ -19,13 +19,13 @@ from mlx_rerank.bench.report import output_path, write
 from mlx_rerank.bench.roofline import bounds
 from mlx_rerank.bench.speed import max_delta, scaling_workloads, sizes_of, summarise
 from mlx_rerank.bench.texts import Counter, Texts, Workload
-from mlx_rerank.checkpoints.config import ModelConfig
 from mlx_rerank.checkpoints.hub import EMBEDDED
 from mlx_rerank.checkpoints.packing import Quantization
 from mlx_rerank.convert import convert
 from mlx_rerank.errors import InputError, OutputError
+from mlx_rerank.models.cost import Cost
 
-SMALL = ModelConfig.from_dict(TINY | {"hidden_size": 4, "num_attention_heads": 2, "intermediate_size": 8})
+SMALL = Cost(shape_of(TINY | {"hidden_size": 4, "num_attention_heads": 2, "intermediate_size": 8}))
 PLENTY = [("what is the panda", f"the bear is {word} and the panda is {i}") for i in range(40) for word in ("a", "an")]
 
 
@@ -106,11 +106,11 @@ def test_samples_come_in_a_seeded_order_and_never_twice() -> None:
 def test_texts_are_cut_to_their_length_in_tokens() -> None:
     counter = Counter(EMBEDDED["mini"])
     for tokens in (16, 32, 512):
-        pairs = Texts.read(None).cut(counter.tokenizer, tokens, 5)
+        pairs = Texts.read(None).cut(counter.tokenizer, tokens, 5, special_tokens=4)
         assert counter.lengths(pairs).tolist() == [tokens] * 5
         assert len(set(pairs)) == 5
     with pytest.raises(InputError, match="0 of 1 pairs of 5000 tokens"):
-        Texts("small", PLENTY[:1]).cut(tiny_tokenizer(), 5000, 1)
+        Texts("small", PLENTY[:1]).cut(tiny_tokenizer(), 5000, 1, special_tokens=4)
 
 
 def test_a_set_in_the_beir_layout(tmp_path: Path) -> None:

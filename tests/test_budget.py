@@ -6,7 +6,8 @@ import mlx.core as mx
 import pytest
 
 from mlx_rerank import Reranker
-from mlx_rerank.checkpoints.config import ModelConfig
+from mlx_rerank.models.cost import Cost
+from mlx_rerank.models.encoders.xlm_roberta import FAMILY, XLMRobertaShape
 from mlx_rerank.scoring import budget
 from mlx_rerank.scoring.budget import default_token_budget
 
@@ -14,11 +15,11 @@ GB = 2**30
 GPU, CPU = mx.Device(mx.gpu), mx.Device(mx.cpu)
 
 
-def shape(hidden: int, layers: int, heads: int, intermediate: int) -> ModelConfig:
-    return ModelConfig(250002, hidden, layers, heads, intermediate, 8194, 1e-5, 1, 0, 2)
+def cost(hidden: int, layers: int, heads: int, intermediate: int) -> Cost:
+    return FAMILY.cost(XLMRobertaShape(250002, hidden, layers, heads, intermediate, 8194, 1e-5, 1, 0, 2))
 
 
-MINI, BASE, LARGE = shape(384, 12, 12, 1536), shape(768, 12, 12, 3072), shape(1024, 24, 16, 4096)
+MINI, BASE, LARGE = cost(384, 12, 12, 1536), cost(768, 12, 12, 3072), cost(1024, 24, 16, 4096)
 
 
 @pytest.fixture
@@ -28,17 +29,17 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("machine")
 def test_larger_models_get_fewer_tokens() -> None:
-    found = [default_token_budget(config, GPU, mx.float16, 512) for config in (MINI, BASE, LARGE)]
+    found = [default_token_budget(model, GPU, mx.float16, 512) for model in (MINI, BASE, LARGE)]
     assert found == [16384, 16384, 4096]
     assert default_token_budget(LARGE, GPU, mx.float16, 8192) == 2048  # as attention takes more
 
 
 @pytest.mark.usefixtures("machine")
-@pytest.mark.parametrize("config", [MINI, BASE, LARGE])
-def test_an_evaluation_is_short(config: ModelConfig) -> None:
-    tokens = default_token_budget(config, GPU, mx.float16, 512)
-    D = config.hidden_size
-    encoder = config.num_hidden_layers * (4 * D * D + 2 * D * config.intermediate_size)
+@pytest.mark.parametrize("model", [MINI, BASE, LARGE])
+def test_an_evaluation_is_short(model: Cost) -> None:
+    tokens = default_token_budget(model, GPU, mx.float16, 512)
+    D = model.shape.hidden_size
+    encoder = model.shape.num_hidden_layers * (4 * D * D + 2 * D * model.shape.intermediate_size)
     assert 2 * encoder * tokens <= 4e12
 
 
@@ -49,13 +50,13 @@ def test_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budget, "_memory", lambda: GB // 32)
     assert default_token_budget(LARGE, GPU, mx.float32, 512) == 512  # or the device would have nothing to do
     monkeypatch.setattr(budget, "_memory", lambda: GB)
-    odd = shape(768, 12, 24, 3072)  # heads of 32, which no fused attention takes: its scores count
+    odd = cost(768, 12, 24, 3072)  # heads of 32, which no fused attention takes: its scores count
     assert default_token_budget(odd, GPU, mx.float16, 512) < default_token_budget(BASE, GPU, mx.float16, 512)
 
 
 def test_on_a_cpu_a_batch_fits_the_caches() -> None:
-    for config in (MINI, LARGE):
-        assert default_token_budget(config, CPU, mx.float32, 512) == 512
+    for model in (MINI, LARGE):
+        assert default_token_budget(model, CPU, mx.float32, 512) == 512
 
 
 def test_this_machine(tiny: Path) -> None:

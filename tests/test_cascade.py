@@ -65,7 +65,7 @@ def test_each_model_reads_only_its_part(tiny: Path, fast: Path) -> None:
     cascade = Reranker(tiny, first_stage=fast, keep=KEEP)
     strong, first = cascade.engines
     found = cascade.rank("panda", DOCUMENTS)
-    tokens = {document: len(ids) for document, ids in zip(DOCUMENTS, _ids(cascade), strict=True)}
+    tokens = dict(zip(DOCUMENTS, _tokens(cascade), strict=True))
     assert first.tokens == sum(tokens.values())
     assert strong.tokens == sum(tokens[DOCUMENTS[result.index]] for result in found)
 
@@ -78,9 +78,8 @@ def test_each_model_reads_only_its_part(tiny: Path, fast: Path) -> None:
     assert first.tokens == before
 
 
-def _ids(reranker: Reranker) -> list[np.ndarray]:
-    encoded = reranker.encoder.encode(PAIRS, reranker.limits)
-    return [encoded.sequences[place] for place in encoded.inverse]
+def _tokens(reranker: Reranker) -> list[int]:
+    return reranker.encoder.encode(PAIRS, reranker.limits).tokens.tolist()
 
 
 def test_what_is_unread_is_the_strong_models(tiny: Path, fast: Path) -> None:
@@ -118,15 +117,15 @@ def test_a_name_is_loaded_as_the_model_is(tmp_path: Path, fast: Path) -> None:
     }  # fmt: skip
     cascade = Reranker(longer, first_stage=fast, keep=2, max_length=100, **options)
     assert cascade.first_stage is not None
-    scorer = cascade.first_stage.scorer
-    assert (cascade.max_length, scorer.limits.max_length) == (100, 64)
-    assert scorer.limits.long_documents == cascade.limits.long_documents
+    first_model = cascade.first_stage.model
+    assert (cascade.max_length, first_model.limits.max_length) == (100, 64)
+    assert first_model.limits.long_documents == cascade.limits.long_documents
     for name in ("dtype", "device", "token_budget", "deterministic"):
-        assert getattr(scorer, name) == options[name] == getattr(cascade, name)
+        assert getattr(first_model, name) == options[name] == getattr(cascade, name)
     assert [engine.embeddings for engine in cascade.engines] == ["mapped", "mapped"]
     shorter = Reranker(longer, first_stage=fast, max_length=20).first_stage
     assert shorter is not None
-    assert shorter.scorer.limits.max_length == 20
+    assert shorter.model.limits.max_length == 20
 
     first = cascade.rank("panda", DOCUMENTS)
     read = [engine.tokens for engine in cascade.engines]
@@ -138,7 +137,7 @@ def test_a_reranker_is_taken_as_it_is(tiny: Path, fast: Path) -> None:
     first = Reranker(fast, max_length=20)
     cascade = Reranker(tiny, first_stage=first, keep=2, max_length=30)
     assert cascade.first_stage is not None
-    assert cascade.first_stage.scorer is first.scorer
+    assert cascade.first_stage.model is first.model
 
 
 def test_unloading_frees_both(cascade: Reranker, fast_reranker: Reranker) -> None:

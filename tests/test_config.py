@@ -4,17 +4,18 @@ import json
 from pathlib import Path
 
 import pytest
-from checkpoints import TINY
+from checkpoints import TINY, shape_of
 
-from mlx_rerank.checkpoints.config import ModelConfig, read_config
+from mlx_rerank.checkpoints.config import read_config
 from mlx_rerank.checkpoints.packing import Quantization, quantization_of
 from mlx_rerank.errors import CheckpointError, UnsupportedModelError
+from mlx_rerank.models.encoders.xlm_roberta import XLMRobertaShape
 
-SHAPE_FIELDS = list(ModelConfig.__dataclass_fields__)
+SHAPE_FIELDS = list(XLMRobertaShape.__dataclass_fields__)
 
 
 def test_a_good_one() -> None:
-    config = ModelConfig.from_dict(TINY)
+    config = shape_of(TINY)
     assert config.hidden_size == 64
     assert config.max_length == 64  # 66 positions, of which two are never used
 
@@ -22,20 +23,20 @@ def test_a_good_one() -> None:
 @pytest.mark.parametrize("field", SHAPE_FIELDS)
 def test_a_missing_shape_field_is_named(field: str) -> None:
     with pytest.raises(CheckpointError, match=f"no '{field}'"):
-        ModelConfig.from_dict({key: value for key, value in TINY.items() if key != field})
+        shape_of({key: value for key, value in TINY.items() if key != field})
 
 
 @pytest.mark.parametrize("field", SHAPE_FIELDS)
 @pytest.mark.parametrize("value", ["64", None, -1, True, [64], float("nan"), float("inf")])
 def test_a_field_of_the_wrong_kind_is_named(field: str, value: object) -> None:
     with pytest.raises(CheckpointError, match=f"{field} must be"):
-        ModelConfig.from_dict(TINY | {field: value})
+        shape_of(TINY | {field: value})
 
 
 @pytest.mark.parametrize(
     ("change", "found"),
     [
-        ({"model_type": "bert", "architectures": ["BertForSequenceClassification"]}, "model_type 'bert'"),
+        ({"model_type": "longformer", "architectures": ["LongformerForMaskedLM"]}, "model_type 'longformer'"),
         ({"architectures": ["XLMRobertaModel"]}, "an embedding model"),
         ({"architectures": ["XLMRobertaForMaskedLM"]}, "another head"),
         ({"architectures": None}, "another head"),
@@ -48,23 +49,23 @@ def test_a_field_of_the_wrong_kind_is_named(field: str, value: object) -> None:
 )
 def test_other_models_are_refused_by_what_they_are(change: dict, found: str) -> None:
     with pytest.raises(UnsupportedModelError, match=found):
-        ModelConfig.from_dict(TINY | change)
+        shape_of(TINY | change)
 
 
 def test_contradictions() -> None:
     with pytest.raises(CheckpointError, match="hidden_size 64 is not a multiple of num_attention_heads 5"):
-        ModelConfig.from_dict(TINY | {"num_attention_heads": 5})
+        shape_of(TINY | {"num_attention_heads": 5})
     with pytest.raises(CheckpointError, match="leaves 4 tokens"):
-        ModelConfig.from_dict(TINY | {"max_position_embeddings": 6})
+        shape_of(TINY | {"max_position_embeddings": 6})
     with pytest.raises(CheckpointError, match="layer_norm_eps must be"):
-        ModelConfig.from_dict(TINY | {"layer_norm_eps": 0})
+        shape_of(TINY | {"layer_norm_eps": 0})
     with pytest.raises(CheckpointError, match=r"num_attention_heads must be a number \(int\) of at least 1, found 0"):
-        ModelConfig.from_dict(TINY | {"num_attention_heads": 0})
+        shape_of(TINY | {"num_attention_heads": 0})
 
 
 def test_num_labels_will_do_for_id2label() -> None:
     config = {key: value for key, value in TINY.items() if key != "id2label"}
-    assert ModelConfig.from_dict(config | {"num_labels": 1}).vocab_size == 120
+    assert shape_of(config | {"num_labels": 1}).vocab_size == 120
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[1, 2]", "\xff"])

@@ -41,7 +41,15 @@ def test_what_is_written(tiny: Path, tmp_path: Path) -> None:
         "NOTICE", "README.md", "config.json", "model.safetensors", "tokenizer.json",
     ]  # fmt: skip
     config = json.loads((target / "config.json").read_text())
-    assert config["mlx_rerank"] == {"version": mlx_rerank.__version__, "source": "source", "revision": None}
+    assert config["mlx_rerank"] == {
+        "version": mlx_rerank.__version__,
+        "source": "source",
+        "revision": None,
+        "family": "xlm-roberta",
+        "frame": {"start": [0], "middle": [2, 2], "end": [2], "pad": 1, "hidden": 3, "segments": False},
+        "score_rule": "the first token",
+        "mapping": "sigmoid",
+    }
     assert config["dtype"] == "bfloat16"
     assert str(tmp_path) not in (target / "config.json").read_text() + (target / "README.md").read_text()
     card = (target / "README.md").read_text()
@@ -113,7 +121,7 @@ def test_a_broken_model_card_is_passed_over(tiny: Path, tmp_path: Path) -> None:
 
 def test_refusals_leave_nothing_behind(tiny: Path, tmp_path: Path) -> None:
     sources = tmp_path / "sources"
-    bert = write_checkpoint(sources / "bert", TINY | {"model_type": "bert"})
+    longformer = write_checkpoint(sources / "longformer", TINY | {"model_type": "longformer"})
     nli = write_checkpoint(sources / "nli", TINY | {"id2label": {"0": "no", "1": "yes"}})
     damaged = {**random_tensors(TINY), "extra": np.zeros(3, np.float32)}
     unexpected = write_checkpoint(sources / "unexpected", tensors=damaged)
@@ -123,7 +131,7 @@ def test_refusals_leave_nothing_behind(tiny: Path, tmp_path: Path) -> None:
     output = tmp_path / "output"
     output.mkdir()
     for source, error, message in (
-        (bert, UnsupportedModelError, "model_type 'bert'"),
+        (longformer, UnsupportedModelError, "model_type 'longformer'"),
         (nli, UnsupportedModelError, "2 labels"),
         (unexpected, WeightsError, "unexpected: extra"),
         (no_tokenizer, CheckpointError, "no tokenizer.json"),
@@ -175,8 +183,8 @@ MEASURE = """
 import re, resource, sys
 from pathlib import Path
 import mlx.core as mx
-from mlx_rerank.checkpoint import Checkpoint, load_model
-from mlx_rerank.config import Quantization
+from mlx_rerank.checkpoints.checkpoint import Checkpoint
+from mlx_rerank.checkpoints.packing import Quantization
 from mlx_rerank.convert import convert
 
 def peak():  # bytes, of the whole process
@@ -191,7 +199,7 @@ if what == "packed":
     import mlx_lm.utils  # loads transformers, whose size is not the converter's
 before = peak()
 if what in ("loaded", "loaded again", "mapped"):
-    load_model(Checkpoint.open(Path(source)), mx.float16, keep_quantized=False, words=what != "mapped")
+    Checkpoint.open(Path(source)).load(mx.float16, keep_quantized=False, words=what != "mapped")
 else:
     convert(source, target, layers=Quantization(64, 4, "affine") if what == "packed" else None)
 print(peak() - before, mx.get_peak_memory())

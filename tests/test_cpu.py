@@ -32,7 +32,7 @@ def test_elsewhere_there_is_one_lane(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def shapes(*rows: int) -> list[Batch]:
-    return [(np.zeros((n, 10), np.int32), None if n % 2 else np.ones((n, 10), bool)) for n in rows]
+    return [Batch(np.zeros((n, 10), np.int32), None if n % 2 else np.ones((n, 10), bool)) for n in rows]
 
 
 @linux
@@ -54,7 +54,7 @@ def test_idle_lanes_take_rows_of_the_largest_batch(
     monkeypatch.setattr(lanes, "cores", lambda: 8)
     monkeypatch.setattr(lanes, "_MOST_LANES", 4)
     monkeypatch.setattr(blas, "set_threads", asked.append)
-    seen = lanes.Lanes(mx.Device(mx.cpu)).each(lambda ids, _: mx.zeros(ids.shape), shapes(*rows))
+    seen = lanes.Lanes(mx.Device(mx.cpu)).each(lambda ids, *_: mx.zeros(ids.shape), shapes(*rows))
     assert [part.shape[0] for part in seen] == expected
     assert asked == [threads]
 
@@ -86,6 +86,6 @@ def test_an_error_in_a_lane_is_the_callers(tiny_reranker: Reranker, monkeypatch:
     def fail(*_: object) -> None:
         raise CheckpointError("planted")
 
-    monkeypatch.setattr(tiny_reranker.engine, "_words", fail)
+    monkeypatch.setattr("mlx_rerank.scoring.engine.inputs_of", fail)
     with pytest.raises(CheckpointError, match="planted"):
         tiny_reranker.logits(PAIRS)

@@ -17,8 +17,8 @@ from fake_hub import COMMIT, FakeHub
 
 from mlx_rerank import CrossEncoder, Reranker
 from mlx_rerank.errors import CheckpointError, CheckpointNotFoundError, InputError, MissingDependencyError
+from mlx_rerank.models.mapping import sigmoid
 from mlx_rerank.pairs.limits import Limits
-from mlx_rerank.scoring.results import sigmoid
 
 PAIRS = [["panda", "the bear"], ["what is panda", "a bear"], ["", ""]]
 DOCUMENTS = ["the bear", "what is panda", "", "the bear"]

@@ -8,10 +8,9 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
-from checkpoints import TINY
+from checkpoints import TINY, shape_of
 from mlx.utils import tree_flatten
 
-from mlx_rerank.checkpoints.config import ModelConfig
 from mlx_rerank.checkpoints.packing import PACKINGS
 from mlx_rerank.device import operations
 from mlx_rerank.device.thread import device_thread
@@ -25,16 +24,16 @@ from mlx_rerank.dtypes import (
     report,
 )
 from mlx_rerank.errors import InputError
-from mlx_rerank.models import xlm_roberta
-from mlx_rerank.models.xlm_roberta import CrossEncoder
+from mlx_rerank.models.encoders import post_norm
+from mlx_rerank.models.encoders.xlm_roberta import XLMRoberta
 
 IDS = mx.zeros((2, 8), dtype=mx.int32)
 MASK = mx.ones((2, 8), dtype=mx.bool_)
 PACKED = {mode: (sizes[0], bits[0], mode) for mode, (sizes, bits) in PACKINGS.items()}  # each mode's usual one
 
 
-def model_of(dtype: mx.Dtype, packing: tuple[int, int, str] | None = None) -> CrossEncoder:
-    model = CrossEncoder(ModelConfig.from_dict(TINY))
+def model_of(dtype: mx.Dtype, packing: tuple[int, int, str] | None = None) -> XLMRoberta:
+    model = XLMRoberta(shape_of(TINY))
     model.set_dtype(dtype)
     if packing:
         group_size, bits, mode = packing
@@ -62,11 +61,11 @@ def test_the_model_stays_in_its_dtype(
     assert {name: count for name, count in found.float32_inside.items() if count} == calls
 
 
-Plant = Callable[[CrossEncoder, pytest.MonkeyPatch], None]
+Plant = Callable[[XLMRoberta, pytest.MonkeyPatch], None]
 
 
 def float32_parameter(module: str, name: str) -> Plant:
-    def plant(model: CrossEncoder, _: pytest.MonkeyPatch) -> None:
+    def plant(model: XLMRoberta, _: pytest.MonkeyPatch) -> None:
         layer = dict(model.named_modules())[module]
         layer[name] = layer[name].astype(mx.float32)
 
@@ -81,40 +80,40 @@ def own_attention(attend: Callable[[mx.array, mx.array], mx.array]) -> Plant:
         attended = mx.softmax(attend(q @ k.swapaxes(1, 2), mask[:, 0]), axis=-1, precise=True) @ v
         return self.out_proj(attended[:, :1] if first_token_only else attended)
 
-    return lambda _, patch: patch.setattr(xlm_roberta.SelfAttention, "__call__", call)
+    return lambda _, patch: patch.setattr(post_norm.SelfAttention, "__call__", call)
 
 
 def int_mask(scores: mx.array, mask: mx.array) -> mx.array:
     return scores + (1.0 - mask.astype(mx.int32)) * -1e4
 
 
-def float32_gelu(_: CrossEncoder, patch: pytest.MonkeyPatch) -> None:
+def float32_gelu(_: XLMRoberta, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(operations, "gelu", lambda x: nn.gelu(x.astype(mx.float32)))
 
 
 def mlxs_own_lookup(mode: str) -> Plant:
-    def plant(model: CrossEncoder, patch: pytest.MonkeyPatch) -> None:
+    def plant(model: XLMRoberta, patch: pytest.MonkeyPatch) -> None:
         group_size, bits, _ = PACKED[mode]
         words = model.embeddings.word_embeddings.to_quantized(group_size, bits, mode)
         model.embeddings.update_modules({"word_embeddings": words})
-        patch.setattr(xlm_roberta, "look_up", lambda table, ids, _: table(ids))
+        patch.setattr(post_norm, "look_up", lambda table, ids, _: table(ids))
 
     return plant
 
 
-def float32_scales(model: CrossEncoder, patch: pytest.MonkeyPatch) -> None:
+def float32_scales(model: XLMRoberta, patch: pytest.MonkeyPatch) -> None:
     nn.quantize(model, 32, 8, class_predicate=lambda path, _: path == "layers.0.up_proj")
     float32_parameter("layers.0.up_proj", "scales")(model, patch)
 
 
-def float32_after_attention(_: CrossEncoder, patch: pytest.MonkeyPatch) -> None:
-    original = xlm_roberta.SelfAttention.__call__
+def float32_after_attention(_: XLMRoberta, patch: pytest.MonkeyPatch) -> None:
+    original = post_norm.SelfAttention.__call__
     patch.setattr(
-        xlm_roberta.SelfAttention, "__call__", lambda self, *args, **kw: original(self, *args, **kw).astype(mx.float32)
+        post_norm.SelfAttention, "__call__", lambda self, *args, **kw: original(self, *args, **kw).astype(mx.float32)
     )
 
 
-def float32_from_attention(_: CrossEncoder, patch: pytest.MonkeyPatch) -> None:
+def float32_from_attention(_: XLMRoberta, patch: pytest.MonkeyPatch) -> None:
     original = mx.fast.scaled_dot_product_attention
     patch.setattr(
         mx.fast,
@@ -123,8 +122,8 @@ def float32_from_attention(_: CrossEncoder, patch: pytest.MonkeyPatch) -> None:
     )
 
 
-def float32_in_the_head(_: CrossEncoder, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(xlm_roberta.Head, "__call__", lambda self, x: self.out_proj(mx.tanh(x[:, 0] * mx.array([0.5])))[:, 0])
+def float32_in_the_head(_: XLMRoberta, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(post_norm.Head, "__call__", lambda self, x: self.out_proj(mx.tanh(x[:, 0] * mx.array([0.5])))[:, 0])
 
 
 @pytest.mark.parametrize(
@@ -167,6 +166,7 @@ def test_a_planted_upcast_is_named(
 def test_two_wrong_parameters_are_both_named() -> None:
     model = model_of(mx.bfloat16)
     for layer in model.layers:
+        assert isinstance(layer, post_norm.Layer)
         layer.down_proj.bias = layer.down_proj.bias.astype(mx.float16)
     found = audit(model, mx.bfloat16, IDS)
     assert [violation.reason for violation in found] == [f"layers.{n}.down_proj.bias is float16" for n in range(2)]

@@ -18,7 +18,9 @@ from tokenizers import Tokenizer
 from mlx_rerank import Reranker
 from mlx_rerank.checkpoints.hub import EMBEDDED
 from mlx_rerank.errors import CancelledError, DeadlineError, InputError, NonFiniteScoreError
-from mlx_rerank.pairs.batching import pad
+from mlx_rerank.models.mapping import SIGMOID
+from mlx_rerank.pairs.batching import Batching, pad
+from mlx_rerank.pairs.encoded import Row
 from mlx_rerank.pairs.limits import Limits
 from mlx_rerank.pairs.windows import Windows
 from mlx_rerank.scoring.explanation import Explanation, Highlight
@@ -40,7 +42,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Reranker:
 
 
 def explained(reranker: Reranker, query: str, document: str, **options) -> Explanation:
-    usual = {"limits": reranker.limits, "token_budget": 512, "deterministic": False, "stop": Stop()}
+    batching = Batching(512, side_by_side=reranker.engine.side_by_side)
+    usual = {"limits": reranker.limits, "batching": batching, "mapping": SIGMOID, "stop": Stop()}
     return explain(reranker.encoder, reranker.engine, query, document, **(usual | options))
 
 
@@ -49,7 +52,7 @@ def shown(text: str, highlights: tuple[Highlight, ...]) -> list[str]:
 
 
 def logit(reranker: Reranker, ids: list[int]) -> float:
-    [[found]] = reranker.engine.run([[pad([np.array(ids, np.int32)], 1)]])
+    [[found]] = reranker.engine.run([[pad([Row(np.array(ids, np.int32))], 1)]])
     return float(found)
 
 
@@ -201,7 +204,7 @@ def count_rows(reranker: Reranker, monkeypatch: pytest.MonkeyPatch) -> list[int]
 
     def counting(groups, stop=None):
         groups = list(groups)
-        rows.extend(len(ids) for group in groups for ids, _ in group)
+        rows.extend(len(batch.input_ids) for group in groups for batch in group)
         return run(groups, stop)
 
     monkeypatch.setattr(reranker.engine, "run", counting)
@@ -250,8 +253,8 @@ def test_passes_are_bounded(small: Reranker, monkeypatch: pytest.MonkeyPatch, ma
 
 def test_the_same_bits_every_time(mini: Reranker) -> None:
     query, document = "What do pandas eat?", "Giant pandas eat bamboo."
-    found = explained(mini, query, document, deterministic=True)
-    assert found == explained(mini, query, document, deterministic=True, token_budget=64)
+    found = explained(mini, query, document, batching=Batching(512, max_rows=1))
+    assert found == explained(mini, query, document, batching=Batching(64, max_rows=1))
     other = explained(mini, query, document)
     assert other == explained(mini, query, document)
     expected = [h.weight for h in found.document_highlights]

@@ -10,6 +10,7 @@ import pytest
 
 from mlx_rerank import FlagReranker, Reranker
 from mlx_rerank.errors import InputError
+from mlx_rerank.models.mapping import SIGMOID
 from mlx_rerank.scoring.results import PairLogits
 
 PAIRS = [["panda", "the bear"], ["what is panda", "a bear"], ["", ""]]
@@ -131,7 +132,8 @@ def test_fields_after_the_first_two_are_ignored_with_a_warning(flag: FlagReranke
 
 def test_high_scores_do_not_all_become_one(flag: FlagReranker, monkeypatch: pytest.MonkeyPatch) -> None:
     logits = np.array([18, 20, -120], dtype=np.float32)
-    monkeypatch.setattr(flag.reranker, "logits", lambda *_, **__: PairLogits(logits, *np.zeros((2, 3), np.int64)))
+    found = PairLogits(logits, np.zeros(3, np.int64), np.zeros((3, 2), np.int64), SIGMOID)
+    monkeypatch.setattr(flag.reranker, "logits", lambda *_, **__: found)
     scores = flag.compute_score(PAIRS, normalize=True)
     assert isinstance(scores, list)
     high, higher, low = scores

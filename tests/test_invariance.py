@@ -33,9 +33,9 @@ def expected(mini: Reranker) -> np.ndarray:
 @settings(deadline=None, max_examples=15)
 @given(company=COMPANY, budget=BUDGET)
 def test_in_any_company_and_order(mini: Reranker, expected: np.ndarray, company: list[int], budget: int) -> None:
-    mini.scorer.token_budget, usual = budget, mini.token_budget
+    mini.model.token_budget, usual = budget, mini.token_budget
     found = mini.logits([SHORT[i] for i in company]).logits
-    mini.scorer.token_budget = usual
+    mini.model.token_budget = usual
     assert np.abs(found - expected[company]).max() <= BOUND["float32"]
 
 
@@ -57,16 +57,16 @@ def test_padding_changes_no_more_than_company_does(mini: Reranker, expected: np.
     longest = "panda " * 100
     batch = [("what is panda?", longest), *SHORT[:2]]
     rows = mini.encoder.encode(batch, Limits(mini.max_length))
-    ids, mask = pad([rows.sequences[i] for i in rows.inverse], mini.config.pad_token_id)
-    assert mask is not None
-    found = next(mini.engine.run([[(ids, mask)]]))[1:]
+    padded = pad([rows.sequences[i] for i in rows.inverse], mini.config.pad_token_id)
+    assert padded.attention_mask is not None
+    found = next(mini.engine.run([[padded]]))[1:]
     assert np.abs(found - expected[:2]).max() <= BOUND["float32"]
 
 
 @settings(deadline=None, max_examples=15)
 @given(company=COMPANY, budget=BUDGET)
 def test_deterministic_scores_are_the_same_bit_for_bit(exact: Reranker, company: list[int], budget: int) -> None:
-    exact.scorer.token_budget = budget
+    exact.model.token_budget = budget
     found = exact.logits([SHORT[i] for i in company]).logits
     np.testing.assert_array_equal(found, alone(exact)[company])
 

@@ -13,8 +13,8 @@ from mlx.utils import tree_flatten
 from safetensors.numpy import save_file
 
 from mlx_rerank import Reranker
-from mlx_rerank.checkpoints import mapped, weights
-from mlx_rerank.checkpoints.checkpoint import TABLE_NAMES, Checkpoint, load_model
+from mlx_rerank.checkpoints import mapped
+from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.checkpoints.mapped import MappedEmbeddings, table_bytes
 from mlx_rerank.checkpoints.packing import PACKINGS, Quantization
 from mlx_rerank.convert import convert
@@ -38,15 +38,15 @@ def tensors(directory: Path) -> dict[str, mx.array]:
 def assert_same_bits(directory: Path, dtype: mx.Dtype, *, keep_quantized: bool = False) -> None:
     """Compare logits of a batch with the table in memory and in its file, whose words must keep the dtype."""
     checkpoint = Checkpoint.open(directory)
-    whole = load_model(checkpoint, dtype, keep_quantized=keep_quantized)
-    without = load_model(checkpoint, dtype, keep_quantized=keep_quantized, words=False)
+    whole = checkpoint.load(dtype, keep_quantized=keep_quantized)
+    without = checkpoint.load(dtype, keep_quantized=keep_quantized, words=False)
     names, rest = (dict(tree_flatten(model.parameters())).keys() for model in (whole, without))
-    assert names - rest == names & TABLE_NAMES != set()
+    assert names - rest == names & checkpoint.table_names != set()
     words = MappedEmbeddings.open(checkpoint, dtype)(IDS)
     assert (words.shape, words.dtype) == ((2, 7, 64), dtype)
     ids = mx.array(IDS)
-    np.testing.assert_array_equal(np.array(whole(ids, MASK)), np.array(without(ids, MASK, words)))
-    assert audit(without, dtype, ids, MASK, words) == []
+    np.testing.assert_array_equal(np.array(whole(ids, MASK)), np.array(without(ids, MASK, words=words)))
+    assert audit(without, dtype, ids, MASK, words=words) == []
 
 
 def write_shards(source: Path, directory: Path) -> Path:
@@ -121,9 +121,11 @@ def test_large_tables_are_mapped_unless_told_otherwise(tiny: Path, monkeypatch: 
 def test_the_size_of_a_table(tiny: Path, tmp_path: Path, packing: Quantization | None) -> None:
     checkpoint = Checkpoint.open(convert(tiny, tmp_path / "target", embeddings=packing))
     for dtype, keep_quantized in product((mx.float16, mx.float32), (True, False)):
-        model = load_model(checkpoint, dtype, keep_quantized=keep_quantized)
+        model = checkpoint.load(dtype, keep_quantized=keep_quantized)
         held = sum(
-            value.nbytes for name, value in dict(tree_flatten(model.parameters())).items() if name in TABLE_NAMES
+            value.nbytes
+            for name, value in dict(tree_flatten(model.parameters())).items()
+            if name in checkpoint.table_names
         )
         assert table_bytes(checkpoint, dtype, keep_quantized=keep_quantized) == held
 
@@ -213,7 +215,9 @@ def test_a_table_at_an_odd_place_in_its_file(tiny: Path, tmp_path: Path) -> None
 
 def test_values_beyond_float16_never_reach_a_caller(tmp_path: Path) -> None:
     held = random_tensors(TINY)
-    held[weights.WORDS_SOURCE][4] = 1e6  # "▁panda"; the table is not read when the model is loaded
+    held["roberta.embeddings.word_embeddings.weight"][4] = (
+        1e6  # "▁panda"; the table is not read when the model is loaded
+    )
     reranker = Reranker(write_checkpoint(tmp_path, tensors=held), dtype="float16", embeddings="mapped")
     assert np.isfinite(reranker.score([("what", "bear")])).all()
     with pytest.raises(ArithmeticError, match="try dtype='float32'"):

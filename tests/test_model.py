@@ -5,22 +5,24 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
-from checkpoints import TINY
+from checkpoints import TINY, shape_of
 
-from mlx_rerank.checkpoints.checkpoint import Checkpoint, load_model
-from mlx_rerank.checkpoints.config import ModelConfig
+from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.errors import InputError
-from mlx_rerank.models.xlm_roberta import CrossEncoder, check_input_ids
+from mlx_rerank.models.encoders.xlm_roberta import XLMRoberta
+from mlx_rerank.models.shape import check_input_ids
 
-CONFIG = ModelConfig.from_dict(TINY)
+CONFIG = shape_of(TINY)
 
 
 @pytest.fixture(scope="module")
-def model(tiny: Path) -> CrossEncoder:
-    return load_model(Checkpoint.open(tiny), mx.float32, keep_quantized=False)
+def model(tiny: Path) -> XLMRoberta:
+    model = Checkpoint.open(tiny).load(mx.float32, keep_quantized=False)
+    assert isinstance(model, XLMRoberta)
+    return model
 
 
-def test_padding_changes_nothing(model: CrossEncoder) -> None:
+def test_padding_changes_nothing(model: XLMRoberta) -> None:
     row = [0, 5, 6, 7, 2, 2, 9, 10, 2]
     alone = model(mx.array([row]))
     padded = mx.array([row + [1] * 7, [0, *range(4, 18), 2]])
@@ -28,28 +30,28 @@ def test_padding_changes_nothing(model: CrossEncoder) -> None:
     np.testing.assert_allclose(np.array(together[0]), np.array(alone[0]), atol=1e-6)
 
 
-def test_masked_tokens_are_not_seen(model: CrossEncoder) -> None:
+def test_masked_tokens_are_not_seen(model: XLMRoberta) -> None:
     mask = mx.array([[True] * 6 + [False] * 2])
     first = model(mx.array([[0, 5, 2, 2, 6, 2, 30, 31]]), mask)
     second = model(mx.array([[0, 5, 2, 2, 6, 2, 40, 41]]), mask)
     assert mx.array_equal(first, second)
 
 
-def test_positions_count_real_tokens_from_the_padding_id(model: CrossEncoder) -> None:
+def test_positions_count_real_tokens_from_the_padding_id(model: XLMRoberta) -> None:
     ids = mx.array([[0, 5, 1, 6, 2]])  # a padding id inside the text, as "<pad>" in a document gives
     words, positions = model.embeddings.word_embeddings, model.embeddings.position_embeddings
     expected = model.embeddings.norm(words(ids) + positions(mx.array([[2, 3, 1, 4, 5]])))
     assert mx.array_equal(model.embeddings(ids), expected)
 
 
-def test_word_order_matters(model: CrossEncoder) -> None:
+def test_word_order_matters(model: XLMRoberta) -> None:
     one, other = model(mx.array([[0, 5, 2, 2, 6, 7, 2]])), model(mx.array([[0, 5, 2, 2, 7, 6, 2]]))
     assert abs(float(one[0]) - float(other[0])) > 1e-3
 
 
 @pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16, mx.float32])
 def test_logits_are_float32_whatever_the_layers_are(dtype: mx.Dtype) -> None:
-    model = CrossEncoder(CONFIG)
+    model = XLMRoberta(CONFIG)
     model.set_dtype(dtype)
     logits = model(mx.array([[0, 5, 2, 2, 6, 2]]))
     assert logits.dtype == mx.float32
@@ -57,12 +59,12 @@ def test_logits_are_float32_whatever_the_layers_are(dtype: mx.Dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", [mx.int32, mx.float32])
-def test_a_mask_that_is_not_bool_is_refused(model: CrossEncoder, dtype: mx.Dtype) -> None:
+def test_a_mask_that_is_not_bool_is_refused(model: XLMRoberta, dtype: mx.Dtype) -> None:
     with pytest.raises(InputError, match="attention_mask must be bool"):
         model(mx.array([[0, 5, 2, 2, 6, 2]]), mx.ones((1, 6), dtype=dtype))
 
 
-def test_more_tokens_than_positions_are_refused(model: CrossEncoder) -> None:
+def test_more_tokens_than_positions_are_refused(model: XLMRoberta) -> None:
     with pytest.raises(InputError, match="65 tokens exceed the model's 64"):
         model(mx.full((1, 65), 5, dtype=mx.int32))
     model(mx.full((1, 64), 5, dtype=mx.int32))

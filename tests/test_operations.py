@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from mlx_rerank.device import operations
-from mlx_rerank.models.xlm_roberta import Linear, some_outputs
+from mlx_rerank.models.layers import Linear, some_outputs
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.skipif(mx.default_device() != mx.cpu, reason="these are the CPU's forms")

@@ -4,20 +4,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoints import TINY, tiny_tokenizer
+from checkpoints import TINY, encoder_of, shape_of, tiny_tokenizer
 from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from mlx_rerank.checkpoints.config import ModelConfig
 from mlx_rerank.errors import CheckpointError, InputError
 from mlx_rerank.pairs.arguments import check_pairs, document_text
-from mlx_rerank.pairs.encoder import PairEncoder
 from mlx_rerank.pairs.limits import Limits
 from mlx_rerank.pairs.windows import Windows
 
-CONFIG = ModelConfig.from_dict(TINY)
-ENCODER = PairEncoder(tiny_tokenizer(), CONFIG)
+CONFIG = shape_of(TINY)
+ENCODER = encoder_of(tiny_tokenizer(), CONFIG)
 PLAIN = tiny_tokenizer()
 WORDS = Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a"))
 WORDS.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -31,7 +29,7 @@ def ids_of(text: str) -> list[int]:
 @given(texts, texts, st.integers(5, 80), st.none() | st.integers(1, 90))
 def test_one_pair(query: str, document: str, max_length: int, query_max_length: int | None) -> None:
     encoded = ENCODER.encode([(query, document)], Limits(max_length, query_max_length))
-    sequence = encoded.sequences[0].tolist()
+    sequence = encoded.sequences[0].ids.tolist()
     wanted = max_length * 3 // 4 if query_max_length is None else query_max_length
     q = ids_of(query)[: min(wanted, max_length - 4)]
     d = ids_of(document)[: max_length - 4 - len(q)]
@@ -60,7 +58,7 @@ def truncating_tokenizer(max_length: int) -> Tokenizer:
 def test_longest_first_is_the_tokenizers_librarys(query: str, document: str, max_length: int) -> None:
     encoded = ENCODER.encode([(query, document)], Limits(max_length, longest_first=True))
     expected = truncating_tokenizer(max_length).encode(query, document).ids
-    assert encoded.sequences[0].tolist() == expected
+    assert encoded.sequences[0].ids.tolist() == expected
     assert encoded.truncated_tokens[0] == len(ids_of(query)) + len(ids_of(document)) + 4 - len(expected)
 
 
@@ -68,7 +66,9 @@ def test_longest_first_is_the_tokenizers_librarys(query: str, document: str, max
 def test_longest_first_of_many_lengths(query_length: int, document_length: int, max_length: int) -> None:
     WORDS.enable_truncation(max_length - 4, strategy="longest_first")  # it adds no special tokens
     ids = WORDS.encode("a " * query_length, "b " * document_length).ids
-    assert Limits(max_length, longest_first=True).split(query_length, document_length) == (ids.count(0), ids.count(1))
+    limits = Limits(max_length, longest_first=True)
+    expected = ids.count(0), ids.count(1)
+    assert limits.split(query_length, document_length, limits.room(4)) == expected
 
 
 def test_longest_first_leaves_no_limits_to_the_texts() -> None:
@@ -88,12 +88,12 @@ def test_longest_first_leaves_no_limits_to_the_texts() -> None:
 @example([("a", "b"), ("a", "b"), ("b", "a")])
 def test_distinct_pairs_once(pairs: list[tuple[str, str]]) -> None:
     encoded = ENCODER.encode(pairs, Limits(20))
-    assert len({sequence.tobytes() for sequence in encoded.sequences}) == len(encoded.sequences)
+    assert len({row.ids.tobytes() for row in encoded.sequences}) == len(encoded.sequences)
     for i, pair in enumerate(pairs):
         alone = ENCODER.encode([pair], Limits(20))
-        np.testing.assert_array_equal(encoded.sequences[encoded.inverse[i]], alone.sequences[0])
+        np.testing.assert_array_equal(encoded.sequences[encoded.inverse[i]].ids, alone.sequences[0].ids)
         assert encoded.truncated_tokens[i] == alone.truncated_tokens[0]
-    assert [len(sequence) for sequence in encoded.sequences] == encoded.lengths.tolist()
+    assert [len(row.ids) for row in encoded.sequences] == encoded.lengths.tolist()
 
 
 def test_each_text_is_tokenised_once() -> None:
@@ -109,15 +109,16 @@ def test_each_text_is_tokenised_once() -> None:
             return PLAIN.encode_batch_fast(batch, **options)
 
     counting = Counting()
-    encoder = PairEncoder(counting, CONFIG)  # pyright: ignore[reportArgumentType]
+    encoder = encoder_of(counting, CONFIG)  # pyright: ignore[reportArgumentType]
     encoder.encode([("q", f"document {i % 3}") for i in range(9)], Limits(20))
     assert sorted(counting.seen) == ["document 0", "document 1", "document 2", "q"]
 
 
 def test_query_and_document_share_the_room_as_flagembedding_does() -> None:
-    assert Limits(512).split(1000, 1000) == (384, 124)
-    assert Limits(512).split(10, 1000) == (10, 498)
-    assert Limits(512, 512).split(1000, 1000) == (508, 0)  # the query never takes the special tokens' room
+    room = Limits(512).room(4)
+    assert Limits(512).split(1000, 1000, room) == (384, 124)
+    assert Limits(512).split(10, 1000, room) == (10, 498)
+    assert Limits(512, 512).split(1000, 1000, room) == (508, 0)  # the query never takes the special tokens' room
 
 
 @pytest.mark.parametrize(
@@ -125,7 +126,7 @@ def test_query_and_document_share_the_room_as_flagembedding_does() -> None:
 )
 def test_limits_that_leave_nothing(max_length: int, query_max_length: int | None) -> None:
     with pytest.raises(InputError, match="max_length"):
-        Limits(max_length, query_max_length)
+        ENCODER.encode([], Limits(max_length, query_max_length))
 
 
 def test_lone_surrogates_are_named() -> None:
@@ -134,20 +135,20 @@ def test_lone_surrogates_are_named() -> None:
 
 
 def test_tokenizers_that_do_not_fit_the_model() -> None:
-    small = ModelConfig.from_dict(TINY | {"vocab_size": 50})
+    small = shape_of(TINY | {"vocab_size": 50})
     with pytest.raises(CheckpointError, match="96 tokens; the model's table has 50"):
-        PairEncoder(tiny_tokenizer(), small)
-    other = ModelConfig.from_dict(TINY | {"pad_token_id": 3, "max_position_embeddings": 68})
+        encoder_of(tiny_tokenizer(), small)
+    other = shape_of(TINY | {"pad_token_id": 3, "max_position_embeddings": 68})
     with pytest.raises(CheckpointError, match="special tokens"):
-        PairEncoder(tiny_tokenizer(), other)
+        encoder_of(tiny_tokenizer(), other)
 
 
 def test_a_tokenizer_that_truncates_is_told_not_to() -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.enable_truncation(3)
     tokenizer.enable_padding(length=50)
-    encoded = PairEncoder(tokenizer, CONFIG).encode([("panda", "the bear is what")], Limits(64))
-    assert len(encoded.sequences[0]) == 4 + len(ids_of("panda")) + len(ids_of("the bear is what"))
+    encoded = encoder_of(tokenizer, CONFIG).encode([("panda", "the bear is what")], Limits(64))
+    assert encoded.sequences[0].tokens == 4 + len(ids_of("panda")) + len(ids_of("the bear is what"))
     assert encoded.truncated_tokens[0] == 0
 
 

@@ -9,19 +9,19 @@ from itertools import count, islice, repeat
 import mlx.core as mx
 import numpy as np
 import pytest
-from checkpoints import TINY, tiny_tokenizer
+from checkpoints import TINY, encoder_of, shape_of, tiny_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_rerank import Reranker, ScoredPair
-from mlx_rerank.checkpoints.config import ModelConfig
 from mlx_rerank.device import lanes
 from mlx_rerank.errors import InputError, NonFiniteScoreError
-from mlx_rerank.pairs.encoder import PairEncoder
+from mlx_rerank.models.mapping import SIGMOID, sigmoid
+from mlx_rerank.pairs.batching import Batch, Batching
+from mlx_rerank.pairs.batching import Batch, Batching
 from mlx_rerank.pairs.limits import Limits
 from mlx_rerank.scoring import pipeline
 from mlx_rerank.scoring.pipeline import FIRST_WINDOW, WINDOW, Pipeline
-from mlx_rerank.scoring.results import sigmoid
 from mlx_rerank.scoring.stopping import Stop
 
 PAIRS = [("panda", "the bear " * (i % 7) + str(i)) for i in range(40)]
@@ -38,7 +38,7 @@ def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def idle(reranker: Reranker) -> None:
     """Wait until all that was handed over to the device is done, or was cancelled."""
-    reranker.engine.apply(lambda *_: None, np.zeros((1, 1), np.int32))
+    reranker.engine.apply(lambda *_: None, Batch(Batch(np.zeros((1, 1), np.int32))))
 
 
 class Shapes:
@@ -50,16 +50,16 @@ class Shapes:
         self.batches: list[tuple[int, int, int]] = []  # rows, tokens of the longest, real tokens
 
     def run(self, groups: Iterator, stop: Stop) -> Iterator[np.ndarray]:
-        for [(ids, mask)] in groups:
-            self.batches.append((*ids.shape, ids.size if mask is None else int(mask.sum())))
-            yield np.zeros(len(ids), dtype=np.float32)
+        for [batch] in groups:
+            self.batches.append((*batch.input_ids.shape, batch.tokens))
+            yield np.zeros(len(batch.input_ids), dtype=np.float32)
 
 
 def shapes_of(pairs: list[tuple[str, str]], token_budget: int = 4096) -> list[tuple[int, int, int]]:
-    engine, encoder = Shapes(), PairEncoder(tiny_tokenizer(), ModelConfig.from_dict(TINY))
-    limits = {"limits": Limits(512), "token_budget": token_budget, "max_rows": None, "deterministic": False}
+    engine, encoder = Shapes(), encoder_of(tiny_tokenizer(), shape_of(TINY))
+    lengths = {"limits": Limits(512), "batching": Batching(token_budget), "mapping": SIGMOID}
     rest = {"stop": Stop(), "total": len(pairs), "hint": ""}
-    found = Pipeline(encoder, engine, iter(pairs), **limits, **rest).gather(False)  # pyright: ignore[reportArgumentType]
+    found = Pipeline(encoder, engine, iter(pairs), **lengths, **rest).gather(False)  # pyright: ignore[reportArgumentType]
     assert len(found.logits) == len(pairs)
     return engine.batches
 
@@ -114,7 +114,7 @@ def test_a_sequence_is_computed_once_and_a_query_tokenised_once(
 ) -> None:
     rows, texts = [], []
     run, tokenise = tiny_reranker.engine.run, tiny_reranker.encoder._tokenise
-    counted = lambda groups, stop: run((rows.extend(len(b[0]) for b in g) or g for g in groups), stop)  # noqa: E731
+    counted = lambda groups, stop: run((rows.extend(len(b.input_ids) for b in g) or g for g in groups), stop)  # noqa: E731
     monkeypatch.setattr(tiny_reranker.engine, "run", counted)
     monkeypatch.setattr(tiny_reranker.encoder, "_tokenise", lambda new: texts.extend(new) or tokenise(new))
     scores = tiny_reranker.score([("panda", f"bear {i % 9}") for i in range(60)])
@@ -204,7 +204,7 @@ def test_the_next_window_is_tokenised_while_the_device_works(
     monkeypatch.setattr(pipeline, "FIRST_WINDOW", 10)
     monkeypatch.setattr(pipeline, "WINDOW", 10)
     monkeypatch.setattr(
-        tiny_reranker.scorer, "deterministic", True
+        tiny_reranker.model, "deterministic", True
     )  # so that a window is more batches than are handed over
     forward, tokenise = tiny_reranker.engine._forward, tiny_reranker.encoder._tokenise
     tokenised = threading.Event()  # the second window
@@ -236,7 +236,7 @@ def test_closing_a_stream_stops_the_device(tiny_reranker: Reranker, monkeypatch:
     monkeypatch.setattr(
         tiny_reranker.engine, "_forward", lambda *b: (time.sleep(0.01), computed.append(1), forward(*b))[2]
     )
-    monkeypatch.setattr(tiny_reranker.scorer, "token_budget", 1)
+    monkeypatch.setattr(tiny_reranker.model, "token_budget", 1)
     stream = tiny_reranker.score_stream(PAIRS)
     next(stream)
     stream.close()
@@ -254,7 +254,7 @@ def test_a_batch_is_started_before_the_one_ahead_is_waited_for(
     monkeypatch.setattr(engine, "_start", lambda *b: events.append("start") or start(*b))
     monkeypatch.setattr(engine, "_finish", lambda x: events.append("finish") or time.sleep(0.01) or finish(x))
     np.testing.assert_array_equal(tiny_reranker.score(PAIRS), expected)
-    monkeypatch.setattr(tiny_reranker.scorer, "token_budget", 64)
+    monkeypatch.setattr(tiny_reranker.model, "token_budget", 64)
     events.clear()
     tiny_reranker.score(PAIRS)
     assert events == ["start", *["start", "finish"] * (len(events) // 2 - 1), "finish"]

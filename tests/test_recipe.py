@@ -6,23 +6,35 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
-from checkpoints import TINY, random_tensors, write_checkpoint
+from checkpoints import FAMILY, TINY, random_tensors, shape_of, write_checkpoint
 from mlx.utils import tree_flatten
 
 from mlx_rerank import Reranker
-from mlx_rerank.checkpoints.checkpoint import Checkpoint, load_model
+from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.checkpoints.packing import Quantization
 from mlx_rerank.convert import convert
 from mlx_rerank.convert.measured_recipe import Choice, choices_for, measured_recipe, within_budget
-from mlx_rerank.convert.quantize import WORDS, Recipe, layer_paths
+from mlx_rerank.convert.quantize import Recipe
 from mlx_rerank.errors import InputError, NonFiniteScoreError
-from mlx_rerank.models.xlm_roberta import CrossEncoder
+from mlx_rerank.models.encoders.xlm_roberta import XLMRoberta
 
 CONFIG = TINY | {"num_hidden_layers": 3}
 BATCHES = [
-    (mx.array([[0, 5, 9, 2, 2, 6, 7, 2], [0, 9, 2, 2, 6, 2, 1, 1]]), mx.array([[True] * 8, [True] * 6 + [False] * 2])),
-    (mx.array([[0, 11, 2, 2, 50, 51, 52, 53, 54, 2]]), None),
+    {
+        "input_ids": mx.array([[0, 5, 9, 2, 2, 6, 7, 2], [0, 9, 2, 2, 6, 2, 1, 1]]),
+        "attention_mask": mx.array([[True] * 8, [True] * 6 + [False] * 2]),
+    },
+    {"input_ids": mx.array([[0, 11, 2, 2, 50, 51, 52, 53, 54, 2]]), "attention_mask": None},
 ]
+WORDS = "embeddings.word_embeddings"
+
+
+def layer_paths(layer: int) -> list[str]:
+    return [f"layers.{layer}.{name}" for name in ("attention.qkv_proj", "attention.out_proj", "up_proj", "down_proj")]
+
+
+def measured(model: XLMRoberta, target: float) -> Recipe:
+    return measured_recipe(model, FAMILY, shape_of(CONFIG), BATCHES, target, scale_bits=16)
 
 
 @pytest.fixture(scope="module")
@@ -40,19 +52,21 @@ def lopsided(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(lopsided: Path) -> CrossEncoder:
-    return load_model(Checkpoint.open(lopsided), mx.float32, keep_quantized=False)
+def model(lopsided: Path) -> XLMRoberta:
+    model = Checkpoint.open(lopsided).load(mx.float32, keep_quantized=False)
+    assert isinstance(model, XLMRoberta)
+    return model
 
 
-def average_bits(model: CrossEncoder, recipe: Recipe) -> float:
+def average_bits(model: XLMRoberta, recipe: Recipe) -> float:
     weights = {path: module.weight.size for path, module in model.named_modules() if path in recipe}
     bits = sum(size * (recipe[path].bits + 32 / recipe[path].group_size) for path, size in weights.items())
     return bits / sum(weights.values())
 
 
 @pytest.mark.parametrize("target", [8.5, 6.0, 5.0, 4.0, 3.0])
-def test_the_target_is_met_and_bits_go_where_they_are_needed(model: CrossEncoder, target: float) -> None:
-    recipe = measured_recipe(model, BATCHES, target, scale_bits=16)
+def test_the_target_is_met_and_bits_go_where_they_are_needed(model: XLMRoberta, target: float) -> None:
+    recipe = measured(model, target)
     assert set(recipe) == {WORDS, *layer_paths(0), *layer_paths(1), *layer_paths(2)}
     assert average_bits(model, recipe) <= target
     if target < 8:
@@ -61,17 +75,17 @@ def test_the_target_is_met_and_bits_go_where_they_are_needed(model: CrossEncoder
         assert recipe[layer_paths(0)[0]].bits >= 4
 
 
-def test_embeddings_on_a_grid_cost_nothing(model: CrossEncoder) -> None:
-    expected = np.concatenate([np.array(model(ids, mask)) for ids, mask in BATCHES]).astype(np.float64)
-    choices = choices_for(model, {WORDS: model.embeddings.word_embeddings}, BATCHES, expected, 16)
+def test_embeddings_on_a_grid_cost_nothing(model: XLMRoberta) -> None:
+    expected = np.concatenate([np.array(model(**batch)) for batch in BATCHES]).astype(np.float64)
+    choices = choices_for(model, {WORDS: model.embeddings.word_embeddings}, BATCHES, expected, 16, words=True)
     errors = {(choice.packing.bits, choice.packing.group_size): choice.error for choice in choices}
     assert errors[4, 32] < 1e-10 < errors[5, 64] < errors[2, 64]
     assert [choice.size for choice in choices] == sorted((choice.size for choice in choices), reverse=True)
 
 
-def test_the_model_is_left_as_it_was(model: CrossEncoder) -> None:
+def test_the_model_is_left_as_it_was(model: XLMRoberta) -> None:
     before = dict(tree_flatten(model.parameters()))
-    measured_recipe(model, BATCHES, 4.0, scale_bits=16)
+    measured(model, 4.0)
     assert all(value is before[name] for name, value in tree_flatten(model.parameters()))
 
 
@@ -108,9 +122,9 @@ def test_a_damaged_model_is_not_measured(tmp_path: Path) -> None:
     assert not (tmp_path / "target").exists()
 
 
-def test_a_target_below_what_packing_can_do(model: CrossEncoder) -> None:
+def test_a_target_below_what_packing_can_do(model: XLMRoberta) -> None:
     with pytest.raises(InputError, match=r"a target of 2 bits a weight cannot be met: the least is 2\.50"):
-        measured_recipe(model, BATCHES, 2, scale_bits=16)
+        measured(model, 2)
 
 
 def test_a_measured_conversion_beats_a_uniform_one_of_the_same_size(lopsided: Path, tmp_path: Path) -> None:

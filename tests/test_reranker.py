@@ -19,7 +19,7 @@ from mlx_rerank.errors import (
     NonFiniteScoreError,
     UnsupportedModelError,
 )
-from mlx_rerank.scoring.results import sigmoid
+from mlx_rerank.models.mapping import sigmoid
 
 DOCUMENTS = ["the bear", "what is panda", "熊猫吃竹子", "", "a bear eats the panda", "the bear"]
 

@@ -25,6 +25,9 @@ from hypothesis import strategies as st
 from mlx_rerank import Reranker
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.errors import CancelledError, InputError, NonFiniteScoreError
+from mlx_rerank.models.mapping import SIGMOID
+from mlx_rerank.pairs.batching import Batch
+from mlx_rerank.pairs.batching import Batch
 from mlx_rerank.pairs.limits import Limits
 from mlx_rerank.pairs.windows import Windows
 from mlx_rerank.scoring.cached_logits import CachedLogits, Computation, keys
@@ -218,7 +221,7 @@ def test_what_was_done_before_a_stop_is_kept(tiny: Path, tmp_path: Path, monkeyp
     assert 3 * (5 + 3) <= len(error.indices) < 60
     assert set(range(5)) <= set(error.indices.tolist())
     np.testing.assert_array_equal(error.logits, expected.logits[error.indices])
-    reranker.engine.apply(lambda *_: None, np.zeros((1, 1), np.int32))  # until what was started is done
+    reranker.engine.apply(lambda *_: None, Batch(Batch(np.zeros((1, 1), np.int32))))  # until what was started is done
     done = len(calls)
     np.testing.assert_array_equal(reranker.logits(pairs).logits, expected.logits)
     assert len(calls) - done == 20 - len({i % 20 for i in error.indices.tolist()})  # the others alone
@@ -241,7 +244,6 @@ WRITER = """
 import sys, logging
 logging.basicConfig()
 from mlx_rerank.scoring.score_cache import CachedScore, ScoreCache
-from mlx_rerank.windows import Windows
 from hashlib import sha256
 cache = ScoreCache(sys.argv[1])
 for n in range(int(sys.argv[2]), int(sys.argv[3])):
@@ -380,7 +382,6 @@ KEEPER = """
 import sys
 from hashlib import sha256
 from mlx_rerank.scoring.score_cache import CachedScore, ScoreCache
-from mlx_rerank.windows import Windows
 keys = [sha256(str(n).encode()).digest()[:16] for n in range(5_000)]
 cache = ScoreCache(sys.argv[1])
 cache.put({bytes([n]): CachedScore(n, 0, 0, 9) for n in range(100)})
@@ -458,7 +459,6 @@ LIMITED = """
 import logging, os, resource, sys
 logging.basicConfig(format="%(message)s")
 from mlx_rerank.scoring.score_cache import CachedScore, ScoreCache
-from mlx_rerank.windows import Windows
 if sys.argv[2] == "full":
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 elif os.getuid() == 0:
@@ -514,7 +514,7 @@ def test_with_and_without_a_cache_is_the_same(
 def test_what_is_computed_is_kept_even_where_another_pair_is_not_finite(
     tmp_path: Path, tiny_reranker: Reranker
 ) -> None:
-    cached = CachedLogits(ScoreCache(tmp_path / "scores.db"), COMPUTATION)
+    cached = CachedLogits(ScoreCache(tmp_path / "scores.db"), COMPUTATION, SIGMOID)
     asked: list[int] = []
 
     def compute(pairs: object) -> object:

@@ -11,6 +11,8 @@ from devices import busy_device, slowed
 
 from mlx_rerank import Reranker
 from mlx_rerank.errors import CancelledError, DeadlineError, InputError, StoppedError
+from mlx_rerank.pairs.batching import Batch
+from mlx_rerank.pairs.batching import Batch
 from mlx_rerank.scoring.results import PairLogits
 
 PAIRS = [("panda", "the bear " * (i % 7) + str(i)) for i in range(40)]
@@ -70,7 +72,7 @@ def test_what_was_scored_before_the_deadline(slow: tuple[Reranker, list[int], Pa
     reranker, computed, expected = slow
     with pytest.raises(DeadlineError, match=r"^\d+ of 40 pairs were scored in 0.2 s") as caught:
         reranker.score(PAIRS, timeout=0.2)
-    reranker.engine.apply(lambda *_: None, np.zeros((1, 1), np.int32))
+    reranker.engine.apply(lambda *_: None, Batch(Batch(np.zeros((1, 1), np.int32))))
     assert len(computed) <= len(caught.value.indices) + 2  # the rest was cancelled
     assert isinstance(caught.value, TimeoutError)
     assert_partial(caught.value, expected)
@@ -82,7 +84,7 @@ def test_what_was_scored_when_cancelled(slow: tuple[Reranker, list[int], PairLog
     stream, found = reranker.score_stream(iter(PAIRS), cancel=cancel, raw_scores=True), []
     with pytest.raises(CancelledError, match=r"^5 pairs were scored when") as caught:
         found.extend(pair for place, pair in enumerate(stream, 1) if place < 5 or cancel.set() is None)
-    reranker.engine.apply(lambda *_: None, np.zeros((1, 1), np.int32))
+    reranker.engine.apply(lambda *_: None, Batch(Batch(np.zeros((1, 1), np.int32))))
     assert len(computed) <= 5 + 3
     assert caught.value.indices.tolist() == [pair.index for pair in found]
     assert caught.value.logits.tolist() == [pair.score for pair in found]
@@ -96,19 +98,19 @@ def test_no_batch_of_a_stopped_call_reaches_the_device(
     monkeypatch.setattr(tiny_reranker.engine, "_forward", lambda *b: computed.append(1) or forward(*b))
     with busy_device(), pytest.raises(DeadlineError):
         tiny_reranker.score(PAIRS, timeout=0.05)
-    tiny_reranker.engine.apply(lambda *_: None, np.zeros((1, 1), np.int32))
+    tiny_reranker.engine.apply(lambda *_: None, Batch(Batch(np.zeros((1, 1), np.int32))))
     assert computed == []
 
 
 def test_nothing_is_handed_over_after_the_event(tiny_reranker: Reranker, monkeypatch: pytest.MonkeyPatch) -> None:
     submit, submitted = tiny_reranker.engine._submit, []
     monkeypatch.setattr(tiny_reranker.engine, "_submit", lambda *batch: submitted.append(1) or submit(*batch))
-    monkeypatch.setattr(tiny_reranker.scorer, "deterministic", True)
+    monkeypatch.setattr(tiny_reranker.model, "deterministic", True)
     cancel = threading.Event()
     stream = tiny_reranker.score_stream(PAIRS, cancel=cancel)
     next(stream)
     tiny_reranker.engine.apply(
-        lambda *_: None, np.zeros((1, 1), np.int32)
+        lambda *_: None, Batch(Batch(np.zeros((1, 1), np.int32)))
     )  # what was handed over is done, so that nothing is waited for
     before = len(submitted)
     cancel.set()

@@ -13,6 +13,8 @@ from training_data import difference, gradient_of, make_examples, make_run, step
 from mlx_rerank.device import operations
 from mlx_rerank.dtypes import assert_one_dtype
 from mlx_rerank.errors import NonFiniteScoreError
+from mlx_rerank.pairs.batching import Batch
+from mlx_rerank.pairs.batching import Batch
 from mlx_rerank.train.steps import Part, Step
 
 EXAMPLES = make_examples(8)
@@ -42,12 +44,13 @@ def test_a_step_in_parts_has_the_gradient_of_a_whole_one(tiny: Path, options: di
 def padded(part: Part, pad: int, more: int) -> Part:
     """Return a part whose batches have more padding."""
     batches = []
-    for ids, mask in part.batches:
+    for ids, mask, segments in part.batches:
+        assert segments is None
         wide = np.full((len(ids), ids.shape[1] + more), pad, dtype=np.int32)
         wide[:, : ids.shape[1]] = ids
         shown = np.zeros(wide.shape, dtype=bool)
         shown[:, : ids.shape[1]] = True if mask is None else mask
-        batches.append((wide, shown))
+        batches.append(Batch(wide, shown))
     return replace(part, batches=batches)
 
 

@@ -11,9 +11,10 @@ from mlx.utils import tree_flatten
 from training_data import make_examples, make_run, steps_of
 
 from mlx_rerank import Reranker
-from mlx_rerank.checkpoints.checkpoint import Checkpoint, load_model
+from mlx_rerank.checkpoints.checkpoint import Checkpoint
+from mlx_rerank.models.family import module_at
 from mlx_rerank.train import TrainingOptions, train
-from mlx_rerank.train.lora import LoRALinear, add_lora, low_rank_updates
+from mlx_rerank.train.lora import LoRALinear
 from mlx_rerank.train.trainer import Run
 
 EXAMPLES = make_examples(6)
@@ -89,16 +90,13 @@ def test_a_merged_directory_scores_as_the_trained_model(tiny: Path, tmp_path: Pa
 def test_updates_are_added_to_the_weights_as_they_were_read(tiny: Path, tmp_path: Path) -> None:
     options = TrainingOptions(lora_rank=1, learning_rate=1e-9, dtype="bfloat16")
     target = train(EXAMPLES, tmp_path / "out", model=tiny, options=options, dtype="float32", show_progress=False)
-    before, after = (
-        load_model(Checkpoint.open(path), mx.float32, keep_quantized=False).layers[0].up_proj.weight
-        for path in (tiny, target)
-    )
+    models = (Checkpoint.open(path).load(mx.float32, keep_quantized=False) for path in (tiny, target))
+    before, after = (module_at(model, "layers.0.up_proj").weight for model in models)
     assert float(mx.abs(after - before).max()) < 1e-6  # bfloat16 would move some by a hundredth
 
 
 def test_every_matrix_of_every_layer_is_adapted(tiny: Path) -> None:
-    model = load_model(Checkpoint.open(tiny), mx.float32, keep_quantized=False)
+    model = Checkpoint.open(tiny).load(mx.float32, keep_quantized=False)
     parameters: Any = tree_flatten(model.parameters())
     matrices = {name for name, value in parameters if name.startswith("layers.") and value.ndim == 2}
-    add_lora(model, 2, 1.0, 0)
-    assert set(low_rank_updates(model)) == matrices
+    assert set(make_run(tiny, lora_rank=2).learner.updates()) == matrices

@@ -109,7 +109,7 @@ def test_what_the_model_likes() -> None:
         return [np.array([logits[text] for text in e.documents], dtype=np.float32) for e in examples]
 
     examples = [Example("panda", ("tea", "panda 0"), (0.0, 1.0)), example("zebra", "panda 4")]
-    found = mine(examples, ["panda 1", "panda 2", "panda 3"], score)
+    found = mine(examples, ["panda 1", "panda 2", "panda 3"], score=score)
     # sigmoid(1.9) is above 95 % of sigmoid(2), and panda 4 far above: they are probably relevant
     assert found[0].documents == ("tea", "panda 0", "panda 3", "panda 2")
     assert found[1] == examples[1]
@@ -121,7 +121,7 @@ def test_without_a_positive_all_may_be_negatives() -> None:
     def score(examples: Sequence[Example]) -> list[np.ndarray]:
         return [np.arange(len(e.documents), dtype=np.float32) for e in examples]
 
-    (found,) = mine([Example("panda", ("sea",), (0.0,))], ["panda one", "panda two"], score)
+    (found,) = mine([Example("panda", ("sea",), (0.0,))], ["panda one", "panda two"], score=score)
     assert sorted(found.documents) == ["panda one", "panda two", "sea"]
 
 

@@ -29,14 +29,14 @@ def rows_of(step: Step) -> list[bytes]:
     """Return the token ids of every document of a step, group by group."""
     rows = []
     for part in step.parts:
-        padded = [row for ids, _ in part.batches for row in ids]
+        padded = [row for batch in part.batches for row in batch.input_ids]
         rows += [padded[place][padded[place] != 1].tobytes() for place in part.places[part.shown]]
     return rows
 
 
 def token_ids(run: Run, example: Example) -> list[bytes]:
     encoded = run.encoder.encode([(example.query, text) for text in example.documents], steps_with(run, [])._limits)
-    return [encoded.sequences[i].tobytes() for i in encoded.inverse]
+    return [encoded.sequences[i].ids.tobytes() for i in encoded.inverse]
 
 
 @given(
@@ -127,7 +127,7 @@ def test_parts(run: Run, queries: int, token_budget: int, seed: int) -> None:
     assert step.truncated_tokens == 0
     assert step.tokens == sum(len(row) // 4 for row in rows_of(step))
     for part in step.parts:
-        padded = [row for ids, _ in part.batches for row in ids]
+        padded = [row for batch in part.batches for row in batch.input_ids]
         assert part.teacher is not None
         tokens = sum(int((row != 1).sum()) for row in padded)
         assert len(part.places) == 1 or tokens <= token_budget

@@ -18,6 +18,7 @@ from texts import PAIRS
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 
 from mlx_rerank import Reranker
+from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.checkpoints.packing import Quantization
 from mlx_rerank.convert import conversion, convert
 from mlx_rerank.convert.trim import Trimming, trim
@@ -39,8 +40,7 @@ SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
 
 
 def trimmed(directory: Path, texts: list[str]) -> tuple[Trimming, Tokenizer]:
-    raw = json.loads((directory / "config.json").read_text())
-    trimming = trim(directory, raw, texts)
+    trimming = trim(Checkpoint.open(directory), texts)
     return trimming, Tokenizer.from_str(trimming.tokenizer)
 
 
@@ -101,7 +101,8 @@ def trim_it(tokenizer: Tokenizer, texts: list[str], **config: object) -> tuple[T
     raw = TINY | {"vocab_size": tokenizer.get_vocab_size()} | config
     with tempfile.TemporaryDirectory() as directory:
         tokenizer.save(f"{directory}/tokenizer.json")
-        trimming = trim(Path(directory), raw, texts)
+        (Path(directory) / "config.json").write_text(json.dumps(raw))
+        trimming = trim(Checkpoint.open(directory), texts)
     return trimming, Tokenizer.from_str(trimming.tokenizer)
 
 
@@ -341,12 +342,13 @@ def test_other_tokenizers_are_named(tmp_path: Path) -> None:
 def test_unusual_files_of_tokenizers(tmp_path: Path) -> None:
     full = vocabulary(("▁a", -2.0), ("▁b", -3.0))
     raw = TINY | {"vocab_size": full.get_vocab_size()}
+    (tmp_path / "config.json").write_text(json.dumps(raw))
 
     def kept_of(change: Callable[[dict], object]) -> dict:
         file = json.loads(full.to_str())
         change(file)
         (tmp_path / "tokenizer.json").write_text(json.dumps(file))
-        return json.loads(trim(tmp_path, raw, ["b"]).tokenizer)
+        return json.loads(trim(Checkpoint.open(tmp_path), ["b"]).tokenizer)
 
     assert len(kept_of(lambda file: file.pop("added_tokens"))["model"]["vocab"]) == 6  # <mask> is no special one now
     padding = {"strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": None, "pad_type_id": 0}

@@ -7,31 +7,33 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
-from checkpoints import TINY, random_tensors, write_checkpoint
+from checkpoints import FAMILY, TINY, random_tensors, shape_of, write_checkpoint
 from mlx.utils import tree_flatten
 from safetensors.numpy import save_file
 
-from mlx_rerank.checkpoints.checkpoint import Checkpoint, load_model, open_tensors
-from mlx_rerank.checkpoints.config import ModelConfig
+from mlx_rerank.checkpoints.checkpoint import Checkpoint, open_tensors
 from mlx_rerank.checkpoints.packing import Quantization
-from mlx_rerank.checkpoints.weights import cast, load_into, rename_rules, source_shapes, unpack
+from mlx_rerank.checkpoints.weights import cast, load_into, unpack
 from mlx_rerank.convert import convert
 from mlx_rerank.errors import CheckpointError, WeightsError
-from mlx_rerank.models.xlm_roberta import CrossEncoder
+from mlx_rerank.models.encoders.xlm_roberta import XLMRoberta
+from mlx_rerank.models.family import module_at
 
-CONFIG = ModelConfig.from_dict(TINY)
+CONFIG = shape_of(TINY)
 TENSORS = random_tensors(TINY)
 
 
-def load(directory: Path) -> CrossEncoder:
-    return load_model(Checkpoint.open(directory), mx.float32, keep_quantized=False)
+def load(directory: Path) -> XLMRoberta:
+    model = Checkpoint.open(directory).load(mx.float32, keep_quantized=False)
+    assert isinstance(model, XLMRoberta)
+    return model
 
 
 def test_the_table_covers_model_and_checkpoint() -> None:
-    rules = rename_rules(CONFIG)
+    rules = FAMILY.table(CONFIG)
     targets = [rule.target for rule in rules]
-    assert sorted(targets) == sorted(name for name, _ in tree_flatten(CrossEncoder(CONFIG).parameters()))
-    assert sorted(name for rule in rules for name in rule.sources) == sorted(source_shapes(CONFIG))
+    assert sorted(targets) == sorted(name for name, _ in tree_flatten(XLMRoberta(CONFIG).parameters()))
+    assert sorted(source.name for rule in rules for source in rule.sources) == sorted(FAMILY.source_shapes(CONFIG))
 
 
 def test_source_shapes_are_those_of_transformers() -> None:
@@ -39,7 +41,7 @@ def test_source_shapes_are_those_of_transformers() -> None:
 
     shape = transformers.XLMRobertaConfig(**{**TINY, "num_labels": 1})
     state = transformers.XLMRobertaForSequenceClassification(shape).state_dict()
-    assert {name: tuple(tensor.shape) for name, tensor in state.items()} == source_shapes(CONFIG)
+    assert {name: tuple(tensor.shape) for name, tensor in state.items()} == FAMILY.source_shapes(CONFIG)
 
 
 @pytest.mark.parametrize("name", ["classifier.out_proj.bias", "roberta.encoder.layer.1.attention.self.key.weight"])
@@ -125,7 +127,7 @@ def test_no_weights_at_all(tmp_path: Path) -> None:
 
 
 def test_one_dtype_among_loaded_weights() -> None:
-    model = CrossEncoder(CONFIG)
+    model = XLMRoberta(CONFIG)
     weights = dict(tree_flatten(model.parameters()))
     weights["layers.1.up_proj.bias"] = weights["layers.1.up_proj.bias"].astype(mx.float16)
     with pytest.raises(WeightsError, match=r"layers\.1\.up_proj\.bias is .*float16 among weights of .*float32"):
@@ -133,7 +135,7 @@ def test_one_dtype_among_loaded_weights() -> None:
 
 
 def test_loaded_weights_must_have_the_models_shapes() -> None:
-    model = CrossEncoder(CONFIG)
+    model = XLMRoberta(CONFIG)
     weights = dict(tree_flatten(model.parameters()))
     weights["head.dense.bias"] = mx.zeros((63,))
     with pytest.raises(WeightsError, match=r"head\.dense\.bias has shape \[63\]; the model's is \[64\]"):
@@ -150,7 +152,7 @@ def test_pytorch_files_hold_the_same(tmp_path: Path, dtype: str) -> None:
     torch.save(
         {name: torch.from_numpy(value).to(kind) for name, value in TENSORS.items()}, tmp_path / "pytorch_model.bin"
     )
-    found = load(tmp_path).head.dense.weight
+    found = module_at(load(tmp_path), "head.dense").weight
     expected = mx.array(TENSORS["classifier.dense.weight"]).astype(getattr(mx, dtype)).astype(mx.float32)
     assert mx.array_equal(found, expected)
 
@@ -175,8 +177,8 @@ def test_values_beyond_float16_are_refused_not_made_infinite(tmp_path: Path, val
     tensors = TENSORS | {"classifier.dense.bias": np.where(np.arange(64) == 9, value, -0.0).astype(np.float32)}
     checkpoint = Checkpoint.open(write_checkpoint(tmp_path, tensors=tensors))
     with pytest.raises(WeightsError, match=r"head\.dense\.bias has values beyond float16's range"):
-        load_model(checkpoint, mx.float16, keep_quantized=False)
-    load_model(checkpoint, mx.bfloat16, keep_quantized=False)
+        checkpoint.load(mx.float16, keep_quantized=False)
+    checkpoint.load(mx.bfloat16, keep_quantized=False)
 
 
 def test_a_converted_directory_is_read_as_strictly(tiny: Path, tmp_path: Path) -> None:
@@ -211,7 +213,7 @@ def test_pytorch_files_of_the_old_format_and_of_parameters(tmp_path: Path) -> No
     (tmp_path / "model.safetensors").unlink()
     state = {name: torch.nn.Parameter(torch.from_numpy(value)) for name, value in TENSORS.items()}
     torch.save(state, tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=False)
-    assert mx.array_equal(load(tmp_path).head.dense.weight, mx.array(TENSORS["classifier.dense.weight"]))
+    assert mx.array_equal(module_at(load(tmp_path), "head.dense").weight, mx.array(TENSORS["classifier.dense.weight"]))
 
 
 def test_tensors_are_let_go_of_as_they_are_used(tiny: Path, tmp_path: Path) -> None:

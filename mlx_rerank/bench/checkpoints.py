@@ -8,10 +8,11 @@ import numpy as np
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
-from mlx_rerank.checkpoints.config import CONVERSION_KEY, ModelConfig, is_converted, read_config
+from mlx_rerank.checkpoints.config import CONVERSION_KEY, is_converted, read_config
 from mlx_rerank.checkpoints.hub import EMBEDDED, public_name
-from mlx_rerank.checkpoints.weights import WEIGHTS_FILE, source_shapes
+from mlx_rerank.checkpoints.weights import WEIGHTS_FILE
 from mlx_rerank.errors import InputError
+from mlx_rerank.models import family_of
 from mlx_rerank.proof import restore
 
 _LARGE = {"num_hidden_layers": 24, "hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16}
@@ -20,10 +21,6 @@ SHAPES = {  # of BAAI/bge-reranker-base, -large and -v2-m3
     "large": _LARGE,
     "v2-m3": _LARGE | {"max_position_embeddings": 8194},
 }
-_SPECIAL = {
-    "bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>", "pad_token": "<pad>",
-    "unk_token": "<unk>", "mask_token": "<mask>",
-}  # fmt: skip
 
 
 def hugging_face(directory: Path, work: Path) -> Path:
@@ -74,12 +71,12 @@ _KEPT = (
 
 def _random(config: dict, seed: int) -> dict[str, np.ndarray]:
     """Return float32 tensors, spread so that nothing saturates and no activation is denormal."""
-    random = np.random.default_rng(seed)
+    random, family = np.random.default_rng(seed), family_of(config)
     tensors = {}
-    for name, shape in source_shapes(ModelConfig.from_dict(config)).items():
+    for name, shape in family.source_shapes(family.shape(config)).items():
         spread = np.float32(1 / np.sqrt(shape[-1]) if len(shape) == 2 and "embeddings" not in name else 0.1)
         tensors[name] = random.standard_normal(shape, dtype=np.float32) * spread
-        if name.endswith("LayerNorm.weight"):
+        if len(shape) == 1 and name.endswith("weight"):  # of a normalisation
             tensors[name] += 1
     return tensors
 
@@ -87,8 +84,9 @@ def _random(config: dict, seed: int) -> dict[str, np.ndarray]:
 def _write(target: Path, config: dict, tensors: dict[str, np.ndarray], tokenizer: Path) -> Path:
     """Write a Hugging Face directory."""
     target.mkdir()
-    limit = config["max_position_embeddings"] - config["pad_token_id"] - 1
-    tokens = _SPECIAL | {"tokenizer_class": "XLMRobertaTokenizer", "model_max_length": limit}
+    family = family_of(config)
+    its, limit = family.in_transformers, family.shape(config).max_length
+    tokens = dict(its.special_tokens) | {"tokenizer_class": its.tokenizer, "model_max_length": limit}
     (target / "config.json").write_text(json.dumps(config | {"dtype": "float32"}), encoding="utf-8")
     (target / "tokenizer_config.json").write_text(json.dumps(tokens), encoding="utf-8")
     shutil.copy(tokenizer / "tokenizer.json", target)

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from mlx_rerank.checkpoints.config import ModelConfig
+from mlx_rerank.models.cost import Cost
+from mlx_rerank.models.shape import Shape as ModelShape
 
 Shape = tuple[int, int]  # rows, and tokens of each
 
@@ -24,7 +25,7 @@ class Operation:
 
 
 def operations(
-    config: ModelConfig, batches: Iterable[Shape], itemsize: int, *, first_token_only: bool = False
+    cost: Cost, batches: Iterable[Shape], itemsize: int, *, first_token_only: bool = False
 ) -> list[Operation]:
     """Return the operations of a forward pass through every batch.
 
@@ -32,19 +33,19 @@ def operations(
     what follows from this is a bound that no run can pass.
 
     Args:
-        config: the model's shape.
+        cost: of the model.
         batches: rows and tokens of each; padding counts as tokens do.
         itemsize: bytes of a weight and of an activation.
         first_token_only: the last layer computes no more than what reaches the head: keys and values of all tokens,
             and everything else of the first alone.
     """
-    found = []
+    found, shape = [], cost.shape
     for rows, length in batches:
-        found.append(_embeddings(config, rows * length, itemsize))
-        for layer in range(config.num_hidden_layers):
-            last = first_token_only and layer == config.num_hidden_layers - 1
-            found += _layer(config, rows, length, 1 if last else length, itemsize)
-        D = config.hidden_size
+        found.append(_embeddings(shape, rows * length, itemsize))
+        for layer in range(shape.num_hidden_layers):
+            last = first_token_only and layer == shape.num_hidden_layers - 1
+            found += _layer(shape, rows, length, 1 if last else length, itemsize)
+        D = shape.hidden_size
         found += [_product("head", rows, D, D, itemsize), _product("head", rows, D, 1, itemsize)]
     return found
 
@@ -64,15 +65,9 @@ def by_name(found: Sequence[Operation]) -> list[Operation]:
     return [Operation(n, sum(each.flops for each in of[n]), sum(each.bytes for each in of[n])) for n in names]
 
 
-def product_shapes(config: ModelConfig) -> list[Shape]:
-    """Return inputs and outputs of the encoder's matrix products."""
-    D, F = config.hidden_size, config.intermediate_size
-    return [(D, 3 * D), (D, D), (D, F), (F, D)]
-
-
-def _layer(config: ModelConfig, rows: int, length: int, queries: int, itemsize: int) -> list[Operation]:
+def _layer(shape: ModelShape, rows: int, length: int, queries: int, itemsize: int) -> list[Operation]:
     """Return a layer's operations, of which only the first `queries` tokens of each row are carried on."""
-    D, F = config.hidden_size, config.intermediate_size
+    D, F = shape.hidden_size, shape.intermediate_size
     tokens, kept = rows * length, rows * queries
     projections = [_product("projections", tokens, D, 3 * D, itemsize)]
     if queries < length:
@@ -95,6 +90,6 @@ def _product(name: str, rows: int, inputs: int, outputs: int, itemsize: int) -> 
     return Operation(name, 2 * rows * inputs * outputs, size * itemsize)
 
 
-def _embeddings(config: ModelConfig, tokens: int, itemsize: int) -> Operation:
+def _embeddings(shape: ModelShape, tokens: int, itemsize: int) -> Operation:
     """Return the lookup of two rows a token, whose sum is written."""
-    return Operation("embeddings", 0, 3 * tokens * config.hidden_size * itemsize)
+    return Operation("embeddings", 0, 3 * tokens * shape.hidden_size * itemsize)

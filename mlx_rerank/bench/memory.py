@@ -15,13 +15,12 @@ from mlx_rerank.bench.measures import growth
 from mlx_rerank.bench.process import Worker
 from mlx_rerank.bench.report import show
 from mlx_rerank.bench.texts import Counter, Texts
-from mlx_rerank.checkpoints.config import SPECIAL_TOKENS_PER_PAIR
 from mlx_rerank.checkpoints.hub import public_name, resolve
 from mlx_rerank.device.names import parse_device
 from mlx_rerank.device.optional import imported
 from mlx_rerank.errors import InputError, WorkerError
 
-_SHORTEST = 4 * SPECIAL_TOKENS_PER_PAIR  # tokens of a pair that hold some of a query and of a document
+_SHORTEST = 16  # tokens of a pair, the least that hold some of a query and of a document
 _KINDS = ("resident", "active", "cache", "peak")
 
 
@@ -144,7 +143,7 @@ def _over_shapes(
     series = []
     with Worker(own, threads) as worker:
         for rows, length in tqdm(shapes, desc="Measuring", disable=None, leave=False):
-            pairs = texts.cut(counter.tokenizer, length, rows, exact=False)
+            pairs = texts.cut(counter.tokenizer, length, rows, special_tokens=counter.special_tokens, exact=False)
             mlx = worker.score(pairs).mlx or {}
             longest = int(counter.lengths(pairs).max())
             series.append({"rows": rows, "length": longest, "resident": held(worker.pid)["resident"], **mlx})

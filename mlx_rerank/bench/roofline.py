@@ -13,16 +13,16 @@ import numpy as np
 
 from mlx_rerank.bench.checkpoints import seeded, weights_name
 from mlx_rerank.bench.contenders import OWN
-from mlx_rerank.bench.flops import by_name, ceiling, operations, product_shapes
+from mlx_rerank.bench.flops import by_name, ceiling, operations
 from mlx_rerank.bench.measures import Spread
 from mlx_rerank.bench.report import show, spread
 from mlx_rerank.bench.texts import Counter, Texts
-from mlx_rerank.checkpoints.config import ModelConfig
 from mlx_rerank.checkpoints.hub import resolve
 from mlx_rerank.device.names import parse_device
 from mlx_rerank.device.thread import device_thread
 from mlx_rerank.dtypes import parse_dtype
 from mlx_rerank.errors import InputError
+from mlx_rerank.models.cost import Cost
 from mlx_rerank.pairs.batching import plan_batches
 from mlx_rerank.scoring.budget import default_token_budget
 from mlx_rerank.scoring.reranker import Reranker
@@ -82,8 +82,8 @@ def run(options: Options, chip: tuple[float | None, float | None] | None = None)
         counter = Counter(directory, options.max_length)
         reranker = Reranker(directory, dtype=options.dtype, device=options.device, max_length=counter.max_length)
         seconds = _seconds(lambda: reranker.logits(pairs, show_progress=False), options.rounds)
-    dtype = parse_dtype(reranker.dtype)
-    rates = device_thread().submit(measure_rates, reranker.config, dtype, parse_device(options.device)).result()
+    dtype, cost = parse_dtype(reranker.dtype), counter.cost
+    rates = device_thread().submit(measure_rates, cost, dtype, parse_device(options.device)).result()
     lengths = counter.lengths(pairs)
     per_second = rates["flops_per_second"], rates["bytes_per_second"]
     return {
@@ -93,13 +93,13 @@ def run(options: Options, chip: tuple[float | None, float | None] | None = None)
         "tokens": int(lengths.sum()),
         "seconds": seconds,
         "measured": rates,
-        "bounds": bounds(reranker.config, lengths, reranker.token_budget, dtype.size, *per_second),
-        "prediction": None if chip is None else _predicted(reranker.config, lengths, dtype, chip),
+        "bounds": bounds(cost, lengths, reranker.token_budget, dtype.size, *per_second),
+        "prediction": None if chip is None else _predicted(cost, lengths, dtype, chip),
     }
 
 
 def bounds(
-    config: ModelConfig,
+    cost: Cost,
     lengths: np.ndarray,
     token_budget: int,
     itemsize: int,
@@ -109,7 +109,7 @@ def bounds(
     """Return what mlx-rerank's batches of such pairs need, and the least seconds that takes, with each last layer.
 
     Args:
-        config: the model's shape.
+        cost: of the model.
         lengths: tokens of each pair, int64 [N].
         token_budget: most padded tokens of a batch.
         itemsize: bytes of a weight and of an activation.
@@ -119,8 +119,8 @@ def bounds(
     batches = [(len(batch), int(lengths[batch].max())) for batch in plan_batches(lengths, token_budget)]
     found = {}
     for name, first_token_only in (("all of every layer", False), ("first token of the last layer", True)):
-        needed = operations(config, batches, itemsize, first_token_only=first_token_only)
-        alone = operations(config, [(1, int(n)) for n in lengths], itemsize, first_token_only=first_token_only)
+        needed = operations(cost, batches, itemsize, first_token_only=first_token_only)
+        alone = operations(cost, [(1, int(n)) for n in lengths], itemsize, first_token_only=first_token_only)
         found[name] = {
             "flops": sum(each.flops for each in needed),
             "flops_without_padding": sum(each.flops for each in alone),
@@ -131,11 +131,11 @@ def bounds(
     return found
 
 
-def measure_rates(config: ModelConfig, dtype: mx.Dtype, device: mx.Device) -> dict[str, Any]:
+def measure_rates(cost: Cost, dtype: mx.Dtype, device: mx.Device) -> dict[str, Any]:
     """Return what matrix products of the model's shapes and a copy reach; in the device thread."""
     rows, products = _ROWS, []
     with mx.stream(device):
-        for inputs, outputs in product_shapes(config):
+        for inputs, outputs in cost.products:
             x, weight = (mx.random.normal((size, inputs)).astype(dtype) for size in (rows, outputs))
             mx.eval(x, weight)
             flops = 2 * rows * inputs * outputs
@@ -189,14 +189,14 @@ def print_tables(facts: dict[str, Any]) -> None:
 
 
 def _predicted(
-    config: ModelConfig, lengths: np.ndarray, dtype: mx.Dtype, chip: tuple[float | None, float | None]
+    cost: Cost, lengths: np.ndarray, dtype: mx.Dtype, chip: tuple[float | None, float | None]
 ) -> dict[str, Any]:
     """Return the bounds of a chip, under the figures that it was told to have."""
     tflops, bandwidth = chip
     assert tflops
     assert bandwidth
-    budget = default_token_budget(config, mx.Device(mx.gpu), dtype, int(lengths.max()))
-    found = bounds(config, lengths, budget, dtype.size, tflops * 1e12, bandwidth * 1e9)
+    budget = default_token_budget(cost, mx.Device(mx.gpu), dtype, int(lengths.max()))
+    found = bounds(cost, lengths, budget, dtype.size, tflops * 1e12, bandwidth * 1e9)
     return {"what": "a bound, predicted and not measured", "tflops": tflops, "bandwidth": bandwidth, "bounds": found}
 
 

@@ -94,7 +94,7 @@ def run(options: Options) -> dict[str, Any]:
     source = resolve(options.model)
     counter, texts = Counter(source), Texts.read(options.data, options.seed)
     sizes = request_sizes(options.requests, options.seed)
-    pairs = texts.cut(counter.tokenizer, options.length, sum(sizes), exact=False)
+    pairs = texts.cut(counter.tokenizer, options.length, sum(sizes), special_tokens=counter.special_tokens, exact=False)
     calls = [pairs[end - size : end] for size, end in zip(sizes, np.cumsum(sizes).tolist(), strict=True)]
     own = Contender(OWN, "mlx_rerank", str(source), counter.max_length, "", device)
     with Worker(own, options.threads) as worker, serving(options, device) as (url, pid):

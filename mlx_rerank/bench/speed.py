@@ -101,11 +101,12 @@ def natural_workloads(texts: Texts, counter: Counter, candidates: Sequence[int])
 
 def fixed_workloads(texts: Texts, counter: Counter, lengths: Sequence[int], tokens: int) -> list[Workload]:
     """Return a call for each length in tokens, of as many pairs as make about so many tokens."""
-    return [
-        counter.workload(f"{length} tokens", [texts.cut(counter.tokenizer, length, max(1, tokens // length))])
-        for length in lengths
-        if length <= counter.max_length
-    ]
+    found = []
+    for length in (length for length in lengths if length <= counter.max_length):
+        count, special = max(1, tokens // length), counter.special_tokens
+        pairs = texts.cut(counter.tokenizer, length, count, special_tokens=special)
+        found.append(counter.workload(f"{length} tokens", [pairs]))
+    return found
 
 
 def scaling_workloads(texts: Texts, counter: Counter, sizes: Sequence[int]) -> list[Workload]:

@@ -9,12 +9,11 @@ import mlx.core as mx
 import numpy as np
 from tokenizers import Tokenizer
 
-from mlx_rerank.checkpoints.config import SPECIAL_TOKENS_PER_PAIR, ModelConfig, read_config
+from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.checkpoints.hub import public_name
 from mlx_rerank.dtypes import default_dtype
 from mlx_rerank.errors import InputError
 from mlx_rerank.pairs.batching import plan_batches
-from mlx_rerank.pairs.encoder import PairEncoder
 from mlx_rerank.pairs.files import read_documents
 from mlx_rerank.pairs.limits import Limits, checked_length
 from mlx_rerank.pairs.samples import sample_pairs
@@ -67,20 +66,21 @@ class Texts:
             found[(self.pairs[0][0], self._joined[start : start + size].strip())] = None
         raise InputError(f"{self.name} holds too little text for {count} different candidates: give a larger --data")
 
-    def cut(self, tokenizer: Tokenizer, tokens: int, count: int, *, exact: bool = True) -> Pairs:
+    def cut(self, tokenizer: Tokenizer, tokens: int, count: int, *, special_tokens: int, exact: bool = True) -> Pairs:
         """Return distinct pairs of a length in tokens, special ones included, cut from real text.
 
         Args:
             tokenizer: that counts.
             tokens: of each pair.
             count: of pairs.
+            special_tokens: of each pair.
             exact: leave out what is a token longer or shorter because it was cut.
 
         Raises:
             InputError: the texts do not yield that many.
         """
         query, taken = _head(tokenizer, self.pairs[0][0], max(1, tokens // 4))
-        wanted = tokens - SPECIAL_TOKENS_PER_PAIR - taken
+        wanted = tokens - special_tokens - taken
         offsets = self._offsets(tokenizer)
         found: dict[tuple[str, str], None] = {}
         for _ in range(_TRIES * count if 0 < wanted < len(offsets) else 0):
@@ -135,14 +135,15 @@ class Counter:
             CheckpointError: they cannot be used.
             InputError: the model has no positions for max_length.
         """
-        self.config = ModelConfig.from_dict(read_config(directory))
-        self.max_length = checked_length(
-            min(512, self.config.max_length) if max_length is None else max_length, self.config
-        )
+        checkpoint = Checkpoint.open(directory)
+        self.shape, self.cost = checkpoint.shape, checkpoint.family.cost(checkpoint.shape)
+        self._encoder = checkpoint.encoder()
+        self.special_tokens = self._encoder.frame.special_tokens
+        wanted = min(512, self.shape.max_length) if max_length is None else max_length
+        self.max_length = checked_length(wanted, self.shape.max_length, self.special_tokens)
         device = mx.default_device()
-        self.token_budget = default_token_budget(self.config, device, default_dtype(device), self.max_length)
+        self.token_budget = default_token_budget(self.cost, device, default_dtype(device), self.max_length)
         self._limits = Limits(self.max_length)
-        self._encoder = PairEncoder.from_directory(directory, self.config)
         self.tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
 
     def lengths(self, pairs: Pairs) -> np.ndarray:

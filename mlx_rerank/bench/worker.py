@@ -64,9 +64,8 @@ def load_onnxruntime(own: dict[str, Any]) -> tuple[Score, str]:
     """Return what scores an exported graph, in batches of 32 sorted by length, with this package's tokenizer."""
     import numpy as np
 
-    from mlx_rerank.checkpoints.config import ModelConfig, read_config
+    from mlx_rerank.checkpoints.checkpoint import Checkpoint
     from mlx_rerank.pairs.batching import pad
-    from mlx_rerank.pairs.encoder import PairEncoder
     from mlx_rerank.pairs.limits import Limits
 
     runtime, directory, graph = importlib.import_module("onnxruntime"), Path(own["directory"]), own["options"]["graph"]
@@ -74,8 +73,8 @@ def load_onnxruntime(own: dict[str, Any]) -> tuple[Score, str]:
         code = "import sys; from mlx_rerank.bench.onnx import export_onnx; export_onnx(*sys.argv[1:])"
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
         subprocess.run([sys.executable, "-c", code, str(directory), graph], check=True, env=environment)
-    config, limits = ModelConfig.from_dict(read_config(directory)), Limits(own["max_length"])
-    encoder, options = PairEncoder.from_directory(directory, config), runtime.SessionOptions()
+    encoder, limits = Checkpoint.open(directory).encoder(), Limits(own["max_length"])
+    options = runtime.SessionOptions()
     options.intra_op_num_threads = int(os.environ["OMP_NUM_THREADS"])  # it does not read the variable itself
     session = runtime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
@@ -84,10 +83,11 @@ def load_onnxruntime(own: dict[str, Any]) -> tuple[Score, str]:
         order, logits = np.argsort(encoded.lengths), np.empty(len(encoded.sequences), np.float32)
         for start in range(0, len(order), _ONNX_BATCH):
             batch = order[start : start + _ONNX_BATCH]
-            ids, mask = pad([encoded.sequences[i] for i in batch], config.pad_token_id)
-            mask = np.ones_like(ids) if mask is None else mask
-            feed = {"input_ids": ids.astype(np.int64), "attention_mask": mask.astype(np.int64)}
-            logits[batch] = session.run(None, feed)[0][:, 0]
+            padded = pad([encoded.sequences[i] for i in batch], encoder.pad_token_id)
+            mask = np.ones_like(padded.input_ids) if padded.attention_mask is None else padded.attention_mask
+            feed = {"input_ids": padded.input_ids, "attention_mask": mask, "token_type_ids": padded.segments}
+            given = {name: array.astype(np.int64) for name, array in feed.items() if array is not None}
+            logits[batch] = session.run(None, given)[0][:, 0]
         return logits[encoded.inverse]
 
     return score, "float32"

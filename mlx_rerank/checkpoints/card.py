@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mlx_rerank.checkpoints.config import CONVERSION_KEY, ModelConfig
+from mlx_rerank.checkpoints.config import CONVERSION_KEY
 
 _BODY = """
 # {name}
@@ -30,11 +30,12 @@ for result in reranker.rank("what is a panda?", ["hi", "The giant panda is a bea
 """
 
 
-def model_card(config: Mapping[str, Any], source_card: Path, *, name: str) -> str:
+def model_card(config: Mapping[str, Any], max_length: int, source_card: Path, *, name: str) -> str:
     """Return the text of a model card.
 
     Args:
         config: the converted directory's config.json.
+        max_length: most tokens of a pair.
         source_card: the README.md of the source, whose licence and languages are taken over; it need not exist.
         name: what the model is called.
     """
@@ -62,7 +63,7 @@ def model_card(config: Mapping[str, Any], source_card: Path, *, name: str) -> st
         packing=f"; {done['packing']}" if "packing" in done else "",
         vocabulary=f"\n| vocabulary | {describe_trimming(done['vocabulary'])} |" if "vocabulary" in done else "",
         training=f"\n| trained | {describe_training(done['training'])} |" if "training" in done else "",
-        max_length=ModelConfig.from_dict(config).max_length,
+        max_length=max_length,
     )
     return f"---\n{data.to_yaml()}\n---\n{body}"
 

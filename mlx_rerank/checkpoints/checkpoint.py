@@ -8,16 +8,20 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+from tokenizers import Tokenizer
 
-from mlx_rerank.checkpoints import weights
-from mlx_rerank.checkpoints.config import ModelConfig, is_converted, read_config
+from mlx_rerank.checkpoints import hub, weights
+from mlx_rerank.checkpoints.config import conversion_record, is_converted, read_config
 from mlx_rerank.checkpoints.packing import quantization_of
 from mlx_rerank.checkpoints.torch_weights import read_torch_weights
 from mlx_rerank.errors import CheckpointError
-from mlx_rerank.models import REGISTRY
-from mlx_rerank.models.xlm_roberta import CrossEncoder
+from mlx_rerank.models import family_named, family_of
+from mlx_rerank.models.family import Family, drop_module
+from mlx_rerank.models.layers import Model
+from mlx_rerank.models.mapping import ScoreMapping, mapping_named
+from mlx_rerank.models.shape import Shape
+from mlx_rerank.pairs.encoder import PairEncoder
 
-TABLE_NAMES = frozenset(f"{weights.WORDS}.{kind}" for kind in ("weight", "scales", "biases"))  # the last two if packed
 TORCH_WEIGHTS_FILE = "pytorch_model.bin"
 
 
@@ -28,25 +32,45 @@ class Checkpoint:
     Args:
         directory: where the files are.
         raw: config.json as it stands.
-        config: the model's shape.
+        family: of the model.
+        shape: of the model.
+        mapping: of its logits to scores.
         converted: whether this package's converter wrote it.
     """
 
     directory: Path
     raw: Mapping[str, Any]
-    config: ModelConfig
+    family: Family
+    shape: Shape
+    mapping: ScoreMapping
     converted: bool
 
     @classmethod
-    def open(cls, directory: Path) -> "Checkpoint":
-        """Read a directory's config.json.
+    def open(
+        cls, model: str | Path, *, revision: str | None = None, cache_dir: str | Path | None = None
+    ) -> "Checkpoint":
+        """Find a model's directory, downloading it if need be, and read its config.json.
+
+        Args:
+            model: the name of an embedded model, a local directory, or a hub id.
+            revision: branch, tag or commit on the hub.
+            cache_dir: where downloads are kept.
 
         Raises:
-            CheckpointError: it cannot be read, or contradicts itself.
+            CheckpointNotFoundError: the name leads nowhere.
+            CheckpointError: config.json cannot be read, or contradicts itself.
             UnsupportedModelError: it describes a model that this package does not run.
         """
+        directory = hub.resolve(model, revision=revision, cache_dir=cache_dir)
         raw = read_config(directory)
-        return cls(directory, raw, ModelConfig.from_dict(raw), is_converted(raw))
+        record = conversion_record(raw)
+        family = family_named(record["family"]) if "family" in record else family_of(raw)
+        if record.get("score_rule", family.score_rule) != family.score_rule:
+            raise CheckpointError(
+                f"config.json records the score rule {record['score_rule']!r}; {family.name} has {family.score_rule!r}"
+            )
+        mapping = mapping_named(record["mapping"]) if "mapping" in record else family.mapping
+        return cls(directory, raw, family, family.shape(raw), mapping, is_converted(raw))
 
     @property
     def quantized(self) -> bool:
@@ -69,42 +93,65 @@ class Checkpoint:
         except OSError as error:
             raise CheckpointError(f"{self.directory} cannot be read: {error}") from error
 
+    @property
+    def table_names(self) -> frozenset[str]:
+        """Names of the parameters that the table of word embeddings may have; the last two if it is packed."""
+        return frozenset(f"{self.family.words}.{kind}" for kind in ("weight", "scales", "biases"))
 
-def load_model(
-    checkpoint: Checkpoint, dtype: mx.Dtype, *, keep_quantized: bool, evaluate: bool = True, words: bool = True
-) -> CrossEncoder:
-    """Read a checkpoint's weights into a model, one tensor at a time, every one in the same dtype.
+    def encoder(self) -> PairEncoder:
+        """Return what turns pairs into rows of token ids, as tokenizer.json and the model's frame say.
 
-    Args:
-        checkpoint: an opened directory; a Hugging Face one is converted on the way.
-        dtype: of all weights that are not packed.
-        keep_quantized: leave packed weights packed, for devices with fast quantized products. Otherwise they are
-            dequantized here, once.
-        evaluate: read and check the weights now. Otherwise each is read when it is first used, and never by an audit,
-            except from a pytorch_model.bin.
-        words: load the word embeddings too. Otherwise they are not read, and the model is to be given the words of
-            each batch (mapped.py).
+        Raises:
+            CheckpointError: there is no tokenizer.json, it cannot be read, or it does not belong to the model.
+        """
+        path = self.directory / "tokenizer.json"
+        if not path.is_file():
+            raise CheckpointError(
+                f"{self.directory} has no tokenizer.json: write one with "
+                "transformers.AutoTokenizer.from_pretrained(directory).save_pretrained(directory)"
+            )
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises plain Exception
+            raise CheckpointError(f"{path} cannot be read: {error}") from error
+        frame = self.family.frame(tokenizer, self.shape)
+        recorded = conversion_record(self.raw).get("frame")
+        if recorded not in (None, self.family.record(frame)["frame"]):
+            raise CheckpointError(f"{path} makes the frame {frame}; config.json records {recorded}")
+        return PairEncoder(tokenizer, frame, self.shape.vocab_size)
 
-    Raises:
-        CheckpointError: the weights cannot be read.
-        WeightsError: they do not match the shape in config.json.
-        MissingDependencyError: they need torch to be read, and it is not installed.
-    """
-    model = REGISTRY[checkpoint.raw["model_type"]](checkpoint.config)
-    tensors = open_tensors(checkpoint.directory)
-    absent = frozenset() if words else TABLE_NAMES
-    if not words:
-        del model.embeddings.word_embeddings
-    if not checkpoint.converted:
-        parameters = weights.port(tensors, checkpoint.config, dtype)
-    elif checkpoint.quantized and keep_quantized:
-        nn.quantize(model, class_predicate=lambda path, _: _packing(path, tensors, checkpoint.raw))
-        parameters = weights.cast(tensors, dtype)
-    else:
-        parameters = weights.unpack(tensors, checkpoint.raw, dtype)
-    parameters = ((name, value) for name, value in parameters if name not in absent)
-    weights.load_into(model, dict(weights.evaluate(parameters) if evaluate else parameters))
-    return model
+    def load(self, dtype: mx.Dtype, *, keep_quantized: bool, evaluate: bool = True, words: bool = True) -> Model:
+        """Read the weights into a model, one tensor at a time, every one in the same dtype.
+
+        Args:
+            dtype: of all weights that are not packed.
+            keep_quantized: leave packed weights packed, for devices with fast quantized products. Otherwise they are
+                dequantized here, once.
+            evaluate: read and check the weights now. Otherwise each is read when it is first used, and never by an
+                audit, except from a pytorch_model.bin.
+            words: load the word embeddings too. Otherwise they are not read, and the model is to be given the words of
+                each batch (mapped.py).
+
+        Raises:
+            CheckpointError: the weights cannot be read.
+            WeightsError: they do not match the shape in config.json.
+            MissingDependencyError: they need torch to be read, and it is not installed.
+        """
+        model = self.family.build(self.shape)
+        tensors = open_tensors(self.directory)
+        absent = frozenset() if words else self.table_names
+        if not words:
+            drop_module(model, self.family.words)
+        if not self.converted:
+            parameters = weights.port(tensors, self.family, self.shape, dtype)
+        elif self.quantized and keep_quantized:
+            nn.quantize(model, class_predicate=lambda path, _: _packing(path, tensors, self.raw))
+            parameters = weights.cast(tensors, dtype)
+        else:
+            parameters = weights.unpack(tensors, self.raw, dtype)
+        parameters = ((name, value) for name, value in parameters if name not in absent)
+        weights.load_into(model, dict(weights.evaluate(parameters) if evaluate else parameters))
+        return model
 
 
 def open_tensors(directory: Path) -> MutableMapping[str, Any]:

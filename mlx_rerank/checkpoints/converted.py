@@ -9,11 +9,12 @@ import mlx.core as mx
 from mlx_rerank.checkpoints import hub, weights
 from mlx_rerank.checkpoints.card import model_card
 from mlx_rerank.checkpoints.checkpoint import Checkpoint, open_tensors
-from mlx_rerank.checkpoints.config import CONVERSION_KEY, ModelConfig
+from mlx_rerank.checkpoints.config import CONVERSION_KEY
 from mlx_rerank.checkpoints.writing import write_model
 from mlx_rerank.dtypes import parse_dtype
-from mlx_rerank.models import REGISTRY
-from mlx_rerank.models.xlm_roberta import CrossEncoder
+from mlx_rerank.models.layers import Model
+from mlx_rerank.models.shape import Shape
+from mlx_rerank.pairs.frames import Frame
 from mlx_rerank.version import __version__
 
 Parameters = Iterable[tuple[str, mx.array]]
@@ -24,32 +25,33 @@ def converted(
     source: Checkpoint,
     dtype: mx.Dtype,
     *,
-    config: ModelConfig | None = None,
+    shape: Shape | None = None,
     select: Callable[[Parameters], Parameters] | None = None,
     evaluate: bool = False,
-) -> CrossEncoder:
+) -> Model:
     """Return the model of a Hugging Face checkpoint, its weights renamed, fused and cast.
 
     Args:
         source: a Hugging Face directory.
         dtype: of all weights.
-        config: the shape of the model, where it is not the source's.
+        shape: of the model, where it is not the source's.
         select: makes the weights of that shape of the source's.
         evaluate: read the weights now; otherwise each is read when it is first used.
     """
-    parameters = weights.port(open_tensors(source.directory), source.config, dtype)
+    parameters = weights.port(open_tensors(source.directory), source.family, source.shape, dtype)
     if select:
         parameters = select(parameters)
-    model = REGISTRY[source.raw["model_type"]](config or source.config)
+    model = source.family.build(shape or source.shape)
     weights.load_into(model, dict(weights.evaluate(parameters) if evaluate else parameters))
     return model
 
 
-def record(checkpoint: Checkpoint, source: str, dtype: str) -> dict[str, Any]:
+def record(checkpoint: Checkpoint, frame: Frame, source: str, dtype: str) -> dict[str, Any]:
     """Return the config.json to write: the source's, with the dtype and what was done.
 
     Args:
         checkpoint: the source.
+        frame: what surrounds two texts in a row.
         source: what it was called.
         dtype: of all weights that are not packed.
     """
@@ -60,6 +62,7 @@ def record(checkpoint: Checkpoint, source: str, dtype: str) -> dict[str, Any]:
             "version": __version__,
             "source": hub.public_name(source),
             "revision": hub.commit_of(checkpoint.directory),
+            **checkpoint.family.record(frame),
         },
     }
 
@@ -76,7 +79,7 @@ def write_converted(checkpoint: Checkpoint, target: Path, dtype: str) -> None:
         CheckpointError: the source's weights cannot be used.
         OutputError: the target cannot be written.
     """
-    config = record(checkpoint, str(checkpoint.directory), dtype)
-    card = model_card(config, checkpoint.directory / "README.md", name=target.name)
+    config = record(checkpoint, checkpoint.encoder().frame, str(checkpoint.directory), dtype)
+    card = model_card(config, checkpoint.shape.max_length, checkpoint.directory / "README.md", name=target.name)
     model = converted(checkpoint, parse_dtype(dtype))
     write_model(target, model, config, checkpoint.directory, {"README.md": card})

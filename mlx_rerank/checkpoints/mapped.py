@@ -15,14 +15,16 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from mlx_rerank.checkpoints import weights
-from mlx_rerank.checkpoints.checkpoint import TABLE_NAMES, Checkpoint, load_model, open_tensors
+from mlx_rerank.checkpoints.checkpoint import Checkpoint, open_tensors
 from mlx_rerank.checkpoints.packing import Quantization, quantization_of
 from mlx_rerank.errors import CheckpointError, InputError, WeightsError
+from mlx_rerank.pairs.batching import Batch
 
 EMBEDDINGS = ("resident", "mapped")
 # Mapping costs a batch one to three milliseconds. Below this size a table is no larger than the activations of a batch,
 # and to leave it out would save little; those of the multilingual models, with 250,002 rows, are several times larger.
 MAPPED_ABOVE = 64 * 2**20  # bytes
+Inputs = dict[str, mx.array | None]  # what a model is called with, by name
 Part = tuple[np.ndarray, mx.Dtype]  # rows as numpy sees them, and the dtype that they have
 _NUMPY = {
     mx.float32: np.float32,
@@ -39,11 +41,11 @@ def can_map(checkpoint: Checkpoint) -> bool:
 
 
 def table_bytes(checkpoint: Checkpoint, dtype: mx.Dtype, *, keep_quantized: bool) -> int:
-    """Return what the word embeddings take as part of a loaded model; arguments are those of `load_model`."""
+    """Return what the word embeddings take as part of a loaded model; arguments are those of `Checkpoint.load`."""
     if not (checkpoint.quantized and keep_quantized):
-        return checkpoint.config.vocab_size * checkpoint.config.hidden_size * dtype.size
+        return checkpoint.shape.vocab_size * checkpoint.shape.hidden_size * dtype.size
     tensors = open_tensors(checkpoint.directory)
-    parts = [tensors[name] for name in TABLE_NAMES & tensors.keys()]
+    parts = [tensors[name] for name in checkpoint.table_names & tensors.keys()]
     return sum(p.size * (dtype.size if mx.issubdtype(p.dtype, mx.floating) else p.dtype.size) for p in parts)
 
 
@@ -95,10 +97,10 @@ class MappedEmbeddings:
             CheckpointError: a file is damaged, or cannot be mapped.
             WeightsError: the table is missing, or not what config.json says.
         """
-        names = sorted(TABLE_NAMES) if checkpoint.converted else [weights.WORDS_SOURCE]
+        names = sorted(checkpoint.table_names) if checkpoint.converted else [_words_source(checkpoint)]
         found = _map(checkpoint.directory, names)
         parts = {name.rpartition(".")[2]: part for name, part in found.items()}
-        packing = quantization_of(checkpoint.raw, weights.WORDS) if "scales" in parts else None
+        packing = quantization_of(checkpoint.raw, checkpoint.family.words) if "scales" in parts else None
         table = cls(parts, packing, dtype)
         table._require_fit(checkpoint)
         return table
@@ -134,14 +136,14 @@ class MappedEmbeddings:
 
     def _require_fit(self, checkpoint: Checkpoint) -> None:
         """Raise WeightsError unless the table has the model's rows, and words come out of it as they should."""
-        config, allowed = checkpoint.config, weights.FLOATS if self._packing is None else (mx.uint32,)
+        shape, allowed = checkpoint.shape, weights.FLOATS if self._packing is None else (mx.uint32,)
         for kind, (part, stored) in self._parts.items():
             if kind == "weight" and stored not in allowed:
                 raise WeightsError(f"the word embeddings are {stored}, not {' or '.join(map(str, allowed))}")
-            if part.ndim != 2 or len(part) != config.vocab_size:
+            if part.ndim != 2 or len(part) != shape.vocab_size:
                 raise WeightsError(
                     f"the word embeddings' {kind} has shape {list(part.shape)}; config.json asks for "
-                    f"{config.vocab_size} rows"
+                    f"{shape.vocab_size} rows"
                 )
         try:
             width = self(np.zeros((1, 1), dtype=np.int32)).shape[-1]
@@ -149,8 +151,14 @@ class MappedEmbeddings:
             raise WeightsError(
                 f"the word embeddings are not packed as config.json says ({self._packing}): {error}"
             ) from error
-        if width != config.hidden_size:
-            raise WeightsError(f"the word embeddings are {width} wide; config.json asks for {config.hidden_size}")
+        if width != shape.hidden_size:
+            raise WeightsError(f"the word embeddings are {width} wide; config.json asks for {shape.hidden_size}")
+
+
+def _words_source(checkpoint: Checkpoint) -> str:
+    """Return the name of the table in a Hugging Face checkpoint."""
+    rules = checkpoint.family.table(checkpoint.shape)
+    return next(rule.sources[0].name for rule in rules if rule.target == f"{checkpoint.family.words}.weight")
 
 
 def _map(directory: Path, names: list[str]) -> dict[str, Part]:
@@ -193,8 +201,19 @@ def weights_bytes(checkpoint: Checkpoint, dtype: mx.Dtype, keep_quantized: bool)
     Returns:
         Bytes under "resident" and, where the embeddings can be left in their file, under "mapped".
     """
-    model = load_model(checkpoint, dtype, keep_quantized=keep_quantized, evaluate=False)
+    model = checkpoint.load(dtype, keep_quantized=keep_quantized, evaluate=False)
     parameters: Any = tree_flatten(model.parameters())
     whole = sum(value.nbytes for _, value in parameters)
     table = table_bytes(checkpoint, dtype, keep_quantized=keep_quantized)
     return {"resident": whole} | ({"mapped": whole - table} if can_map(checkpoint) else {})
+
+
+def inputs_of(batch: Batch, table: MappedEmbeddings | None) -> Inputs:
+    """Return what a model is to be called with, by name; in the device thread.
+
+    Args:
+        batch: the rows.
+        table: the word embeddings, where the model has none of its own.
+    """
+    given = {name: None if array is None else mx.array(array) for name, array in batch._asdict().items()}
+    return given | {"words": None if table is None else table(batch.input_ids)}

@@ -1,13 +1,12 @@
-"""Weights on disk: the rename table, the strict readers, and the writer.
+"""Weights on disk: the strict readers, and the writer.
 
-A Hugging Face checkpoint is turned into this package's parameters one at a time, by a table that says for each
-parameter which tensors it is made of. A tensor that no entry asks for is an error, as is one that is not there.
+A Hugging Face checkpoint is turned into this package's parameters one at a time, by a table of its family that says for
+each parameter which tensors it is made of. A tensor that no rule asks for is an error, as is one that is not there.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,111 +15,44 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 from safetensors import SafetensorError, safe_open
 
-from mlx_rerank.checkpoints.config import ModelConfig
 from mlx_rerank.checkpoints.packing import quantization_of
 from mlx_rerank.errors import CheckpointError, WeightsError
+from mlx_rerank.models.family import Family
+from mlx_rerank.models.shape import Shape
 
 WEIGHTS_FILE = "model.safetensors"
-WORDS = "embeddings.word_embeddings"
-DROPPED = frozenset({"roberta.embeddings.position_ids"})  # a buffer of 0, 1, 2 ..., saved by old transformers
 FLOATS = (mx.float16, mx.bfloat16, mx.float32)
 
 
-@dataclass(frozen=True)
-class Rule:
-    """One parameter, and the Hugging Face tensors that it is made of."""
-
-    target: str
-    sources: tuple[str, ...]
-    combine: Callable[..., mx.array] = lambda tensor: tensor
-
-
-def _stack(*tensors: mx.array) -> mx.array:
-    """Put matrices or vectors under one another."""
-    return mx.concatenate(list(tensors), axis=0)
-
-
-def _fold(positions: mx.array, token_types: mx.array) -> mx.array:
-    """Add the one token type row to every position, in float32 so that the sum is rounded once."""
-    return positions.astype(mx.float32) + token_types.astype(mx.float32)
-
-
-_EMBEDDINGS, _LAYER = "roberta.embeddings.", "roberta.encoder.layer.{n}."
-_QKV = tuple(_LAYER + f"attention.self.{part}." for part in ("query", "key", "value"))
-_MODULES = {  # each has a weight and a bias
-    "embeddings.norm.": (_EMBEDDINGS + "LayerNorm.",),
-    "layers.{n}.attention.qkv_proj.": _QKV,
-    "layers.{n}.attention.out_proj.": (_LAYER + "attention.output.dense.",),
-    "layers.{n}.attention_norm.": (_LAYER + "attention.output.LayerNorm.",),
-    "layers.{n}.up_proj.": (_LAYER + "intermediate.dense.",),
-    "layers.{n}.down_proj.": (_LAYER + "output.dense.",),
-    "layers.{n}.output_norm.": (_LAYER + "output.LayerNorm.",),
-    "head.dense.": ("classifier.dense.",),
-    "head.out_proj.": ("classifier.out_proj.",),
-}
-WORDS_SOURCE = _EMBEDDINGS + "word_embeddings.weight"
-_TABLES = (
-    Rule(WORDS + ".weight", (WORDS_SOURCE,)),
-    Rule(
-        "embeddings.position_embeddings.weight",
-        (_EMBEDDINGS + "position_embeddings.weight", _EMBEDDINGS + "token_type_embeddings.weight"),
-        _fold,
-    ),
-)
-
-
-def rename_rules(config: ModelConfig) -> list[Rule]:
-    """Return the rename table written out for every layer of a model."""
-    rules = list(_TABLES)
-    for target, sources in _MODULES.items():
-        for n in range(config.num_hidden_layers if "{n}" in target else 1):
-            for kind in ("weight", "bias"):
-                names = tuple(source.format(n=n) + kind for source in sources)
-                rules.append(Rule(target.format(n=n) + kind, names, _stack))
-    return rules
-
-
-def source_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Return name and shape of every tensor that a Hugging Face checkpoint of this shape must hold."""
-    D, F = config.hidden_size, config.intermediate_size
-    tables = {
-        "word_embeddings.weight": (config.vocab_size, D),
-        "position_embeddings.weight": (config.max_position_embeddings, D),
-        "token_type_embeddings.weight": (1, D),
-    }
-    wide = {_LAYER + "intermediate.dense.": (F, D), _LAYER + "output.dense.": (D, F), "classifier.out_proj.": (1, D)}
-    shapes: dict[str, tuple[int, ...]] = {_EMBEDDINGS + name: shape for name, shape in tables.items()}
-    for sources in _MODULES.values():
-        for source in sources:
-            shape = (D,) if "LayerNorm" in source else wide.get(source, (D, D))
-            for n in range(config.num_hidden_layers if "{n}" in source else 1):
-                shapes[source.format(n=n) + "weight"] = shape
-                shapes[source.format(n=n) + "bias"] = shape[:1]
-    return shapes
-
-
-def port(tensors: MutableMapping[str, Any], config: ModelConfig, dtype: mx.Dtype) -> Iterator[tuple[str, mx.array]]:
+def port(
+    tensors: MutableMapping[str, Any], family: Family, shape: Shape, dtype: mx.Dtype
+) -> Iterator[tuple[str, mx.array]]:
     """Yield this package's parameters, lazily, from the tensors of a Hugging Face checkpoint.
 
     Args:
         tensors: lazy tensors by their Hugging Face names. Each is taken out when it is used, because a reference to a
             lazy array keeps its data once that has been read.
-        config: the model's shape.
+        family: whose table says what each parameter is made of.
+        shape: of the model.
         dtype: what every parameter is cast to.
 
     Raises:
         WeightsError: a tensor is missing, unexpected, misshapen, or not of a floating dtype.
     """
-    expected = source_shapes(config)
-    _require_names(set(tensors) - DROPPED, set(expected))
-    for rule in rename_rules(config):
-        parts = [mx.array(tensors.pop(name)) for name in rule.sources]
-        for name, part in zip(rule.sources, parts, strict=True):
-            if part.shape != expected[name]:
-                raise WeightsError(f"{name} has shape {list(part.shape)}; config.json asks for {list(expected[name])}")
+    rules = family.table(shape)
+    _require_names(set(tensors) - family.ignored, {source.name for rule in rules for source in rule.sources})
+    for rule in rules:
+        parts = [mx.array(tensors.pop(source.name)) for source in rule.sources]
+        for source, part in zip(rule.sources, parts, strict=True):
+            if part.shape != source.shape:
+                raise WeightsError(
+                    f"{source.name} has shape {list(part.shape)}; config.json asks for {list(source.shape)}"
+                )
             if part.dtype not in FLOATS:
-                raise WeightsError(f"{name} is {part.dtype}; only float16, bfloat16 and float32 weights can be read")
-        yield rule.target, rule.combine(*parts).astype(dtype)
+                raise WeightsError(
+                    f"{source.name} is {part.dtype}; only float16, bfloat16 and float32 weights can be read"
+                )
+        yield rule.target, rule.how.join(*parts).astype(dtype)
 
 
 def evaluate(parameters: Iterable[tuple[str, mx.array]]) -> Iterator[tuple[str, mx.array]]:

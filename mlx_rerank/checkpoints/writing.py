@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 
 from mlx_rerank.checkpoints import weights
 from mlx_rerank.errors import OutputError, OutputExistsError
-from mlx_rerank.models.xlm_roberta import CrossEncoder
 
 
 def require_absent(path: str | Path) -> Path:
@@ -34,7 +34,7 @@ def require_absent(path: str | Path) -> Path:
 
 
 def write_model(
-    target: Path, model: CrossEncoder, config: Mapping[str, Any], source: Path, texts: Mapping[str, str]
+    target: Path, model: nn.Module, config: Mapping[str, Any], source: Path, texts: Mapping[str, str]
 ) -> None:
     """Write a directory that `Reranker` loads.
 

@@ -6,10 +6,9 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
-from mlx_rerank.checkpoints import weights
 from mlx_rerank.checkpoints.checkpoint import Checkpoint, open_tensors
-from mlx_rerank.checkpoints.config import CONVERSION_KEY
-from mlx_rerank.checkpoints.hub import commit_of, resolve
+from mlx_rerank.checkpoints.config import conversion_record
+from mlx_rerank.checkpoints.hub import commit_of
 from mlx_rerank.checkpoints.mapped import choose_embeddings, weights_bytes
 from mlx_rerank.device import blas, memory
 from mlx_rerank.device.names import parse_device
@@ -26,10 +25,8 @@ def describe(model: str, revision: str | None = None) -> dict[str, Any]:
         CheckpointError: its files cannot be used.
         MissingDependencyError: they need torch to be read, and it is not installed.
     """
-    directory = resolve(model, revision=revision)
-    checkpoint = Checkpoint.open(directory)
-    config = checkpoint.config
-    done = checkpoint.raw.get(CONVERSION_KEY, {})
+    checkpoint = Checkpoint.open(model, revision=revision)
+    shape, done, directory = checkpoint.shape, conversion_record(checkpoint.raw), checkpoint.directory
     tensors = open_tensors(directory)
     device = parse_device(None)
     dtype, on_cpu = default_dtype(device), device.type == device.type.cpu
@@ -39,12 +36,14 @@ def describe(model: str, revision: str | None = None) -> dict[str, Any]:
         "format": f"converted by mlx-rerank {done.get('version')}" if checkpoint.converted else "Hugging Face",
         "source": done.get("source", model),
         "revision": done.get("revision") or commit_of(directory),
-        "layers": config.num_hidden_layers,
-        "hidden_size": config.hidden_size,
-        "attention_heads": config.num_attention_heads,
-        "vocabulary": config.vocab_size,
-        "max_length": config.max_length,
-        "parameters": sum(map(math.prod, weights.source_shapes(config).values())),
+        "family": checkpoint.family.name,
+        "scores": f"{checkpoint.mapping.name} of a logit of {checkpoint.family.score_rule}",
+        "layers": shape.num_hidden_layers,
+        "hidden_size": shape.hidden_size,
+        "attention_heads": shape.num_attention_heads,
+        "vocabulary": shape.vocab_size,
+        "max_length": shape.max_length,
+        "parameters": sum(map(math.prod, checkpoint.family.source_shapes(shape).values())),
         "stored_dtype": checkpoint.raw.get("dtype") or checkpoint.raw.get("torch_dtype"),
         "quantization": checkpoint.raw.get("quantization"),
         "stored_bytes": sum(tensor.nbytes for tensor in tensors.values()),

@@ -39,21 +39,22 @@ def explain(
 ) -> None:
     """Show which words of a query and a document carried the score."""
     from mlx_rerank.cli.printing import print_json
+    from mlx_rerank.scoring.loaded import ModelOptions
     from mlx_rerank.scoring.occlusion import MAX_PASSES
     from mlx_rerank.scoring.reranker import Reranker
 
     if as_html and as_json:
         raise InputError("--html and --json are two forms: choose one")
     document = read_text(file)
-    reranker = Reranker(
-        model,
+    options = ModelOptions(
         dtype=dtype,
         device=device,
         max_length=max_length,
         long_documents=long_documents,
-        revision=revision,
         embeddings=embeddings,
+        revision=revision,
     )
+    reranker = Reranker(model, **vars(options))
     found = reranker.explain(query, document, max_passes=max_passes or MAX_PASSES, timeout=timeout)
     if as_html:
         typer.echo(found.to_html())

@@ -31,6 +31,7 @@ from mlx_rerank.pairs.files import InputFormat, read_documents, read_pairs
 
 if TYPE_CHECKING:
     from mlx_rerank.proof.reference import ReferenceReranker
+    from mlx_rerank.scoring.loaded import ModelOptions
     from mlx_rerank.scoring.reranker import Reranker
 
 
@@ -61,15 +62,23 @@ def rank(
 ) -> None:
     """Rank documents by how well they answer a query."""
     from mlx_rerank.cli import printing
+    from mlx_rerank.scoring.loaded import ModelOptions
 
     documents = read_documents(files or [], form)
     if not documents:
         raise InputError("there are no documents: give a file, or write one document a line to standard input")
     limits = _only_mlx(reference, timeout=timeout, threshold=threshold)
-    reranker = _reranker(
-        reference, model, revision, dtype, max_length, device=device, long_documents=long_documents,
-        deterministic=deterministic, embeddings=embeddings, score_cache=score_cache, first_stage=first_stage, keep=keep,
-    )  # fmt: skip
+    options = ModelOptions(
+        dtype=dtype,
+        device=device,
+        max_length=max_length,
+        long_documents=long_documents,
+        deterministic=deterministic,
+        embeddings=embeddings,
+        revision=revision,
+        score_cache=score_cache,
+    )
+    reranker = _reranker(reference, model, options, first_stage=first_stage, keep=keep)
     with _measured(reranker, len(documents), verbose):
         ranking = reranker.rank(query, documents, top_n=top_n, raw_scores=raw, **limits)
     printing.print_ranking(ranking, as_json=as_json, raw_scores=raw)
@@ -93,20 +102,27 @@ def score(
 ) -> None:
     """Score (query, document) pairs; one JSON line each, in the order given."""
     from mlx_rerank.cli.printing import print_json
-    from mlx_rerank.scoring.results import sigmoid
+    from mlx_rerank.scoring.loaded import ModelOptions
 
     pairs = read_pairs(file)
     if not pairs:
         raise InputError(f"{file} holds no pairs")
     limits = _only_mlx(reference, timeout=timeout)
-    reranker = _reranker(
-        reference, model, revision, dtype, max_length, device=device, long_documents=long_documents,
-        deterministic=deterministic, embeddings=embeddings, score_cache=score_cache,
-    )  # fmt: skip
+    options = ModelOptions(
+        dtype=dtype,
+        device=device,
+        max_length=max_length,
+        long_documents=long_documents,
+        deterministic=deterministic,
+        embeddings=embeddings,
+        revision=revision,
+        score_cache=score_cache,
+    )
+    reranker = _reranker(reference, model, options)
     with _measured(reranker, len(pairs), verbose):
         scored = reranker.logits(pairs, **limits)
-    scores = scored.logits if raw else sigmoid(scored.logits)
-    for value, cut, span in zip(scores.tolist(), scored.truncated_tokens.tolist(), scored.spans.tolist(), strict=True):
+    scores = scored.scores(raw).tolist()
+    for value, cut, span in zip(scores, scored.truncated_tokens.tolist(), scored.spans.tolist(), strict=True):
         print_json({"score": value, "truncated_tokens": cut, "span": span})
 
 
@@ -132,19 +148,18 @@ def _measured(reranker: "Reranker | ReferenceReranker", pairs: int, verbose: boo
         print_usage(usage(), time.perf_counter() - start, pairs, tokens)
 
 
-def _reranker(
-    reference: bool, model: str, revision: str | None, dtype: str | None, max_length: int | None, **only_mlx: Any
-) -> "Reranker | ReferenceReranker":
+def _reranker(reference: bool, model: str, options: "ModelOptions", **stages: Any) -> "Reranker | ReferenceReranker":
     """Return the reranker that a command asks for: MLX's, or PyTorch's, which has only the usual of what is MLX's."""
     if not reference:
         from mlx_rerank.scoring.reranker import Reranker
 
-        return Reranker(model, revision=revision, dtype=dtype, max_length=max_length, **only_mlx)
-    from mlx_rerank.checkpoints.hub import resolve
+        return Reranker(model, **vars(options), **stages)
     from mlx_rerank.proof.reference import ReferenceReranker
 
-    device = only_mlx.pop("device")
-    _only_mlx(reference, **only_mlx)
-    if device is not None:
-        raise InputError(f"--device {device} has no effect with --reference, which runs on the CPU")
-    return ReferenceReranker(resolve(model, revision=revision), max_length=max_length, dtype=dtype or "float32")
+    if options.device is not None:
+        raise InputError(f"--device {options.device} has no effect with --reference, which runs on the CPU")
+    shared = ("model", "dtype", "max_length", "revision")
+    _only_mlx(reference, **{k: v for k, v in vars(options).items() if k not in shared}, **stages)
+    return ReferenceReranker(
+        model, revision=options.revision, max_length=options.max_length, dtype=options.dtype or "float32"
+    )

@@ -64,6 +64,7 @@ def serve(
         from mlx_rerank.server import logs, run, service
         from mlx_rerank.server.handler import Bounds
         from mlx_rerank.server.settings import Settings
+    from mlx_rerank.scoring.loaded import ModelOptions
 
     settings = Settings(
         hosts=(host, *(allow_host or ())),
@@ -78,14 +79,16 @@ def serve(
         memory_limit=None if memory_limit is None else _size("--memory-limit", memory_limit),
         refuse_unknown=unknown_model == "404",
         warm_up=warmup,
-        dtype=dtype,
-        device=device,
-        max_length=max_length,
-        long_documents=long_documents,
-        token_budget=token_budget,
-        revision=revision,
-        deterministic=deterministic,
-        embeddings=embeddings,
+        options=ModelOptions(
+            dtype=dtype,
+            device=device,
+            max_length=max_length,
+            long_documents=long_documents,
+            token_budget=token_budget,
+            deterministic=deterministic,
+            embeddings=embeddings,
+            revision=revision,
+        ),
     )
     if install_service:
         _install(service)

@@ -8,10 +8,11 @@ import numpy as np
 
 from mlx_rerank.compat.warning import warn, warn_unused
 from mlx_rerank.errors import InputError
+from mlx_rerank.models.mapping import SIGMOID
 from mlx_rerank.pairs.arguments import check_pairs, require_sequence
 from mlx_rerank.pairs.limits import Limits
 from mlx_rerank.scoring.reranker import Reranker
-from mlx_rerank.scoring.results import log_truncation, sigmoid
+from mlx_rerank.scoring.results import log_truncation
 
 logger = logging.getLogger("mlx_rerank")
 
@@ -125,7 +126,7 @@ class FlagReranker:
         log_truncation(scored.truncated_tokens, limit)
         wanted = self.normalize if normalize is None else normalize
         logits = scored.logits.astype(np.float64)  # so that the highest sigmoids do not all become 1
-        scores = (sigmoid(logits) if wanted else logits).tolist()
+        scores = (SIGMOID(logits) if wanted else logits).tolist()  # FlagEmbedding's own rule, whatever the model's is
         return scores[0] if single else scores
 
     def _limit(self, max_length: int) -> int:

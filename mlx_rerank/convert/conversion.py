@@ -6,23 +6,25 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 from tokenizers import Tokenizer
 
-from mlx_rerank.checkpoints import hub
 from mlx_rerank.checkpoints.card import model_card
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
-from mlx_rerank.checkpoints.config import CONVERSION_KEY, ModelConfig
+from mlx_rerank.checkpoints.config import CONVERSION_KEY
 from mlx_rerank.checkpoints.converted import converted, record
+from mlx_rerank.checkpoints.mapped import Inputs, inputs_of
 from mlx_rerank.checkpoints.packing import Quantization
 from mlx_rerank.checkpoints.writing import require_absent, write_model
 from mlx_rerank.convert.measured_recipe import check_target, measured_recipe
-from mlx_rerank.convert.quantize import Recipe, check_recipe, describe_recipe, quantize, uniform_recipe
+from mlx_rerank.convert.quantize import check_recipe, describe_recipe, quantize, uniform_recipe
 from mlx_rerank.convert.trim import trim
 from mlx_rerank.dtypes import default_dtype, parse_dtype
 from mlx_rerank.errors import CheckpointError, InputError
-from mlx_rerank.models.xlm_roberta import CrossEncoder
+from mlx_rerank.models.family import module_at
+from mlx_rerank.models.shape import Shape
 from mlx_rerank.pairs.batching import pad, plan_batches
 from mlx_rerank.pairs.encoder import PairEncoder
 from mlx_rerank.pairs.limits import Limits
@@ -65,7 +67,7 @@ def convert(
     Raises:
         CheckpointNotFoundError: the source's name leads nowhere.
         CheckpointError: its files cannot be used, or its vocabulary cannot be trimmed.
-        UnsupportedModelError: it is not a single-label XLM-RoBERTa cross-encoder.
+        UnsupportedModelError: it is not a single-label cross-encoder of a family that is run here.
         WeightsError: its tensors do not match its config.json.
         OutputError: mlx_path exists or cannot be written.
         InputError: the dtype or a packing is unknown, target_bits cannot be met, or trim_vocab is no list of texts.
@@ -76,54 +78,53 @@ def convert(
     if target_bits is not None and (layers or embeddings):
         raise InputError("target_bits chooses how layers and embeddings are packed: give it, or give these")
     mlx_dtype = parse_dtype(dtype)
-    source = checkpoint = Checkpoint.open(hub.resolve(hf_path, revision=revision))
+    source = checkpoint = Checkpoint.open(hf_path, revision=revision)
     if checkpoint.converted:
         raise CheckpointError(f"{hf_path} was converted already: give the Hugging Face checkpoint it was made from")
-    encoder = PairEncoder.from_directory(checkpoint.directory, checkpoint.config)  # refuses one that does not fit
-    recipe = uniform_recipe(checkpoint.config, layers, embeddings)
-    check_recipe(recipe, checkpoint.config)
+    family, encoder = source.family, source.encoder()  # which refuses a tokenizer that does not fit
+    recipe = uniform_recipe(family, source.shape, layers, embeddings)
+    check_recipe(recipe, family, source.shape)
     if target_bits is not None:
-        check_target(checkpoint.config, target_bits)
+        check_target(family, source.shape, target_bits)
     trimming = None
     if trim_vocab is not None:
-        trimming = trim(source.directory, source.raw, trim_vocab)
-        checkpoint = replace(source, raw=trimming.config, config=ModelConfig.from_dict(trimming.config))
-        encoder = PairEncoder(Tokenizer.from_str(trimming.tokenizer), checkpoint.config)
+        trimming = trim(source, trim_vocab)
+        checkpoint = replace(source, raw=trimming.config, shape=family.shape(trimming.config))
+        tokenizer = Tokenizer.from_str(trimming.tokenizer)
+        encoder = PairEncoder(tokenizer, family.frame(tokenizer, checkpoint.shape), checkpoint.shape.vocab_size)
     select = trimming.select if trimming else None
     if target_bits is not None:
         fast = default_dtype(mx.default_device())
-        model = converted(source, fast, config=checkpoint.config, select=select, evaluate=True)
+        model = converted(source, fast, shape=checkpoint.shape, select=select, evaluate=True)
         pairs = pairs_from_corpus(trimming.texts) if trimming else sample_pairs()[::3]
-        recipe = _measured(model, encoder, pairs, target_bits, scale_bits=8 * mlx_dtype.size)
+        batches = _calibration(encoder, pairs, checkpoint.shape.max_length)
+        recipe = measured_recipe(model, family, checkpoint.shape, batches, target_bits, 8 * mlx_dtype.size)
 
-    model = converted(source, mlx_dtype, config=checkpoint.config, select=select)
-    config = record(checkpoint, str(hf_path), dtype)
+    model = converted(source, mlx_dtype, shape=checkpoint.shape, select=select)
+    config = record(checkpoint, encoder.frame, str(hf_path), dtype)
     if recipe:
-        config[CONVERSION_KEY]["packing"] = describe_recipe(recipe)
-        config = quantize(model, config, recipe)
+        config[CONVERSION_KEY]["packing"] = describe_recipe(recipe, family.words)
+        config = quantize(model, config, recipe, family.words)
     if trimming:
-        config[CONVERSION_KEY]["vocabulary"] = trimming.record | _table_bytes(model, source)
+        sizes = _table_bytes(module_at(model, family.words), checkpoint.shape, source.shape)
+        config[CONVERSION_KEY]["vocabulary"] = trimming.record | sizes
     texts = {"tokenizer.json": trimming.tokenizer} if trimming else {}
-    texts["README.md"] = model_card(config, checkpoint.directory / "README.md", name=name or target.name)
+    card = checkpoint.directory / "README.md"
+    texts["README.md"] = model_card(config, checkpoint.shape.max_length, card, name=name or target.name)
     write_model(target, model, config, checkpoint.directory, texts)
     return target
 
 
-def _table_bytes(model: CrossEncoder, source: Checkpoint) -> dict[str, int]:
+def _table_bytes(table: nn.Module, shape: Shape, source: Shape) -> dict[str, int]:
     """Return what the word embeddings take, and what they would take with the source's vocabulary."""
-    parameters: Any = tree_flatten(model.embeddings.word_embeddings.parameters())
+    parameters: Any = tree_flatten(table.parameters())
     kept = sum(value.nbytes for _, value in parameters)
-    return {"bytes": kept, "source_bytes": kept // model.config.vocab_size * source.config.vocab_size}
+    return {"bytes": kept, "source_bytes": kept // shape.vocab_size * source.vocab_size}
 
 
-def _measured(
-    model: CrossEncoder, encoder: PairEncoder, pairs: list[tuple[str, str]], target_bits: float, scale_bits: int
-) -> Recipe:
-    """Measure on those pairs that have fewer than a hundred tokens; on all of them, cut, where none has."""
-    config = model.config
-    encoded = encoder.encode(pairs, Limits(min(_CALIBRATION_TOKENS, config.max_length)))
-    short = [sequence for sequence in encoded.sequences if len(sequence) < _CALIBRATION_TOKENS] or encoded.sequences
-    plan = plan_batches(np.array(list(map(len, short))), 32 * _CALIBRATION_TOKENS)
-    padded = (pad([short[i] for i in batch], config.pad_token_id) for batch in plan)
-    batches = [(mx.array(ids), None if mask is None else mx.array(mask)) for ids, mask in padded]
-    return measured_recipe(model, batches, target_bits, scale_bits)
+def _calibration(encoder: PairEncoder, pairs: list[tuple[str, str]], longest: int) -> list[Inputs]:
+    """Return batches of those pairs that have fewer than a hundred tokens; of all of them, cut, where none has."""
+    encoded = encoder.encode(pairs, Limits(min(_CALIBRATION_TOKENS, longest)))
+    short = [row for row in encoded.sequences if row.tokens < _CALIBRATION_TOKENS] or encoded.sequences
+    plan = plan_batches(np.array([row.tokens for row in short]), 32 * _CALIBRATION_TOKENS)
+    return [inputs_of(pad([short[i] for i in batch], encoder.pad_token_id), None) for batch in plan]

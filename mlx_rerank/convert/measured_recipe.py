@@ -6,16 +6,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 from tqdm import tqdm
 
-from mlx_rerank.checkpoints.config import ModelConfig
 from mlx_rerank.checkpoints.packing import Quantization
-from mlx_rerank.convert.quantize import WORDS, Recipe, layer_paths, unpacked
+from mlx_rerank.convert.quantize import Recipe, unpacked, widths_of
 from mlx_rerank.errors import InputError, NonFiniteScoreError
-from mlx_rerank.models.xlm_roberta import CrossEncoder
+from mlx_rerank.models.family import Family
+from mlx_rerank.models.shape import Shape
 
-Batch = tuple[mx.array, mx.array | None]  # input_ids int32 [B, L], attention_mask bool [B, L]
+Inputs = Mapping[str, Any]  # what the model is called with, by name: arrays, or None
 _CANDIDATES = ((64, 8), (64, 6), (64, 5), (32, 4), (64, 4), (64, 3), (64, 2))  # group size and bits
 
 
@@ -34,7 +35,7 @@ class Choice:
     error: float
 
 
-def check_target(config: ModelConfig, target: float) -> None:
+def check_target(family: Family, shape: Shape, target: float) -> None:
     """Check, before anything is measured, that there is something to choose from.
 
     Raises:
@@ -42,14 +43,16 @@ def check_target(config: ModelConfig, target: float) -> None:
     """
     if not 0 < target < math.inf:
         raise InputError(f"a target is a number of bits a weight, such as 5.5, not {target}")
-    for width in (config.hidden_size, config.intermediate_size):
+    for width in widths_of(family, shape).values():
         if width % 32:
             raise InputError(
                 f"rows {width} wide do not divide into groups of 32: use mode nvfp4, whose groups are of 16"
             )
 
 
-def measured_recipe(model: CrossEncoder, batches: Sequence[Batch], target: float, scale_bits: int) -> Recipe:
+def measured_recipe(
+    model: nn.Module, family: Family, shape: Shape, batches: Sequence[Inputs], target: float, scale_bits: int
+) -> Recipe:
     """Pack each encoder layer, and the word embeddings, as far as the logits bear it.
 
     Every part is packed in every way, alone, and the change of the logits is measured. Then, from the finest packing
@@ -58,6 +61,8 @@ def measured_recipe(model: CrossEncoder, batches: Sequence[Batch], target: float
 
     Args:
         model: with all its weights, in one dtype; it is left as it was.
+        family: of the model.
+        shape: of the model.
         batches: calibration pairs.
         target: most bits a weight, on average over what is packed, scales included.
         scale_bits: of a scale or a bias, which every group has one of each.
@@ -67,7 +72,7 @@ def measured_recipe(model: CrossEncoder, batches: Sequence[Batch], target: float
         NonFiniteScoreError: the model's logits are not finite as it is.
     """
     modules: dict[str, Any] = dict(model.named_modules())
-    parts = [(WORDS,), *(layer_paths(n) for n in range(model.config.num_hidden_layers))]
+    parts = [(family.words,), *map(tuple, family.packable(shape))]
     expected = _logits(model, batches)
     if not np.isfinite(expected).all():
         raise NonFiniteScoreError(
@@ -76,7 +81,8 @@ def measured_recipe(model: CrossEncoder, batches: Sequence[Batch], target: float
         )
 
     def measure(part: tuple[str, ...]) -> list[Choice]:
-        return choices_for(model, {path: modules[path] for path in part}, batches, expected, scale_bits)
+        own = {path: modules[path] for path in part}
+        return choices_for(model, own, batches, expected, scale_bits, words=part == (family.words,))
 
     options = [measure(part) for part in tqdm(parts, desc="Measuring", unit="part", disable=None, leave=False)]
     weights = sum(modules[path].weight.size for part in parts for path in part)
@@ -117,7 +123,13 @@ def within_budget(budget: float, options: Sequence[Sequence[Choice]]) -> list[Ch
 
 
 def choices_for(
-    model: CrossEncoder, part: Mapping[str, Any], batches: Sequence[Batch], expected: np.ndarray, scale_bits: int
+    model: nn.Module,
+    part: Mapping[str, Any],
+    batches: Sequence[Inputs],
+    expected: np.ndarray,
+    scale_bits: int,
+    *,
+    words: bool = False,
 ) -> list[Choice]:
     """Pack one part in every way that fits its shape, and measure each; the largest first.
 
@@ -127,16 +139,17 @@ def choices_for(
         batches: calibration pairs.
         expected: their logits, float64 [N].
         scale_bits: of a scale or a bias.
+        words: whether the part is the table of word embeddings.
     """
     originals = {path: module.weight for path, module in part.items()}
-    seen = mx.array(np.unique(np.concatenate([np.array(ids).ravel() for ids, _ in batches])))
+    seen = mx.array(np.unique(np.concatenate([np.array(batch["input_ids"]).ravel() for batch in batches])))
     count, choices = sum(weight.size for weight in originals.values()), []
     for group_size, bits in _CANDIDATES:
         if any(weight.shape[-1] % group_size for weight in originals.values()):
             continue
         packing = Quantization(group_size, bits, "affine")
         for path, module in part.items():
-            module.weight = _rounded(path, originals[path], packing, seen)
+            module.weight = _rounded(originals[path], packing, seen if words else None)
         error = float(np.square(_logits(model, batches) - expected).mean())
         size = count * (bits + 2 * scale_bits / group_size)
         choices.append(Choice(packing, size, error if math.isfinite(error) else math.inf))
@@ -145,15 +158,15 @@ def choices_for(
     return sorted(choices, key=lambda choice: -choice.size)
 
 
-def _rounded(path: str, weight: mx.array, packing: Quantization, seen: mx.array) -> mx.array:
+def _rounded(weight: mx.array, packing: Quantization, seen: mx.array | None) -> mx.array:
     """Return a weight as its packing would give it back; of the word embeddings, only the rows that are seen."""
-    if path != WORDS:
-        return unpacked(path, weight, packing)
+    if seen is None:
+        return unpacked(weight, packing, words=False)
     table = mx.array(weight)
-    table[seen] = unpacked(path, weight[seen], packing)
+    table[seen] = unpacked(weight[seen], packing, words=True)
     return table
 
 
-def _logits(model: CrossEncoder, batches: Sequence[Batch]) -> np.ndarray:
+def _logits(model: nn.Module, batches: Sequence[Inputs]) -> np.ndarray:
     """Return the logits of all batches, float64 [N]."""
-    return np.concatenate([np.array(model(ids, mask)) for ids, mask in batches]).astype(np.float64)
+    return np.concatenate([np.array(model(**batch)) for batch in batches]).astype(np.float64)

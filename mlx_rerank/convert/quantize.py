@@ -10,47 +10,44 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_rerank.checkpoints.config import ModelConfig
 from mlx_rerank.checkpoints.packing import Quantization
-from mlx_rerank.checkpoints.weights import WORDS
 from mlx_rerank.errors import InputError
-from mlx_rerank.models.xlm_roberta import CrossEncoder
+from mlx_rerank.models.family import Family, module_at
+from mlx_rerank.models.shape import Shape
 
-_MATRICES = ("attention.qkv_proj", "attention.out_proj", "up_proj", "down_proj")  # of a layer
 _SEARCHED = 2**20  # entries searched at a time, which bounds the memory of the search
 
 Recipe = Mapping[str, Quantization]  # module path -> how its weight is packed; a path that is missing stays as it is
 
 
-def layer_paths(n: int) -> tuple[str, ...]:
-    """Return the module paths of the matrices of the n-th encoder layer."""
-    return tuple(f"layers.{n}.{name}" for name in _MATRICES)
-
-
-def uniform_recipe(config: ModelConfig, layers: Quantization | None, embeddings: Quantization | None) -> Recipe:
+def uniform_recipe(
+    family: Family, shape: Shape, layers: Quantization | None, embeddings: Quantization | None
+) -> Recipe:
     """Return the recipe that packs all of the encoder's matrices alike, and the word embeddings.
 
     The head and the position table are in no recipe: they are small, and every score passes through them.
 
     Args:
-        config: the model's shape.
+        family: of the model.
+        shape: of the model.
         layers: how the encoder's matrices are packed; not at all if None.
         embeddings: how the word embeddings are packed; not at all if None.
     """
-    recipe = {path: layers for n in range(config.num_hidden_layers) for path in layer_paths(n) if layers}
-    return recipe | ({WORDS: embeddings} if embeddings else {})
+    recipe = {path: layers for matrices in family.packable(shape) for path in matrices if layers}
+    return recipe | ({family.words: embeddings} if embeddings else {})
 
 
-def check_recipe(recipe: Recipe, config: ModelConfig) -> None:
+def check_recipe(recipe: Recipe, family: Family, shape: Shape) -> None:
     """Check that MLX has every packing of a recipe, and that its groups fill the model's rows.
 
     Raises:
         InputError: it has not, or they do not.
     """
+    widths = widths_of(family, shape)
     for path, packing in recipe.items():
         if packing.problem:
             raise InputError(f"weights cannot be packed so: {packing.problem}")
-        width = config.intermediate_size if path.endswith("down_proj") else config.hidden_size
+        width = widths[path]
         if width % packing.group_size:
             raise InputError(
                 f"group_size {packing.group_size} does not divide the rows of {path}, which are {width} wide: use a "
@@ -58,9 +55,21 @@ def check_recipe(recipe: Recipe, config: ModelConfig) -> None:
             )
 
 
-def describe_recipe(recipe: Recipe) -> str:
-    """Say in words what is packed and how."""
-    encoder = {packing for path, packing in recipe.items() if path != WORDS}
+def widths_of(family: Family, shape: Shape) -> dict[str, int]:
+    """Return the width of the rows of everything that may be packed, by path: the matrices, then the words."""
+    return {path: width for of in family.packable(shape) for path, width in of.items()} | {
+        family.words: shape.hidden_size
+    }
+
+
+def describe_recipe(recipe: Recipe, words: str) -> str:
+    """Say in words what is packed and how.
+
+    Args:
+        recipe: at least one module.
+        words: path of the table of word embeddings.
+    """
+    encoder = {packing for path, packing in recipe.items() if path != words}
     bits = sorted({packing.bits for packing in encoder})
     parts = []
     if len(encoder) == 1:
@@ -68,8 +77,8 @@ def describe_recipe(recipe: Recipe) -> str:
     elif encoder:
         span = f"{bits[0]} to {bits[-1]}" if len(bits) > 1 else f"{bits[0]}"
         parts.append(f"encoder packed to {span} bits, layer by layer as measured")
-    if WORDS in recipe:
-        parts.append(f"word embeddings packed {_in_words(recipe[WORDS])}")
+    if words in recipe:
+        parts.append(f"word embeddings packed {_in_words(recipe[words])}")
     return ", ".join(parts)
 
 
@@ -80,13 +89,14 @@ def _in_words(packing: Quantization) -> str:
     )
 
 
-def quantize(model: CrossEncoder, config: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
+def quantize(model: nn.Module, config: Mapping[str, Any], recipe: Recipe, words: str) -> dict[str, Any]:
     """Pack weights, in place and lazily.
 
     Args:
         model: with its weights in the dtype that the scales will have.
         config: its config.json.
         recipe: what is packed and how, at least one module; `check_recipe` has passed it.
+        words: path of the table of word embeddings.
 
     Returns:
         A copy of config that records what was packed and how, in mlx-lm's format.
@@ -101,19 +111,25 @@ def quantize(model: CrossEncoder, config: Mapping[str, Any], recipe: Recipe) -> 
         packing = recipe.get(path)
         return asdict(packing) if packing and packing != usual else bool(packing)
 
-    words = model.embeddings.word_embeddings.weight
+    table = module_at(model, words).weight
     with contextlib.redirect_stdout(io.StringIO()):  # it prints its own account of what it did
         _, packed = quantize_model(
             model, dict(config), usual.group_size, usual.bits, mode=usual.mode, quant_predicate=predicate
         )
-    if WORDS in recipe and _searched(WORDS, recipe[WORDS]):
-        model.embeddings.word_embeddings.update(search_scales(words, recipe[WORDS]))
+    if words in recipe and searched(recipe[words]):
+        module_at(model, words).update(search_scales(table, recipe[words]))
     return packed
 
 
-def unpacked(path: str, weight: mx.array, packing: Quantization) -> mx.array:
-    """Return what `quantize` would make of a weight [rows, D], unpacked again, in its own dtype."""
-    if _searched(path, packing):
+def unpacked(weight: mx.array, packing: Quantization, *, words: bool) -> mx.array:
+    """Return what `quantize` would make of a weight [rows, D], unpacked again, in its own dtype.
+
+    Args:
+        weight: a matrix, or rows of the word embeddings.
+        packing: of it.
+        words: whether it is the latter, whose scales may be searched.
+    """
+    if words and searched(packing):
         codes, scales, biases = search_scales(weight, packing).values()
     else:
         codes, scales, *rest = mx.quantize(weight, **vars(packing))
@@ -121,9 +137,9 @@ def unpacked(path: str, weight: mx.array, packing: Quantization) -> mx.array:
     return mx.dequantize(codes, scales, biases, **vars(packing), dtype=weight.dtype)
 
 
-def _searched(path: str, packing: Quantization) -> bool:
-    """Tell whether scales are searched: of the word embeddings, with few enough levels to try all."""
-    return path == WORDS and packing.mode == "affine" and packing.bits in (2, 4)
+def searched(packing: Quantization) -> bool:
+    """Tell whether scales of the word embeddings are searched: where they have few enough levels to try all."""
+    return packing.mode == "affine" and packing.bits in (2, 4)
 
 
 def search_scales(table: mx.array, packing: Quantization) -> dict[str, mx.array]:

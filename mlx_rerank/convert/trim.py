@@ -18,8 +18,7 @@ import mlx.core as mx
 import numpy as np
 from tokenizers import Tokenizer
 
-from mlx_rerank.checkpoints.config import ModelConfig
-from mlx_rerank.checkpoints.weights import WORDS
+from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.errors import CheckpointError, InputError
 from mlx_rerank.pairs.arguments import require_sequence, require_unicode
 
@@ -38,6 +37,7 @@ class Trimming:
 
     Args:
         kept: token ids of the source, ascending, int32; the new id of each is its place.
+        words: path of the table of word embeddings.
         tokenizer: the new tokenizer.json.
         config: the new config.json.
         record: what was done, for the conversion record.
@@ -45,6 +45,7 @@ class Trimming:
     """
 
     kept: np.ndarray
+    words: str
     tokenizer: str
     config: dict[str, Any]
     record: dict[str, Any]
@@ -53,24 +54,23 @@ class Trimming:
     def select(self, parameters: Iterable[tuple[str, mx.array]]) -> Iterator[tuple[str, mx.array]]:
         """Yield parameters, lazily, with the rows of the word embeddings that are kept."""
         for name, value in parameters:
-            yield name, value[mx.array(self.kept)] if name == f"{WORDS}.weight" else value
+            yield name, value[mx.array(self.kept)] if name == f"{self.words}.weight" else value
 
 
-def trim(directory: Path, raw: Mapping[str, Any], texts: Iterable[str]) -> Trimming:
+def trim(checkpoint: Checkpoint, texts: Iterable[str]) -> Trimming:
     """Choose what is kept of a checkpoint's vocabulary, and write its tokenizer.json and config.json anew.
 
     Kept are the special tokens, the pieces that the texts are made of, and every single character of their scripts.
 
     Args:
-        directory: a checkpoint whose tokenizer fits its model.
-        raw: its config.json.
+        checkpoint: a Hugging Face one, whose tokenizer fits its model.
         texts: the corpus; a text that comes again counts once.
 
     Raises:
         InputError: the corpus is no list of valid texts, or no text in it has a token.
         CheckpointError: the tokenizer is not a Unigram one with an unknown token.
     """
-    path = directory / "tokenizer.json"
+    path = checkpoint.directory / "tokenizer.json"
     tokenizer = Tokenizer.from_file(str(path))
     source: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if source["model"].get("unk_id") is None:  # which no other kind has
@@ -78,8 +78,7 @@ def trim(directory: Path, raw: Mapping[str, Any], texts: Iterable[str]) -> Trimm
         what = f"a {kind} one" if kind != "Unigram" else "one without an unknown token"
         raise CheckpointError(f"only a Unigram tokenizer with an unknown token can be trimmed; {path} is {what}")
     ids = tokenizer.get_vocab()
-    config = dict(raw)
-    size = ModelConfig.from_dict(raw).vocab_size
+    config, size = dict(checkpoint.raw), checkpoint.shape.vocab_size
     places = [*_places(source, ids), *((config, key) for key in _id_keys(config, size))]
     for node, key in places:
         if not 0 <= node[key] < size:
@@ -88,7 +87,7 @@ def trim(directory: Path, raw: Mapping[str, Any], texts: Iterable[str]) -> Trimm
     pieces = {piece: i for piece, i in ids.items() if piece not in special}
     always = np.zeros(size, dtype=bool)
     always[[node[key] for node, key in places]] = True
-    always[: raw["pad_token_id"] + 1] = True  # positions start after this id, so it must not change
+    always[: checkpoint.shape.pad_token_id + 1] = True  # positions start after this id, so it must not change
     always[np.argmin([score for _, score in source["model"]["vocab"]])] = True
     if source["model"].get("byte_fallback"):
         always[[ids[piece] for piece in _BYTES & ids.keys()]] = True
@@ -101,7 +100,8 @@ def trim(directory: Path, raw: Mapping[str, Any], texts: Iterable[str]) -> Trimm
         node[key] = new[node[key]]
     source["model"]["vocab"] = [entry for entry, keep in zip(source["model"]["vocab"], chosen, strict=False) if keep]
     record = {"pieces": len(kept), "source_pieces": len(ids), **record}
-    return Trimming(kept, json.dumps(source, ensure_ascii=False), config | {"vocab_size": len(kept)}, record, distinct)
+    trimmed = config | {"vocab_size": len(kept)}
+    return Trimming(kept, checkpoint.family.words, json.dumps(source, ensure_ascii=False), trimmed, record, distinct)
 
 
 def renumbering(source: Path, trimmed: Path) -> dict[int, int]:
@@ -131,7 +131,7 @@ def _processor_places(node: Any) -> Iterator[tuple[Any, Any]]:
         for key, value in node.items():
             if key == "ids":  # of a template
                 yield from ((value, i) for i in range(len(value)))
-            elif key in ("cls", "sep") and isinstance(value, list):  # BERT's and RoBERTa's: [token, id]
+            elif key in ("cls", "sep") and isinstance(value, list):  # two older kinds: [token, id]
                 yield value, 1
             else:
                 yield from _processor_places(value)

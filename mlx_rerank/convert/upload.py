@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from mlx_rerank.checkpoints.card import model_card, renamed
 from mlx_rerank.checkpoints.checkpoint import Checkpoint, open_tensors
 from mlx_rerank.errors import CheckpointError, InputError, UploadError
-from mlx_rerank.pairs.encoder import PairEncoder
 from mlx_rerank.version import __version__
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ def contents(directory: str | Path, repo_id: str) -> Mapping[str, Path | bytes]:
     checkpoint = Checkpoint.open(Path(directory).expanduser())
     if not checkpoint.converted:
         raise CheckpointError(f"{directory} was not converted by mlx-rerank: give a directory that convert has written")
-    PairEncoder.from_directory(checkpoint.directory, checkpoint.config)  # these two refuse what would not load
+    checkpoint.encoder()  # these two refuse what would not load
     open_tensors(checkpoint.directory)
 
     found: dict[str, Path | bytes] = {}
@@ -114,7 +113,7 @@ def _card(checkpoint: Checkpoint, name: str) -> str:
     try:
         return renamed(path.read_text(encoding="utf-8"), name)
     except FileNotFoundError:
-        return model_card(checkpoint.raw, path, name=name)
+        return model_card(checkpoint.raw, checkpoint.shape.max_length, path, name=name)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read as text: {error}") from error
 

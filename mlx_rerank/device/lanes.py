@@ -63,7 +63,7 @@ class Lanes:
 
 def _cut(batches: Sequence[Batch], count: int) -> list[Batch]:
     """Cut batches by rows into so many parts altogether, or into single rows."""
-    first = [batch[0] for batch in batches]
+    first = [ids for ids, *_ in batches if ids is not None]
     pieces = [1] * len(batches)  # of each batch
     while sum(pieces) < count:
         tokens, i = max((len(ids) > pieces[i] and ids.size / pieces[i], i) for i, ids in enumerate(first))

@@ -1,5 +1,42 @@
-"""The architectures that can be run, by the `model_type` of their config.json."""
+"""The families of models that can be run."""
 
-from mlx_rerank.models import xlm_roberta
+from collections.abc import Mapping
+from typing import Any
 
-REGISTRY = {"xlm-roberta": xlm_roberta.CrossEncoder}
+from mlx_rerank.errors import CheckpointError, UnsupportedModelError
+from mlx_rerank.models.encoders import xlm_roberta
+from mlx_rerank.models.family import Family
+
+FAMILIES = (xlm_roberta.FAMILY,)
+
+
+def family_of(config: Mapping[str, Any]) -> Family:
+    """Return the family that a Hugging Face config.json is of.
+
+    Raises:
+        UnsupportedModelError: it is of none, or of one that is not run with these settings; the message says what was
+            found.
+    """
+    for family in FAMILIES:
+        if family.accepts(config):
+            return family
+    known = " and of ".join(f"{family.title} (such as {family.example})" for family in FAMILIES)
+    raise UnsupportedModelError(
+        f"mlx-rerank runs single-label cross-encoders of {known}; found model_type {config.get('model_type')!r}, "
+        f"architectures {config.get('architectures')}"
+    )
+
+
+def family_named(name: object) -> Family:
+    """Return the family that a converted directory records.
+
+    Raises:
+        CheckpointError: there is none of that name.
+    """
+    for family in FAMILIES:
+        if family.name == name:
+            return family
+    raise CheckpointError(
+        f"config.json records the family {name!r}, which is not one of {', '.join(f.name for f in FAMILIES)}: install "
+        "the version of mlx-rerank that converted this model, or convert it again"
+    )

@@ -1,14 +1,67 @@
 """Pure functions that group token sequences into padded batches and put results back in order."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from mlx_rerank.pairs.arguments import require_whole_number
+from mlx_rerank.pairs.encoded import Row
 
-Batch = tuple[np.ndarray, np.ndarray | None]  # input_ids int32 [B, L], attention_mask bool [B, L]
 BATCH_OVERHEAD = 32  # tokens that could be computed in the time that one more batch takes to set up
 PADDING_SHARE = 0.03  # of a large batch that may be padding
+
+
+class Batch(NamedTuple):
+    """Rows that are computed together, padded on the right to the longest.
+
+    Args:
+        input_ids: int32 [B, L].
+        attention_mask: bool [B, L], True on real tokens; None where all are real.
+        segments: bool [B, L], True on real tokens of the second segment; None where the family knows no segments.
+    """
+
+    input_ids: np.ndarray
+    attention_mask: np.ndarray | None = None
+    segments: np.ndarray | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Real tokens of all rows."""
+        return self.input_ids.size if self.attention_mask is None else int(self.attention_mask.sum())
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How rows become batches, and batches groups that run side by side.
+
+    Args:
+        token_budget: most padded tokens of a batch.
+        max_rows: most rows of a batch; no limit if None.
+        side_by_side: most batches of a group.
+    """
+
+    token_budget: int
+    max_rows: int | None = None
+    side_by_side: int = 1
+
+    def groups(self, lengths: np.ndarray) -> list[list[np.ndarray]]:
+        """Return groups of batches, the longest rows first; a batch is an array of places in `lengths`.
+
+        Raises:
+            InputError: as `plan_batches`.
+        """
+        plan = plan_batches(lengths, self.token_budget, self.max_rows)
+        return [plan[start : start + self.side_by_side] for start in range(0, len(plan), self.side_by_side)]
+
+    def most_rows(self, longest: int) -> int:
+        """Return how many rows of a length a batch may have, whatever their padding."""
+        return most_rows(longest, self.token_budget, self.max_rows)
+
+    def rows_that_fit(self, descending: np.ndarray) -> int:
+        """Return how many rows, of lengths that descend, make the first batch."""
+        return rows_that_fit(descending, self.token_budget, self.max_rows)
 
 
 def plan_batches(lengths: np.ndarray, token_budget: int, max_rows: int | None = None) -> list[np.ndarray]:
@@ -62,18 +115,18 @@ def rows_that_fit(descending: np.ndarray, token_budget: int, max_rows: int | Non
     return len(candidates) if fits.all() else int(np.argmin(fits))
 
 
-def pad(sequences: Sequence[np.ndarray], pad_token_id: int) -> Batch:
-    """Stack sequences into one array, padded on the right to the longest.
+def pad(rows: Sequence[Row], pad_token_id: int) -> Batch:
+    """Stack rows into one batch.
 
     Args:
-        sequences: int32 [tokens] each, at least one.
+        rows: at least one.
         pad_token_id: what fills the rest of a row.
-
-    Returns:
-        input_ids int32 [B, L], and attention_mask bool [B, L], True on real tokens; None where all are real.
     """
-    lengths = np.array([len(sequence) for sequence in sequences])
-    mask = np.arange(lengths.max()) < lengths[:, None]
+    lengths = np.array([row.tokens for row in rows])
+    places = np.arange(lengths.max())
+    mask = places < lengths[:, None]
     input_ids = np.full(mask.shape, pad_token_id, dtype=np.int32)
-    input_ids[mask] = np.concatenate(sequences)
-    return input_ids, None if mask.all() else mask
+    input_ids[mask] = np.concatenate([row.ids for row in rows])
+    second = np.array([row.second for row in rows])
+    segments = mask & (places >= second[:, None]) if second.any() else None
+    return Batch(input_ids, None if mask.all() else mask, segments)

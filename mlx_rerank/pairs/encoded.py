@@ -8,12 +8,35 @@ import numpy as np
 from mlx_rerank.pairs.windows import combine
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Row:
+    """What a model reads at once: a pair, or a window of its document, as token ids.
+
+    Args:
+        ids: int32 [tokens].
+        second: the place where the second segment begins; 0 where the family of models knows no segments.
+    """
+
+    ids: np.ndarray
+    second: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Its length."""
+        return len(self.ids)
+
+    @property
+    def key(self) -> bytes:
+        """Bytes that two rows share if the model cannot tell them apart: ids alone do not say where a query ends."""
+        return self.second.to_bytes(4, "little") + self.ids.tobytes()
+
+
 @dataclass(frozen=True)
 class EncodedPairs:
     """Pairs as token ids: a row for each pair, or for each window of its document, and each distinct sequence once.
 
     Args:
-        sequences: distinct rows, int32 [tokens] each.
+        sequences: distinct rows.
         inverse: int64 [R], for each row its place in `sequences`.
         owners: int64 [R], for each row its place among the caller's pairs, 0 ... N - 1 without a gap.
         spans: int64 [R, 2], for each row where in its document the characters that it is of begin and end.
@@ -21,7 +44,7 @@ class EncodedPairs:
         share_read: float64 [N], of each document's tokens, those that were kept; 1 for a document without any.
     """
 
-    sequences: list[np.ndarray]
+    sequences: list[Row]
     inverse: np.ndarray
     owners: np.ndarray
     spans: np.ndarray
@@ -34,11 +57,11 @@ class EncodedPairs:
         if len(parts) == 1:
             return parts[0]
         places: dict[bytes, int] = {}
-        sequences: list[np.ndarray] = []
+        sequences: list[Row] = []
         inverse = []
         for part in parts:
-            own = np.array([places.setdefault(ids.tobytes(), len(places)) for ids in part.sequences], dtype=np.int64)
-            sequences += [ids for ids, place in zip(part.sequences, own, strict=True) if place >= len(sequences)]
+            own = np.array([places.setdefault(row.key, len(places)) for row in part.sequences], dtype=np.int64)
+            sequences += [row for row, place in zip(part.sequences, own, strict=True) if place >= len(sequences)]
             inverse.append(own[part.inverse])
         first = np.cumsum([0, *(len(part.truncated_tokens) for part in parts)])
         owners = [part.owners + start for part, start in zip(parts, first, strict=False)]
@@ -48,7 +71,7 @@ class EncodedPairs:
     @property
     def lengths(self) -> np.ndarray:
         """Tokens of each distinct sequence, int64."""
-        return np.array([len(sequence) for sequence in self.sequences], dtype=np.int64)
+        return np.array([row.tokens for row in self.sequences], dtype=np.int64)
 
     @property
     def tokens(self) -> np.ndarray:

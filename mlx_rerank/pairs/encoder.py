@@ -1,16 +1,15 @@
 """From texts to token ids: each text tokenised once, pairs joined by id, truncated once, counted honestly."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from mlx_rerank.checkpoints.config import SPECIAL_TOKENS_PER_PAIR, ModelConfig
 from mlx_rerank.errors import CheckpointError, InputError
 from mlx_rerank.pairs.arguments import require_unicode
-from mlx_rerank.pairs.encoded import EncodedPairs
+from mlx_rerank.pairs.encoded import EncodedPairs, Row
+from mlx_rerank.pairs.frames import Frame
 from mlx_rerank.pairs.limits import Limits
 from mlx_rerank.pairs.windows import Windows
 
@@ -18,48 +17,32 @@ _CHUNK = 512  # texts per call of the tokenizer, between which Ctrl-C is heard
 
 
 class PairEncoder:
-    """Turns (query, document) pairs into the token ids that an XLM-RoBERTa cross-encoder reads."""
+    """Turns (query, document) pairs into the rows of token ids that a model reads."""
 
-    def __init__(self, tokenizer: Tokenizer, config: ModelConfig) -> None:
+    def __init__(self, tokenizer: Tokenizer, frame: Frame, vocab_size: int) -> None:
         """Take over a tokenizer, turning off any truncation and padding of its own.
 
+        Args:
+            tokenizer: of the model.
+            frame: what surrounds the two texts in a row.
+            vocab_size: rows of the model's table of words.
+
         Raises:
-            CheckpointError: the tokenizer and the model do not belong together.
+            CheckpointError: the tokenizer knows more tokens than the table.
         """
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        expected = {"<s>": config.bos_token_id, "</s>": config.eos_token_id, "<pad>": config.pad_token_id}
-        found = {token: tokenizer.token_to_id(token) for token in expected}
-        if found != expected:
-            raise CheckpointError(f"tokenizer.json has special tokens {found}; config.json says {expected}")
-        if tokenizer.get_vocab_size() > config.vocab_size:
+        if tokenizer.get_vocab_size() > vocab_size:
             raise CheckpointError(
-                f"tokenizer.json has {tokenizer.get_vocab_size()} tokens; the model's table has {config.vocab_size}"
+                f"tokenizer.json has {tokenizer.get_vocab_size()} tokens; the model's table has {vocab_size}"
             )
-        self.pad_token_id = config.pad_token_id
+        self.frame = frame
         self._tokenizer = tokenizer
-        self._start = [config.bos_token_id]
-        self._middle = [config.eos_token_id, config.eos_token_id]
-        self._end = [config.eos_token_id]
 
-    @classmethod
-    def from_directory(cls, directory: Path, config: ModelConfig) -> "PairEncoder":
-        """Read the tokenizer.json of a checkpoint directory.
-
-        Raises:
-            CheckpointError: there is none, it cannot be read, or it does not belong to the model.
-        """
-        path = directory / "tokenizer.json"
-        if not path.is_file():
-            raise CheckpointError(
-                f"{directory} has no tokenizer.json: write one with "
-                "transformers.AutoTokenizer.from_pretrained(directory).save_pretrained(directory)"
-            )
-        try:
-            tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises plain Exception
-            raise CheckpointError(f"{path} cannot be read: {error}") from error
-        return cls(tokenizer, config)
+    @property
+    def pad_token_id(self) -> int:
+        """What fills rows up to the length of the longest."""
+        return self.frame.pad
 
     def tokens(self, text: str) -> tuple[list[int], np.ndarray]:
         """Return a text's token ids without special tokens, and int64 [T, 2], the characters that each is of.
@@ -74,7 +57,7 @@ class PairEncoder:
     def encode(
         self, pairs: Sequence[tuple[str, str]], limits: Limits, known: dict[str, list[int]] | None = None
     ) -> EncodedPairs:
-        """Tokenise, truncate and join pairs as ``<s> query </s></s> document </s>``.
+        """Tokenise, truncate and join pairs as the model's frame says.
 
         Args:
             pairs: (query, document) texts.
@@ -82,24 +65,24 @@ class PairEncoder:
             known: token ids of texts that need not be tokenised again. Afterwards it holds those of these pairs.
 
         Raises:
-            InputError: a text is not valid Unicode; or a pair is too long, where limits say that this is an error.
+            InputError: a text is not valid Unicode; the limits leave no room for text; or a pair is too long, where
+                they say that this is an error.
 
         Source: FlagEmbedding 1.4.2 BaseReranker.compute_score_single_gpu; tests/parity/test_flagembedding.py.
         """
-        known = {} if known is None else known
+        room, known = limits.room(self.frame.special_tokens), {} if known is None else known
         texts = dict.fromkeys(text for pair in pairs for text in pair)
         ids = {text: known[text] for text in texts if text in known}
         ids |= self._tokenise([text for text in texts if text not in ids])
         known.clear()
         known.update(ids)
-        splits = [limits.split(len(ids[query]), len(ids[document])) for query, document in pairs]
+        splits = [limits.split(len(ids[query]), len(ids[document]), room) for query, document in pairs]
         cut = [pair[1] for pair, (_, kept) in zip(pairs, splits, strict=True) if kept < len(ids[pair[1]])]
-        rows = _Rows(limits, self._places(cut))
+        rows = _Rows(limits, self.frame.special_tokens, self._places(cut))
         for (query, document), split in zip(pairs, splits, strict=True):
             q, d = ids[query], ids[document]
             windows = rows.add((query, document), (len(q), len(d)), split)
-            head = self._start + q[: split[0]] + self._middle
-            rows.sequences += [np.array(head + d[a:b] + self._end, dtype=np.int32) for a, b in windows]
+            rows.sequences += self.frame.rows(q[: split[0]], [d[a:b] for a, b in windows])
         return rows.encoded()
 
     def _tokenise(self, texts: list[str]) -> dict[str, list[int]]:
@@ -127,10 +110,10 @@ class PairEncoder:
 class _Rows:
     """The rows of pairs, as they are put together."""
 
-    def __init__(self, limits: Limits, offsets: Mapping[str, np.ndarray]) -> None:
+    def __init__(self, limits: Limits, special_tokens: int, offsets: Mapping[str, np.ndarray]) -> None:
         """Begin with none."""
-        self._limits, self._offsets = limits, offsets
-        self.sequences: list[np.ndarray] = []
+        self._limits, self._special_tokens, self._offsets = limits, special_tokens, offsets
+        self.sequences: list[Row] = []
         self._owners: list[int] = []
         self._spans: list[tuple[int, int]] = []
         self._truncated: list[int] = []
@@ -160,7 +143,7 @@ class _Rows:
         cut = q - kept_q + d - read
         if cut and limits.long_documents == "error":
             raise InputError(
-                f"the pair ({query[:40]!r}, {document[:40]!r}) has {q + d + SPECIAL_TOKENS_PER_PAIR} tokens, more than "
+                f"the pair ({query[:40]!r}, {document[:40]!r}) has {q + d + self._special_tokens} tokens, more than "
                 f"max_length {limits.max_length} allows: shorten it, or pass long_documents='truncate' or 'windows'"
             )
         self._owners += [len(self._truncated)] * len(windows)
@@ -171,7 +154,7 @@ class _Rows:
     def encoded(self) -> EncodedPairs:
         """Return them, each distinct sequence once."""
         places: dict[bytes, int] = {}
-        inverse = [places.setdefault(sequence.tobytes(), len(places)) for sequence in self.sequences]
+        inverse = [places.setdefault(row.key, len(places)) for row in self.sequences]
         distinct = dict(zip(inverse, self.sequences, strict=True))
         columns = (inverse, self._owners, np.reshape(self._spans, (-1, 2)), self._truncated)
         return EncodedPairs(

@@ -3,14 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from mlx_rerank.checkpoints.config import SPECIAL_TOKENS_PER_PAIR, ModelConfig
 from mlx_rerank.errors import InputError
 from mlx_rerank.pairs.arguments import require_whole_number
 from mlx_rerank.pairs.windows import Windows
 
 LongDocuments = Literal["truncate", "error"] | Windows
-
-
 _LEAST_FOR_WINDOWS = 64  # tokens of a pair, so that the longest query leaves a window 15 of them
 
 
@@ -24,7 +21,7 @@ class Limits:
             than what the special tokens leave.
         document_max_length: of the document alone; what the query leaves if None.
         long_documents: what becomes of a document that does not fit: its end is not read, it is read in windows, or an
-            error says so. A query is cut in any case but the last.
+            error says so. Queries are always truncated, except with "error".
         longest_first: cut the longer text to the length of the other, then both alike, as the `tokenizers` library and
             sentence-transformers do. No text has a limit of its own then, and windows are not read.
     """
@@ -36,12 +33,8 @@ class Limits:
     longest_first: bool = False
 
     def __post_init__(self) -> None:
-        """Raise InputError where nothing of a pair would be left."""
-        if require_whole_number("max_length", self.max_length, least=0) <= SPECIAL_TOKENS_PER_PAIR:
-            raise InputError(
-                f"max_length {self.max_length} leaves no room for text: "
-                f"{SPECIAL_TOKENS_PER_PAIR} tokens of every pair are special, so use a larger value"
-            )
+        """Raise InputError for what is no length, or for limits that exclude one another."""
+        require_whole_number("max_length", self.max_length, least=0)
         if isinstance(self.long_documents, Windows) and self.max_length < _LEAST_FOR_WINDOWS:
             raise InputError(
                 f"max_length {self.max_length} is too little to read documents in windows: "
@@ -62,12 +55,32 @@ class Limits:
         """Of how many of a document's windows the mean is taken; 1 where it is not read in windows."""
         return self.long_documents.best if isinstance(self.long_documents, Windows) else 1
 
-    def split(self, query_length: int, document_length: int) -> tuple[int, int]:
+    def room(self, special_tokens: int) -> int:
+        """Return how many tokens of a pair are left for its two texts.
+
+        Args:
+            special_tokens: that the model's frame takes of every pair.
+
+        Raises:
+            InputError: none is left.
+        """
+        if self.max_length <= special_tokens:
+            raise InputError(
+                f"max_length {self.max_length} leaves no room for text: "
+                f"{special_tokens} tokens of every pair are special, so use a larger value"
+            )
+        return self.max_length - special_tokens
+
+    def split(self, query_length: int, document_length: int, room: int) -> tuple[int, int]:
         """Return how many tokens of a query and of a document are kept: the query's share first, then the rest.
+
+        Args:
+            query_length: tokens of the query.
+            document_length: tokens of the document.
+            room: most tokens of both, as `room` says.
 
         Source: with longest_first, tokenizers 0.23 `truncate_encodings`; tests/test_pairs.py compares them.
         """
-        room = self.max_length - SPECIAL_TOKENS_PER_PAIR
         if self.longest_first:
             half = (room + (query_length > document_length)) // 2  # of an odd number, the longer text has one more
             wanted = max(half, room - document_length)
@@ -92,15 +105,21 @@ def parse_long_documents(value: LongDocuments | str) -> LongDocuments:
     return Windows()
 
 
-def checked_length(max_length: int, config: ModelConfig) -> int:
+def checked_length(max_length: int, longest: int, special_tokens: int) -> int:
     """Return max_length.
+
+    Args:
+        max_length: most tokens of a pair, special ones included, as a caller wants it.
+        longest: the most that the model can read.
+        special_tokens: that its frame takes of every pair.
 
     Raises:
         InputError: the model has no positions for it, or it leaves no room for text.
     """
-    if require_whole_number("max_length", max_length, least=0) > config.max_length:
+    if require_whole_number("max_length", max_length, least=0) > longest:
         raise InputError(
-            f"max_length {max_length} exceeds this model's limit of {config.max_length} tokens: "
+            f"max_length {max_length} exceeds this model's limit of {longest} tokens: "
             "use a smaller value, or a model with more positions"
         )
-    return Limits(max_length).max_length
+    Limits(max_length).room(special_tokens)
+    return max_length

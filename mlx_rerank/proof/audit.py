@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
-from mlx_rerank.checkpoints.checkpoint import Checkpoint, load_model
-from mlx_rerank.checkpoints.hub import resolve
-from mlx_rerank.checkpoints.mapped import MappedEmbeddings, can_map
+from mlx_rerank.checkpoints.checkpoint import Checkpoint
+from mlx_rerank.checkpoints.mapped import MappedEmbeddings, can_map, inputs_of
 from mlx_rerank.device.names import parse_device
 from mlx_rerank.device.thread import device_thread
 from mlx_rerank.dtypes import NAMES, Report, parse_dtype, report
+from mlx_rerank.pairs.batching import Batch
 
 _TOKENS = 16  # of the batch that is traced; no operation's dtype depends on it
 
@@ -39,8 +39,8 @@ def audit_checkpoint(model: str, *, dtype: str | None = None, revision: str | No
     """Audit a checkpoint in a dtype, with and without padding, and both packed and unpacked where it is quantized.
 
     The models come from the same function as those that score, and only their weights are left unread. A checkpoint
-    that is a pytorch_model.bin is read. Of embeddings that can be mapped, which a padded batch is audited with as
-    well, one row is.
+    that is a pytorch_model.bin is read. If embeddings can be mapped, a padded batch is audited with them too; that
+    reads one row.
 
     Args:
         model: an embedded model's name, a hub id, or a directory.
@@ -56,25 +56,26 @@ def audit_checkpoint(model: str, *, dtype: str | None = None, revision: str | No
     dtypes = NAMES if dtype is None else (dtype,)
     for name in dtypes:
         parse_dtype(name)
-    checkpoint = Checkpoint.open(resolve(model, revision=revision))
-    return device_thread().submit(_audit, checkpoint, dtypes).result()
+    checkpoint = Checkpoint.open(model, revision=revision)
+    return device_thread().submit(_audit, checkpoint, checkpoint.encoder().frame.segments, dtypes).result()
 
 
-def _audit(checkpoint: Checkpoint, dtypes: Sequence[str]) -> list[Cell]:
+def _audit(checkpoint: Checkpoint, segmented: bool, dtypes: Sequence[str]) -> list[Cell]:
     """Audit a checkpoint; in the device thread, so that no other model runs meanwhile."""
-    tokens = min(_TOKENS, checkpoint.config.max_length)
-    input_ids, mask = mx.zeros((2, tokens), mx.int32), mx.ones((2, tokens), mx.bool_)
+    shape = 2, min(_TOKENS, checkpoint.shape.max_length)
+    batch = Batch(np.zeros(shape, np.int32), np.ones(shape, bool), np.ones(shape, bool) if segmented else None)
     cells = []
     with mx.stream(parse_device(None)):
         for name in dtypes:
             dtype = parse_dtype(name)
             for packed in (True, False) if checkpoint.quantized else (False,):
-                model = load_model(checkpoint, dtype, keep_quantized=packed, evaluate=False)
+                model = checkpoint.load(dtype, keep_quantized=packed, evaluate=False)
                 for padded in (True, False):
-                    found = report(model, dtype, input_ids, mask if padded else None)
+                    given = batch if padded else batch._replace(attention_mask=None)
+                    found = report(model, dtype, **inputs_of(given, None))
                     cells.append(Cell(name, packed, False, padded, found))
                 if can_map(checkpoint):
-                    model = load_model(checkpoint, dtype, keep_quantized=packed, evaluate=False, words=False)
-                    words = MappedEmbeddings.open(checkpoint, dtype)(np.zeros((2, tokens), dtype=np.int32))
-                    cells.append(Cell(name, packed, True, True, report(model, dtype, input_ids, mask, words)))
+                    model = checkpoint.load(dtype, keep_quantized=packed, evaluate=False, words=False)
+                    given = inputs_of(batch, MappedEmbeddings.open(checkpoint, dtype))
+                    cells.append(Cell(name, packed, True, True, report(model, dtype, **given)))
     return cells

@@ -2,11 +2,11 @@
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from mlx_rerank.scoring.results import sigmoid
+from mlx_rerank.device.optional import imported
+from mlx_rerank.models.mapping import SIGMOID, ScoreMapping
 
 TOP = 10  # documents whose overlap is counted
 
@@ -19,7 +19,7 @@ class Fidelity:
         pairs: how many were compared.
         max_logit: largest |delta logit|.
         mean_logit: mean |delta logit|.
-        max_score: largest |delta score|, a score being the sigmoid of a logit.
+        max_score: largest |delta score|, scores being what the model's mapping makes of logits.
         mean_score: mean |delta score|.
         tau: Kendall's tau-b of each query's ranking, averaged over queries; None without a query that ranks two.
         lowest_tau: that of the worst query.
@@ -37,16 +37,19 @@ class Fidelity:
     top10_overlap: float | None
 
 
-def compare(found: np.ndarray, expected: np.ndarray, queries: Sequence[Hashable]) -> Fidelity:
+def compare(
+    found: np.ndarray, expected: np.ndarray, queries: Sequence[Hashable], mapping: ScoreMapping = SIGMOID
+) -> Fidelity:
     """Compare logits with a reference's.
 
     Args:
         found: float [N], at least one.
         expected: float [N], the reference's.
         queries: of each pair, N hashable values; pairs of the same query make up one ranking.
+        mapping: of logits to scores.
     """
     logits = np.abs(found.astype(np.float64) - expected)
-    scores = np.abs(sigmoid(found.astype(np.float64)) - sigmoid(expected.astype(np.float64)))
+    scores = np.abs(mapping(found.astype(np.float64)) - mapping(expected.astype(np.float64)))
     taus, overlaps = [], []
     for places in _rankings(queries):
         a, b = found[places], expected[places]
@@ -71,9 +74,7 @@ def kendall_tau(found: np.ndarray, expected: np.ndarray) -> float:
 
     Source: scipy.stats.kendalltau.
     """
-    from scipy.stats import kendalltau  # here, because scoring does without it
-
-    result: Any = kendalltau(found, expected)
+    result = imported("scipy.stats").kendalltau(found, expected)
     return 0.0 if np.isnan(result.statistic) else float(result.statistic)
 
 

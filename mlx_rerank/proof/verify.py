@@ -4,25 +4,29 @@ import math
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 
 from mlx_rerank.checkpoints import hub
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
-from mlx_rerank.checkpoints.config import CONVERSION_KEY, ModelConfig
+from mlx_rerank.checkpoints.config import conversion_record
+from mlx_rerank.checkpoints.mapped import Inputs
 from mlx_rerank.convert.trim import renumbering
 from mlx_rerank.errors import InputError, NonFiniteScoreError
-from mlx_rerank.models.xlm_roberta import CrossEncoder
 from mlx_rerank.pairs.arguments import check_pairs
+from mlx_rerank.pairs.batching import pad
+from mlx_rerank.pairs.encoded import Row
 from mlx_rerank.pairs.limits import Limits
 from mlx_rerank.pairs.samples import sample_pairs
 from mlx_rerank.proof.fidelity import Fidelity, compare
 from mlx_rerank.proof.published import PUBLISHED
-from mlx_rerank.proof.reference import ReferenceReranker, require_reference
+from mlx_rerank.proof.reference import ReferenceReranker, ReferenceRow, require_reference
 from mlx_rerank.proof.verification import TOLERANCES, Peak, PublishedLogit, Tolerance, Verification
 from mlx_rerank.proof.watching import watched
 from mlx_rerank.scoring.reranker import Reranker
@@ -30,7 +34,7 @@ from mlx_rerank.scoring.reranker import Reranker
 _FOLLOWED = 8  # pairs whose hidden states are compared
 
 Pairs = list[tuple[str, str]]
-Rows = tuple[list[int], list[int]]  # token ids of one pair, as the model has them and as the reference has them
+Followed = tuple[Row, ReferenceRow]  # one pair, as the model has it and as the reference has it
 
 
 def verify(
@@ -74,19 +78,21 @@ def verify(
     checked = check_pairs(sample_pairs() if pairs is None else pairs)
     if not checked:
         raise InputError("there are no pairs to compare on")
-    directory = hub.resolve(model, revision=revision)
-    source = directory if against is None else hub.resolve(against, revision=against_revision)
-    checkpoint = Checkpoint.open(directory)
-    _require_same_shape(checkpoint, Checkpoint.open(source).config)
-    reranker = Reranker(directory, dtype=dtype, device=device, max_length=max_length)
-    reference = ReferenceReranker(source, max_length=reranker.max_length)
+    checkpoint = Checkpoint.open(model, revision=revision)
+    source = checkpoint if against is None else Checkpoint.open(against, revision=against_revision)
+    _require_same_shape(checkpoint, source)
+    reranker = Reranker(checkpoint.directory, dtype=dtype, device=device, max_length=max_length)
+    reference = ReferenceReranker(source.directory, max_length=reranker.max_length)
     allowed = _allowed(checkpoint, reranker.dtype, against is not None)
-    numbers = renumbering(source, directory) if _trimmed(checkpoint) and against is not None else None
-    compared, theirs, expected = _comparable(checked, reference.token_ids(checked), numbers)
-    ours = _token_ids(reranker, compared)
-    same = [i for i, row in enumerate(ours) if row == expected[i]]
+    numbers = (
+        renumbering(source.directory, checkpoint.directory) if _trimmed(checkpoint) and against is not None else None
+    )
+    compared, theirs, expected = _comparable(checked, reference.rows(checked), numbers)
+    ours = _rows(reranker, compared)
+    same = [i for i, row in enumerate(ours) if _as_in_reference(row) == expected[i]]
     followed = _spread([(ours[i], theirs[i]) for i in same])
-    drifts, peak = _follow(reranker, reference, followed)
+    paths = checkpoint.family.in_transformers.hidden_states(checkpoint.shape)
+    drifts, peak = _follow(reranker, reference, paths, followed)
     fidelity, truncated, error = _compare_logits(reranker, reference, compared, theirs)
     return Verification(
         model=hub.public_name(model),
@@ -116,21 +122,27 @@ def _allowed(checkpoint: Checkpoint, dtype: str, other_weights: bool) -> Toleran
     return max((TOLERANCES[kind] for kind in kinds), key=lambda allowed: allowed.logit)
 
 
-def _token_ids(reranker: Reranker, pairs: Pairs) -> list[list[int]]:
-    """Return the token ids of each pair as MLX gets them."""
+def _rows(reranker: Reranker, pairs: Pairs) -> list[Row]:
+    """Return each pair as MLX gets it."""
     encoded = reranker.encoder.encode(pairs, Limits(reranker.max_length))
-    return [encoded.sequences[i].tolist() for i in encoded.inverse]
+    return [encoded.sequences[i] for i in encoded.inverse]
+
+
+def _as_in_reference(row: Row) -> ReferenceRow:
+    """Return a row of MLX's as the reference has one."""
+    second = row.second or row.tokens
+    return ReferenceRow(row.ids.tolist(), [0] * second + [1] * (row.tokens - second))
 
 
 def _trimmed(checkpoint: Checkpoint) -> bool:
     """Tell whether a conversion kept a part of the vocabulary only, so that token ids are other than the source's."""
-    return "vocabulary" in checkpoint.raw.get(CONVERSION_KEY, {})
+    return "vocabulary" in conversion_record(checkpoint.raw)
 
 
 def _comparable(
-    pairs: Pairs, rows: list[list[int]], numbers: Mapping[int, int] | None
-) -> tuple[Pairs, list[list[int]], list[list[int]]]:
-    """Return the pairs that can be compared, their token ids in the reference, and those they should have in the model.
+    pairs: Pairs, rows: list[ReferenceRow], numbers: Mapping[int, int] | None
+) -> tuple[Pairs, list[ReferenceRow], list[ReferenceRow]]:
+    """Return the pairs that can be compared, their rows in the reference, and those they should have in the model.
 
     The numbers are the ids of a trimmed vocabulary by those in the reference; None where the vocabularies are the same.
 
@@ -139,13 +151,14 @@ def _comparable(
     """
     if numbers is None:
         return pairs, rows, rows
-    kept = [i for i, row in enumerate(rows) if set(row) <= numbers.keys()]
+    kept = [i for i, row in enumerate(rows) if set(row.ids) <= numbers.keys()]
     if not kept:
         raise InputError(
             f"none of the {len(pairs)} pairs keeps its tokens in the trimmed vocabulary: give pairs of texts that are "
             "like those it was trimmed to"
         )
-    return [pairs[i] for i in kept], [rows[i] for i in kept], [[numbers[old] for old in rows[i]] for i in kept]
+    renumbered = [rows[i]._replace(ids=[numbers[old] for old in rows[i].ids]) for i in kept]
+    return [pairs[i] for i in kept], [rows[i] for i in kept], renumbered
 
 
 def _left_out(pairs: Pairs, compared: Pairs) -> str:
@@ -154,44 +167,47 @@ def _left_out(pairs: Pairs, compared: Pairs) -> str:
     return f"; {left} of {len(pairs)} pairs are left out, which the trimmed vocabulary reads otherwise" if left else ""
 
 
-def _require_same_shape(checkpoint: Checkpoint, theirs: ModelConfig) -> None:
-    """Refuse to compare models of different shapes, naming the first difference."""
-    for name, value in vars(checkpoint.config).items():
+def _require_same_shape(checkpoint: Checkpoint, source: Checkpoint) -> None:
+    """Refuse to compare models of different families or shapes, naming the first difference."""
+    ours = {"family": checkpoint.family.name} | vars(checkpoint.shape)
+    theirs = {"family": source.family.name} | vars(source.shape)
+    for name, value in ours.items():
         if name == "vocab_size" and _trimmed(checkpoint):
             continue
-        if value != getattr(theirs, name):
+        if value != theirs.get(name):
             raise InputError(
-                f"the model has {name} {value}, the one to compare with {getattr(theirs, name)}: "
+                f"the model has {name} {value}, the one to compare with {theirs.get(name)}: "
                 "give the checkpoint that it was made from"
             )
 
 
-def _spread(rows: list[Rows]) -> list[Rows]:
-    """Return the token ids of a few pairs, from the shortest to the longest."""
-    ordered = sorted(rows, key=lambda row: len(row[0]))
+def _spread(rows: list[Followed]) -> list[Followed]:
+    """Return a few pairs, from the shortest to the longest."""
+    ordered = sorted(rows, key=lambda row: row[0].tokens)
     places = np.linspace(0, len(ordered) - 1, min(_FOLLOWED, len(ordered))).round()
     return [ordered[int(i)] for i in places]
 
 
-def _follow(reranker: Reranker, reference: ReferenceReranker, rows: list[Rows]) -> tuple[dict[str, float], Peak]:
-    """Return the worst relative error of every hidden state, and the largest activation."""
+def _follow(
+    reranker: Reranker, reference: ReferenceReranker, paths: list[str], rows: list[Followed]
+) -> tuple[dict[str, float], Peak]:
+    """Return the worst relative error of every hidden state, at these module paths, and the largest activation."""
     drifts: dict[str, float] = {}
     peaks = [Peak(0.0, "")]
     for ours, theirs in rows:
-        states, seen = reranker.engine.apply(_states, np.array([ours], dtype=np.int32))
+        batch = pad([ours], reranker.encoder.pad_token_id)
+        states, seen = reranker.engine.apply(partial(_states, paths), batch)
         peaks += seen
-        for (path, state), other in zip(states.items(), reference.hidden_states(theirs), strict=True):
+        for path, other in zip(paths, reference.hidden_states(theirs), strict=True):
+            state = states[path]
             other = other[: len(state)]  # MLX computes the first token alone in the last layer
             error = float(np.sqrt(np.square(state - other).mean() / np.square(other).mean()))
             drifts[path] = max(drifts.get(path, 0.0), _or_infinity(error))
     return drifts, max(peaks, key=lambda peak: peak.value)  # the first, where several are infinite
 
 
-def _states(
-    model: CrossEncoder, input_ids: mx.array, words: mx.array | None
-) -> tuple[dict[str, np.ndarray], list[Peak]]:
+def _states(paths: list[str], model: nn.Module, inputs: Inputs) -> tuple[dict[str, np.ndarray], list[Peak]]:
     """Return the hidden states [L, D] of one pair, and the largest value of every activation; in the device thread."""
-    hidden = {"embeddings", *(f"layers.{n}" for n in range(len(model.layers)))}
     states: dict[str, mx.array] = {}
     peaks: list[tuple[str, mx.array]] = []
 
@@ -200,11 +216,11 @@ def _states(
 
     def see(path: str, value: mx.array) -> None:
         look(path, value)
-        if path in hidden:
+        if path in paths:
             states[path] = value[0].astype(mx.float32)
 
     with watched(model, given=look, result=see):
-        logits = model(input_ids, words=words)
+        logits = model(**inputs)
     mx.eval(logits, states, peaks)
     found = [Peak(_or_infinity(value.item()), path) for path, value in peaks]
     return {path: np.array(state) for path, state in states.items()}, found
@@ -216,26 +232,26 @@ def _or_infinity(value: Any) -> float:
 
 
 def _compare_logits(
-    reranker: Reranker, reference: ReferenceReranker, pairs: Pairs, token_ids: list[list[int]]
+    reranker: Reranker, reference: ReferenceReranker, pairs: Pairs, rows: list[ReferenceRow]
 ) -> tuple[Fidelity | None, int, str | None]:
     """Return the distances of all logits, how many pairs were cut, and why there are no distances.
 
     Pairs of the same tokens count once: among equals the order is chance.
     """
-    first = {tuple(row): i for i, row in reversed(list(enumerate(token_ids)))}
+    first = {(*row.ids, *row.segments): i for i, row in reversed(list(enumerate(rows)))}
     distinct = [pairs[i] for i in sorted(first.values())]
     try:
         found = reranker.logits(distinct)
         expected = reference.logits(distinct).logits
     except NonFiniteScoreError as error:
         return None, 0, str(error)
-    fidelity = compare(found.logits, expected, [query for query, _ in distinct])
+    fidelity = compare(found.logits, expected, [query for query, _ in distinct], found.mapping)
     return fidelity, int(np.count_nonzero(found.truncated_tokens)), None
 
 
 def _published(reranker: Reranker, model: str, checkpoint: Checkpoint) -> tuple[PublishedLogit, ...]:
     """Return what was published for a model, or for the one it was converted from, and what it gives here."""
-    source = checkpoint.raw.get(CONVERSION_KEY, {}).get("source", model)
+    source = conversion_record(checkpoint.raw).get("source", model)
     known = {} if _trimmed(checkpoint) else PUBLISHED.get(source, {})  # their tokens may be lost
     found = reranker.logits(list(known))
     rows = zip(known, found.logits.tolist(), found.truncated_tokens.tolist(), strict=True)

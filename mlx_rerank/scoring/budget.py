@@ -4,7 +4,7 @@ import os
 
 import mlx.core as mx
 
-from mlx_rerank.checkpoints.config import ModelConfig
+from mlx_rerank.models.cost import Cost
 
 # An evaluation cannot be interrupted: until it ends no other caller gets its turn and a cancelled one is not rid of its
 # work, and an operating system may kill one that keeps the screen's GPU for seconds. This is a second's work for a
@@ -14,14 +14,13 @@ _MEMORY_SHARE = 1 / 8  # of the machine's memory, for what a model needs beside 
 _IN_FLIGHT = 2  # batches whose temporaries may exist at once: see DeviceThread.submit_split
 _SMALLEST, _LARGEST = 512, 16384  # below, too little to fill a device; above, nothing is gained any more
 _ON_CPU = 512  # of which one batch runs on each core: temporaries that outgrow the caches cost more than is gained
-_FUSED_HEADS = (64, 80, 128)  # sizes for which the GPU's attention never holds its scores in memory
 
 
-def default_token_budget(config: ModelConfig, device: mx.Device, dtype: mx.Dtype, max_length: int) -> int:
+def default_token_budget(cost: Cost, device: mx.Device, dtype: mx.Dtype, max_length: int) -> int:
     """Return a budget that keeps one evaluation short, and its temporaries a small part of the memory.
 
     Args:
-        config: the model's shape.
+        cost: of a token.
         device: that it runs on.
         dtype: that it computes in.
         max_length: tokens of the longest pair.
@@ -31,24 +30,8 @@ def default_token_budget(config: ModelConfig, device: mx.Device, dtype: mx.Dtype
     """
     if device == mx.cpu:
         return _ON_CPU
-    fitting = _MEMORY_SHARE * _memory() / (_IN_FLIGHT * _bytes_per_token(config, dtype, max_length))
-    return _power_of_two(min(fitting, _OPERATIONS / _operations_per_token(config, max_length)))
-
-
-def _operations_per_token(config: ModelConfig, max_length: int) -> int:
-    """Return the operations of all layers on a token of the longest pair: an addition for each multiplication."""
-    D = config.hidden_size
-    products = 4 * D * D + 2 * D * config.intermediate_size  # the projections of attention, then the feed-forward
-    attention = 2 * D * max_length  # with every key, and with every value
-    return 2 * config.num_hidden_layers * (products + attention)
-
-
-def _bytes_per_token(config: ModelConfig, dtype: mx.Dtype, max_length: int) -> int:
-    """Return the most that a layer holds at once for a token: its feed-forward, or its attention's scores."""
-    D, H = config.hidden_size, config.num_attention_heads
-    feed_forward = 3 * config.intermediate_size + 2 * D  # before, in and after the activation; input and residual
-    scores = 0 if D // H in _FUSED_HEADS else 2 * H * max_length + 5 * D  # before and after the softmax
-    return dtype.size * max(feed_forward, scores)
+    fitting = _MEMORY_SHARE * _memory() / (_IN_FLIGHT * cost.bytes(max_length, dtype.size))
+    return _power_of_two(min(fitting, _OPERATIONS / cost.operations(max_length)))
 
 
 def _power_of_two(tokens: float) -> int:

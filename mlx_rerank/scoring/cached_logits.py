@@ -11,6 +11,7 @@ import numpy as np
 
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.errors import NonFiniteScoreError, StoppedError
+from mlx_rerank.models.mapping import ScoreMapping
 from mlx_rerank.pairs.limits import Limits
 from mlx_rerank.scoring.results import PairLogits
 from mlx_rerank.scoring.score_cache import CachedScore, ScoreCache
@@ -43,6 +44,7 @@ class CachedLogits:
 
     cache: ScoreCache
     computation: Computation
+    mapping: ScoreMapping
 
     @classmethod
     def open(
@@ -55,7 +57,8 @@ class CachedLogits:
             CheckpointError: a file of the checkpoint is not there.
         """
         cache = ScoreCache(path)
-        return cls(cache, Computation(checkpoint.fingerprint(cache.digest), dtype, device, deterministic))
+        computation = Computation(checkpoint.fingerprint(cache.digest), dtype, device, deterministic)
+        return cls(cache, computation, checkpoint.mapping)
 
     def complete(
         self, pairs: Sequence[Pair], limits: Limits, compute: Callable[[Sequence[Pair]], PairLogits]
@@ -76,7 +79,7 @@ class CachedLogits:
         missing = {name: pair for name, pair in zip(names, pairs, strict=True) if name not in scores}
         if missing:
             scores |= self._computed(missing, compute, scores, names)
-        return _logits([scores[name] for name in names])
+        return self._logits([scores[name] for name in names])
 
     def _computed(
         self,
@@ -85,38 +88,39 @@ class CachedLogits:
         known: Mapping[bytes, CachedScore],
         names: Sequence[bytes],
     ) -> dict[bytes, CachedScore]:
-        """Compute and keep what is not known; where that is stopped, keep what is done and tell of all that is."""
+        """Compute and store missing scores; if stopped, report every known score."""
         keys_of = list(missing)
         try:
             fresh = _scores(keys_of, compute(list(missing.values())))
         except StoppedError as error:
-            done = PairLogits(error.logits, error.truncated_tokens, error.spans)
+            done = PairLogits(error.logits, error.truncated_tokens, error.spans, self.mapping)
             fresh = _scores([keys_of[i] for i in error.indices], done)
             self.cache.put(fresh)
             all_known = {**known, **fresh}
             places = [i for i, name in enumerate(names) if name in all_known]
-            found = _logits([all_known[names[i]] for i in places])
+            found = self._logits([all_known[names[i]] for i in places])
             message = f"{error}; with those that the score cache knew, {len(places)} of {len(names)} are known"
-            raise type(error)(message, np.array(places, np.int64), *astuple(found)) from None
+            held = (found.logits, found.truncated_tokens, found.spans)
+            raise type(error)(message, np.array(places, np.int64), *held) from None
         except NonFiniteScoreError as error:
             raise NonFiniteScoreError(f"{error} (Pairs are counted without those that the score cache knew)") from None
         self.cache.put(fresh)
         return fresh
+
+    def _logits(self, scores: Sequence[CachedScore]) -> PairLogits:
+        """Return scores as arrays."""
+        return PairLogits(
+            np.array([score.logit for score in scores], dtype=np.float32),
+            np.array([score.truncated_tokens for score in scores], dtype=np.int64),
+            np.array([(score.begin, score.end) for score in scores], dtype=np.int64).reshape(-1, 2),
+            self.mapping,
+        )
 
 
 def _scores(names: Sequence[bytes], computed: PairLogits) -> dict[bytes, CachedScore]:
     """Return what was computed, by name."""
     values = zip(computed.logits.tolist(), computed.truncated_tokens.tolist(), computed.spans.tolist(), strict=True)
     return {name: CachedScore(logit, cut, *span) for name, (logit, cut, span) in zip(names, values, strict=True)}
-
-
-def _logits(scores: Sequence[CachedScore]) -> PairLogits:
-    """Return scores as arrays."""
-    return PairLogits(
-        np.array([score.logit for score in scores], dtype=np.float32),
-        np.array([score.truncated_tokens for score in scores], dtype=np.int64),
-        np.array([(score.begin, score.end) for score in scores], dtype=np.int64).reshape(-1, 2),
-    )
 
 
 def keys(computation: Computation, limits: Limits, pairs: Sequence[Pair]) -> list[bytes]:

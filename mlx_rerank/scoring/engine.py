@@ -8,21 +8,22 @@ from functools import partial
 from typing import TypeVar
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 
-from mlx_rerank.checkpoints.checkpoint import Checkpoint, load_model
-from mlx_rerank.checkpoints.mapped import MappedEmbeddings, choose_embeddings
+from mlx_rerank.checkpoints.checkpoint import Checkpoint
+from mlx_rerank.checkpoints.mapped import Inputs, MappedEmbeddings, choose_embeddings, inputs_of
 from mlx_rerank.device import blas, memory
 from mlx_rerank.device.lanes import Lanes
 from mlx_rerank.device.memory import keep_freed_memory
 from mlx_rerank.device.thread import device_thread
-from mlx_rerank.models.xlm_roberta import CrossEncoder, check_input_ids
+from mlx_rerank.models.shape import check_input_ids
 from mlx_rerank.pairs.batching import Batch
 from mlx_rerank.scoring.stopping import Stop
 
 T = TypeVar("T")
 _AHEAD = 3  # groups of a caller handed over at a time: one that runs, one that the device runs next, one to start then
-Weights = tuple[CrossEncoder, MappedEmbeddings | None]
+Weights = tuple[nn.Module, MappedEmbeddings | None]
 
 
 class Engine:
@@ -48,7 +49,7 @@ class Engine:
         if on_cpu:
             blas.warn_if_missing()
             keep_freed_memory()
-        self._config = checkpoint.config
+        self._shape = checkpoint.shape
         self._device = device
         self._lanes = Lanes(device)
         self._thread = device_thread()
@@ -92,8 +93,8 @@ class Engine:
         Groups of several callers take turns. A caller that stops iterating stops its work at the next group.
 
         Args:
-            groups: of batches that run side by side, at most `side_by_side` of them: input_ids int32 [B, L] and
-                attention_mask bool [B, L] or None. They are taken a few ahead of the device.
+            groups: of batches that run side by side, at most `side_by_side` of them. They are taken a few ahead of the
+                device.
             stop: when to stop before the end, at the next group, even while others use the device; never if None.
 
         Raises:
@@ -106,8 +107,8 @@ class Engine:
         pending: deque[Future[np.ndarray]] = deque()
         try:
             for group in groups:
-                for input_ids, _ in group:
-                    check_input_ids(input_ids, self._config)
+                for batch in group:
+                    check_input_ids(batch.input_ids, self._shape)
                 stop.check()
                 pending.append(self._submit(group))
                 while pending and (len(pending) == _AHEAD or pending[0].done()):
@@ -118,21 +119,21 @@ class Engine:
             for future in pending:
                 future.cancel()
 
-    def apply(self, function: Callable[[CrossEncoder, mx.array, mx.array | None], T], input_ids: np.ndarray) -> T:
+    def apply(self, function: Callable[[nn.Module, Inputs], T], batch: Batch) -> T:
         """Call a function with what the model takes, in the device thread and on its device; wait for what it returns.
 
         Args:
-            function: of the model, the ids, and their words [B, L, D] where the embeddings are mapped.
-            input_ids: int32 [B, L].
+            function: of the model, and what it is to be called with.
+            batch: the rows.
 
         Raises:
             DeviceError: this is a fork of the process that loaded the model.
         """
-        check_input_ids(input_ids, self._config)
+        check_input_ids(batch.input_ids, self._shape)
 
         def call() -> T:
-            model, _ = self._loaded()
-            return function(model, mx.array(input_ids), self._words(input_ids))
+            model, table = self._loaded()
+            return function(model, inputs_of(batch, table))
 
         return self._thread.submit(self._on_device, call).result()
 
@@ -153,11 +154,6 @@ class Engine:
         gc.collect()  # what an error's traceback may still hold
         memory.give_back()
 
-    def _words(self, input_ids: np.ndarray) -> mx.array | None:
-        """Return the words that the model is to be given, where the embeddings are mapped."""
-        _, table = self._loaded()
-        return None if table is None else table(input_ids)
-
     def _submit(self, group: Sequence[Batch]) -> Future[np.ndarray]:
         """Queue a group, so that it is started before the one ahead of it is waited for."""
         return self._thread.submit_split(self._start, self._finish, group)
@@ -175,17 +171,17 @@ class Engine:
         memory.bound_cache()
         return finished
 
-    def _forward(self, input_ids: np.ndarray, attention_mask: np.ndarray | None) -> mx.array:
-        """Return the logits of some rows, yet to be computed; in the device thread, on a stream of the device."""
-        model, _ = self._loaded()
-        mask = None if attention_mask is None else mx.array(attention_mask)
-        self.tokens += input_ids.size if attention_mask is None else int(attention_mask.sum())
-        return model(mx.array(input_ids), mask, self._words(input_ids))
+    def _forward(self, *arrays: np.ndarray | None) -> mx.array:
+        """Return the logits of some rows of a batch, yet to be computed; in the device thread, on one stream."""
+        model, table = self._loaded()
+        batch = Batch(*arrays)  # pyright: ignore[reportArgumentType]
+        self.tokens += batch.tokens
+        return model(**inputs_of(batch, table))
 
 
 def _load(checkpoint: Checkpoint, dtype: mx.Dtype, keep_quantized: bool, mapped: bool) -> Weights:
     """Load a model, and map its embeddings if they are not part of it."""
-    model = load_model(checkpoint, dtype, keep_quantized=keep_quantized, words=not mapped)
+    model = checkpoint.load(dtype, keep_quantized=keep_quantized, words=not mapped)
     table = MappedEmbeddings.open(checkpoint, dtype) if mapped else None
     memory.give_back()  # buffers of tensors before they were cast, which no batch has a use for
     return model, table

@@ -3,15 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from mlx_rerank.checkpoints import hub
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.errors import InputError, NonFiniteScoreError, StoppedError
 from mlx_rerank.pairs.arguments import Document, require_whole_number
-from mlx_rerank.scoring.loaded import Scorer
+from mlx_rerank.scoring.loaded import LoadedModel, ModelOptions
 from mlx_rerank.scoring.results import PairLogits, RankedDocument, Selection, log_truncation
 from mlx_rerank.scoring.stopping import Stop
 
@@ -23,37 +22,34 @@ Pair = tuple[str, str]
 class Loaded(Protocol):
     """A Reranker, which this file knows nothing else of."""
 
-    scorer: Scorer
+    model: LoadedModel
     first_stage: "FirstStage | None"
 
 
 class FirstStage:
     """A fast model, and how many candidates it leaves to a strong one.
 
-    What it does not keep is in no ranking, as what a retriever did not find is not: its logits are another model's,
-    and a list that held both would be in a wrong order wherever it is sorted by score again.
+    Dropped candidates are left out, as if not retrieved: scores of two models cannot be sorted together.
     """
 
-    def __init__(self, scorer: Scorer, keep: int) -> None:
+    def __init__(self, model: LoadedModel, keep: int) -> None:
         """Take over a loaded model.
 
         Args:
-            scorer: the fast model.
+            model: the fast one.
             keep: candidates that it leaves.
         """
-        self.scorer, self.keep = scorer, keep
+        self.model, self.keep = model, keep
 
     @classmethod
-    def load(
-        cls, model: str | Path | Loaded | None, keep: int | None, max_length: int | None, options: dict[str, Any]
-    ) -> "FirstStage | None":
+    def load(cls, model: str | Path | Loaded | None, keep: int | None, options: ModelOptions) -> "FirstStage | None":
         """Return the first stage that is asked for, if one is.
 
         Args:
             model: a name or a directory; or a reranker, which stays as it is.
             keep: candidates that it leaves; 20 if None.
-            max_length: most tokens of a pair; the model's own limit where that is less.
-            options: those of `Scorer` that a first stage loaded by name shares with the strong model.
+            options: of the strong model, which a first stage loaded by name shares, but for the revision. Its own limit
+                takes the place of a larger max_length.
 
         Raises:
             InputError: keep is below one, or there is no model for it, or the model has a first stage itself.
@@ -67,16 +63,17 @@ class FirstStage:
         if isinstance(model, Loaded):
             if model.first_stage is not None:
                 raise InputError("first_stage has a first stage itself: give a Reranker that has none")
-            return cls(model.scorer, keep)
+            return cls(model.model, keep)
         if not isinstance(model, str | Path):
             kind = type(model).__name__
             raise InputError(f"first_stage must be a name, a directory or a Reranker, not a {kind}: {model!r:.60}")
-        directory = hub.resolve(model, cache_dir=options["cache_dir"])
-        if max_length is not None:
-            limit = Checkpoint.open(directory).config.max_length
-            max_length = min(require_whole_number("max_length", max_length, least=0), limit)
+        checkpoint = Checkpoint.open(model, cache_dir=options.cache_dir)
+        options = replace(options, revision=None)
+        if options.max_length is not None:
+            wanted = require_whole_number("max_length", options.max_length, least=0)
+            options = replace(options, max_length=min(wanted, checkpoint.shape.max_length))
         try:
-            return cls(Scorer(directory, max_length=max_length, revision=None, **options), keep)
+            return cls(LoadedModel(checkpoint.directory, options), keep)
         except InputError as error:
             raise InputError(
                 f"first_stage {str(model)!r}: {error}; or give a Reranker that was loaded with other options"
@@ -84,7 +81,7 @@ class FirstStage:
 
     def rank(
         self,
-        scorer: Scorer,
+        strong: LoadedModel,
         documents: Sequence[Document],
         pairs: Sequence[Pair],
         wanted: Selection,
@@ -94,7 +91,7 @@ class FirstStage:
         """Return the ranking, by the strong model, of the candidates that this one keeps.
 
         Args:
-            scorer: the strong model. Where there are not more candidates than are kept, it reads them all.
+            strong: the strong model. Where there are not more candidates than are kept, it reads them all.
             documents: the candidates.
             pairs: each one's text with the query.
             wanted: which of them are returned.
@@ -111,39 +108,39 @@ class FirstStage:
                 "ask for fewer, or load the Reranker with a larger keep"
             )
         if len(pairs) <= self.keep:
-            scored = scorer.logits(pairs, scorer.limits, stop, show_progress=show_progress)
+            scored = strong.logits(pairs, strong.limits, stop, show_progress=show_progress)
             return scored.ranking(documents, wanted)
         kept = self._choose(pairs, stop, show_progress)
         places = kept.tolist()
-        scored = _logits(kept, scorer, [pairs[i] for i in places], stop, show_progress)
+        scored = _logits(kept, strong, [pairs[i] for i in places], stop, show_progress)
         ranking = scored.ranking([documents[i] for i in places], wanted)
         return [replace(result, index=places[result.index]) for result in ranking]
 
     def _choose(self, pairs: Sequence[Pair], stop: Stop, show_progress: bool | None) -> np.ndarray:
         """Return the places of the best pairs, in the order given, so that equal scores of the second stage keep it."""
-        found = _logits(None, self.scorer, pairs, stop, show_progress)
-        log_truncation(found.truncated_tokens, self.scorer.limits.max_length)  # which no result tells
+        found = _logits(None, self.model, pairs, stop, show_progress)
+        log_truncation(found.truncated_tokens, self.model.limits.max_length)  # which no result tells
         return np.sort(np.argsort(-found.logits, kind="stable")[: self.keep])
 
 
 def _logits(
-    places: np.ndarray | None, scorer: Scorer, pairs: Sequence[Pair], stop: Stop, show_progress: bool | None
+    places: np.ndarray | None, model: LoadedModel, pairs: Sequence[Pair], stop: Stop, show_progress: bool | None
 ) -> PairLogits:
     """Return the logits of a stage's pairs.
 
     Args:
         places: of the second stage's pairs in the caller's list; None in the first, whose logits no caller sees.
-        scorer: the stage's model.
+        model: the stage's.
         pairs: that it reads.
         stop: when to end before it is done.
         show_progress: as for `Reranker.rank`.
 
     Raises:
-        RerankError: as `Scorer.logits`, with the name of the stage, and with the caller's places of what was scored.
+        RerankError: as `LoadedModel.logits`, with the name of the stage and the caller's places of what was scored.
     """
     where = "first stage" if places is None else f"second stage, of {len(places)} documents kept"
     try:
-        return scorer.logits(pairs, scorer.limits, stop, show_progress=show_progress)
+        return model.logits(pairs, model.limits, stop, show_progress=show_progress)
     except StoppedError as error:
         done = slice(0) if places is None else slice(None)
         indices = error.indices[done] if places is None else places[error.indices]

@@ -1,19 +1,19 @@
 """A loaded model: limits and pairs in, logits out."""
 
 from collections.abc import Iterable, Sequence, Sized
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
+import mlx.core as mx
 
-from mlx_rerank.checkpoints import copies, hub
+from mlx_rerank.checkpoints import copies
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.device.names import parse_device
 from mlx_rerank.dtypes import default_dtype, dtype_name, parse_dtype
 from mlx_rerank.errors import InputError
 from mlx_rerank.pairs.arguments import check_pairs, iterate_pairs, require_whole_number
-from mlx_rerank.pairs.batching import plan_batches
-from mlx_rerank.pairs.encoder import PairEncoder
+from mlx_rerank.pairs.batching import Batching
 from mlx_rerank.pairs.limits import Limits, LongDocuments, checked_length, parse_long_documents
 from mlx_rerank.scoring.budget import default_token_budget
 from mlx_rerank.scoring.engine import Engine
@@ -26,50 +26,84 @@ from mlx_rerank.scoring.stopping import Stop
 DEFAULT_MAX_LENGTH = 512
 
 
-class Scorer:
+@dataclass(frozen=True)
+class ModelOptions:
+    """How a model is loaded and computes: what `Reranker` takes beside a name and a first stage, and means there."""
+
+    dtype: str | None = None
+    device: str | None = None
+    max_length: int | None = None
+    long_documents: LongDocuments | str = "truncate"
+    token_budget: int | None = None
+    deterministic: bool = False
+    embeddings: str | None = None
+    revision: str | None = None
+    cache_dir: str | Path | None = None
+    score_cache: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        """Raise InputError for what no model can be loaded with."""
+        if not isinstance(self.deterministic, bool):
+            raise InputError(f"deterministic must be True or False, not {self.deterministic!r}")
+        if self.token_budget is not None:
+            require_whole_number("token_budget", self.token_budget)
+        parse_long_documents(self.long_documents)
+
+    @property
+    def on(self) -> tuple[mx.Device, mx.Dtype]:
+        """The device that is asked for, and the dtype, which is the device's usual one if none is.
+
+        Raises:
+            DeviceError: this machine has no such device.
+            InputError: the dtype is unknown.
+        """
+        device = parse_device(self.device)
+        return device, parse_dtype(self.dtype) if self.dtype else default_dtype(device)
+
+
+class LoadedModel:
     """A model with its tokeniser, on its device, and all that decides how pairs are computed."""
 
-    def __init__(
-        self,
-        model: str | Path,
-        *,
-        dtype: str | None,
-        device: str | None,
-        max_length: int | None,
-        long_documents: LongDocuments | str,
-        token_budget: int | None,
-        deterministic: bool,
-        embeddings: str | None,
-        revision: str | None,
-        cache_dir: str | Path | None,
-        score_cache: str | Path | None,
-    ) -> None:
-        """Load a model; arguments and errors are those of `Reranker`."""
-        mlx_device = parse_device(device)
-        mlx_dtype = parse_dtype(dtype) if dtype else default_dtype(mlx_device)
-        checkpoint = Checkpoint.open(hub.resolve(model, revision=revision, cache_dir=cache_dir))
-        self.config = checkpoint.config
-        self.dtype = dtype_name(mlx_dtype)
-        self.device = "gpu" if mlx_device.type == mlx_device.type.gpu else "cpu"
-        default_length = min(DEFAULT_MAX_LENGTH, self.config.max_length)
-        longest = checked_length(default_length if max_length is None else max_length, self.config)
-        self.limits = Limits(longest, long_documents=parse_long_documents(long_documents))
-        usual = default_token_budget(self.config, mlx_device, mlx_dtype, longest)
-        self.token_budget = usual if token_budget is None else token_budget
-        if not isinstance(deterministic, bool):
-            raise InputError(f"deterministic must be True or False, not {deterministic!r}")
-        self.deterministic = deterministic
-        plan_batches(np.array([]), self.token_budget)  # refuses a bad budget now, not at the first score
-        self.encoder = PairEncoder.from_directory(checkpoint.directory, self.config)
+    def __init__(self, model: str | Path, options: ModelOptions) -> None:
+        """Load a model; options and errors are those of `Reranker`."""
+        device, dtype = options.on
+        checkpoint = Checkpoint.open(model, revision=options.revision, cache_dir=options.cache_dir)
+        self.shape, self.mapping, self.encoder = checkpoint.shape, checkpoint.mapping, checkpoint.encoder()
+        self.dtype = dtype_name(dtype)
+        self.device = "gpu" if device.type == device.type.gpu else "cpu"
+        wanted = min(DEFAULT_MAX_LENGTH, self.shape.max_length) if options.max_length is None else options.max_length
+        longest = self.checked_length(wanted)
+        self.limits = Limits(longest, long_documents=parse_long_documents(options.long_documents))
+        usual = default_token_budget(checkpoint.family.cost(self.shape), device, dtype, longest)
+        self.token_budget = usual if options.token_budget is None else options.token_budget
+        self.deterministic = options.deterministic
         self._cached = None
-        if score_cache is not None:
-            from mlx_rerank.scoring.cached_logits import (
-                CachedLogits,  # here, because some builds of Python have no sqlite
-            )
+        if options.score_cache is not None:
+            from mlx_rerank.scoring.cached_logits import CachedLogits  # here, because some Pythons have no sqlite
 
-            self._cached = CachedLogits.open(score_cache, checkpoint, self.dtype, self.device, deterministic)
-        load = partial(Engine, dtype=mlx_dtype, device=mlx_device, embeddings=embeddings)
-        self.engine = copies.load(checkpoint, self.dtype, mlx_device, load)
+            self._cached = CachedLogits.open(
+                options.score_cache, checkpoint, self.dtype, self.device, options.deterministic
+            )
+        load = partial(Engine, dtype=dtype, device=device, embeddings=options.embeddings)
+        self.engine = copies.load(checkpoint, self.dtype, device, load)
+
+    def checked_length(self, max_length: int) -> int:
+        """Return max_length, tokens of a pair.
+
+        Raises:
+            InputError: the model has no positions for it, or it leaves no room for text.
+        """
+        return checked_length(max_length, self.shape.max_length, self.encoder.frame.special_tokens)
+
+    def batching(self, max_rows: int | None = None) -> Batching:
+        """Return how rows are put into batches: each alone where logits are to be deterministic.
+
+        Args:
+            max_rows: most rows of a batch.
+        """
+        if self.deterministic:
+            return Batching(self.token_budget, 1, 1)
+        return Batching(self.token_budget, max_rows, self.engine.side_by_side)
 
     def logits(
         self,
@@ -99,8 +133,8 @@ class Scorer:
             query,
             document,
             limits=limits,
-            token_budget=self.token_budget,
-            deterministic=self.deterministic,
+            batching=self.batching(),
+            mapping=self.mapping,
             stop=stop,
             max_passes=max_passes,
         )
@@ -114,9 +148,8 @@ class Scorer:
             self.engine,
             iterate_pairs(pairs),
             limits=limits,
-            token_budget=self.token_budget,
-            max_rows=batch_size,
-            deterministic=self.deterministic,
+            batching=self.batching(batch_size),
+            mapping=self.mapping,
             stop=stop,
             total=len(pairs) if isinstance(pairs, Sized) else None,
             hint=f"In {self.dtype} an activation may have overflowed, or the weights are damaged: try dtype='float32'",

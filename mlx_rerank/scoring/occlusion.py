@@ -3,9 +3,8 @@
 This needs nothing but logits, so it is exact in every dtype, with packed weights and mapped embeddings. Gradients would
 not be: on a CPU `operations` computes 2 ** x by shifting bits.
 
-Hidden means replaced by <unk>. Questions of examples/corpus decided that: the word of most weight was in the sentence
-that answers more often than with the tokens deleted, and more of the weight was there than with <mask>. Nothing moves,
-either: the other tokens keep their positions, and all rows have one length.
+Hidden means replaced by the token that the model's frame names. Nothing moves: the other tokens keep their positions,
+and all rows have one length.
 """
 
 import math
@@ -17,19 +16,20 @@ from typing import NamedTuple
 import numpy as np
 
 from mlx_rerank.errors import InputError
+from mlx_rerank.models.mapping import ScoreMapping
 from mlx_rerank.pairs.arguments import require_whole_number
-from mlx_rerank.pairs.batching import pad, plan_batches
+from mlx_rerank.pairs.batching import Batching, pad
+from mlx_rerank.pairs.encoded import Row
 from mlx_rerank.pairs.encoder import PairEncoder
 from mlx_rerank.pairs.limits import Limits
 from mlx_rerank.pairs.words import Word, words_of
 from mlx_rerank.scoring.engine import Engine
 from mlx_rerank.scoring.explanation import Explanation, Highlight
-from mlx_rerank.scoring.results import require_finite, sigmoid
+from mlx_rerank.scoring.results import require_finite
 from mlx_rerank.scoring.stopping import Stop, Stopped
 
 MAX_PASSES = 128
 _PARTS = 32  # most parts that a part is divided into at once
-_UNKNOWN = "<unk>"  # as a text it is that token, as all special ones are
 _HINT = "An activation may have overflowed, or the weights are damaged: try dtype='float32'"
 
 
@@ -47,8 +47,8 @@ def explain(
     document: str,
     *,
     limits: Limits,
-    token_budget: int,
-    deterministic: bool,
+    batching: Batching,
+    mapping: ScoreMapping,
     stop: Stop,
     max_passes: int = MAX_PASSES,
 ) -> Explanation:
@@ -66,8 +66,8 @@ def explain(
         query: what was asked.
         document: what was scored.
         limits: lengths to cut to. Only what was read is explained; of a document read in windows, the best one.
-        token_budget: most padded tokens of a batch.
-        deterministic: compute every pass alone.
+        batching: how rows are put into batches.
+        mapping: of logits to scores.
         stop: when to end before the work is done.
         max_passes: how often the pair is computed with something hidden, at most; each costs as much as a score. The
             default is enough for every word of some 100, and for the strongest ones of longer documents.
@@ -84,7 +84,7 @@ def explain(
         if not isinstance(text, str):
             raise InputError(f"{name} must be a text, not {type(text).__name__} {str(text)[:60]!r}")
     require_whole_number("max_passes", max_passes, least=2)
-    work = _Occlusion(encoder, engine, (query, document), token_budget, deterministic, stop)
+    work = _Occlusion(encoder, engine, (query, document), batching, mapping, stop)
     try:
         return work.explanation(limits, max_passes)
     except Stopped as stopped:
@@ -101,17 +101,14 @@ class _Occlusion:
         encoder: PairEncoder,
         engine: Engine,
         pair: tuple[str, str],
-        token_budget: int,
-        deterministic: bool,
+        batching: Batching,
+        mapping: ScoreMapping,
         stop: Stop,
     ) -> None:
         """Take what is to be done; arguments are those of `explain`."""
         self._encoder, self._engine, self._pair = encoder, engine, pair
-        self._token_budget = token_budget
-        self._max_rows, self._side_by_side = (1, 1) if deterministic else (None, engine.side_by_side)
-        self._stop = stop
-        self._unknown = encoder.tokens(_UNKNOWN)[0]
-        self._row, self._logit = np.empty(0, np.int32), math.nan
+        self._batching, self._mapping, self._stop = batching, mapping, stop
+        self._row, self._logit = Row(np.empty(0, np.int32)), math.nan
         self.passes = 0  # done so far, with something hidden
 
     def explanation(self, limits: Limits, max_passes: int) -> Explanation:
@@ -132,7 +129,7 @@ class _Occlusion:
         of_query = sum(part.words[0] in asked for part in parts)
         return Explanation(
             *self._pair,
-            score=float(sigmoid(logits[best])),
+            score=float(self._mapping(logits[best])),
             logit=self._logit,
             query_highlights=tuple(shown[:of_query]),
             document_highlights=tuple(shown[of_query:]),
@@ -145,29 +142,29 @@ class _Occlusion:
         query, document = self._pair
         q_ids, q_offsets = self._encoder.tokens(query)
         d_ids, d_offsets = self._encoder.tokens(document)
-        q, _ = limits.split(len(q_ids), len(d_ids))
+        frame = self._encoder.frame
+        q, _ = limits.split(len(q_ids), len(d_ids), limits.room(frame.special_tokens))
         asked_end = len(query) if q == len(q_ids) else int(q_offsets[q - 1, 1])
-        asked = words_of(query, q_offsets[:q], (0, asked_end), 1)
-        tokens = self._row[q + 3 : -1].tolist()  # after <s>, the query, and </s></s>
+        asked = words_of(query, q_offsets[:q], (0, asked_end), frame.query_at)
+        start = frame.document_at(q)
+        tokens = self._row.ids[start : self._row.tokens - len(frame.end)].tolist()
         # The first of them is where the span begins, and several tokens may be of the same character.
         places = np.flatnonzero(d_offsets[:, 0] == begin).tolist()
         d = next((place for place in places if d_ids[place : place + len(tokens)] == tokens), 0)
-        return asked, words_of(document, d_offsets[d : d + len(tokens)], (begin, end), q + 3)
+        return asked, words_of(document, d_offsets[d : d + len(tokens)], (begin, end), start)
 
     def _weigh(self, divided: Sequence[Sequence[Word]]) -> list[_Part]:
         """Hide each of some parts in turn."""
-        rows = np.tile(self._row, (len(divided), 1))
+        rows = [Row(self._row.ids.copy(), self._row.second) for _ in divided]
         for row, words in zip(rows, divided, strict=True):
-            row[words[0].first : words[-1].last] = self._unknown
+            row.ids[words[0].first : words[-1].last] = self._encoder.frame.hidden
         logits = self._logits(rows)
         self.passes += len(rows)
         return [_Part(words, self._logit - logit) for words, logit in zip(divided, logits.tolist(), strict=True)]
 
-    def _logits(self, rows: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
-        """Return the logits of rows of token ids, float32, all finite."""
-        lengths = np.array([len(row) for row in rows], np.int64)
-        plan = plan_batches(lengths, self._token_budget, self._max_rows)
-        groups = [plan[i : i + self._side_by_side] for i in range(0, len(plan), self._side_by_side)]
+    def _logits(self, rows: Sequence[Row]) -> np.ndarray:
+        """Return the logits of rows, float32, all finite."""
+        groups = self._batching.groups(np.array([row.tokens for row in rows], np.int64))
         batches = ([pad([rows[i] for i in batch], self._encoder.pad_token_id) for batch in group] for group in groups)
         logits = np.empty(len(rows), np.float32)
         with closing(self._engine.run(batches, self._stop)) as results:

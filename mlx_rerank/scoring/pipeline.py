@@ -14,13 +14,14 @@ import numpy as np
 from tqdm import tqdm
 
 from mlx_rerank.errors import StoppedError
-from mlx_rerank.pairs.batching import Batch, pad, plan_batches
+from mlx_rerank.models.mapping import ScoreMapping
+from mlx_rerank.pairs.batching import Batch, Batching, pad
 from mlx_rerank.pairs.encoded import EncodedPairs
 from mlx_rerank.pairs.encoder import PairEncoder
 from mlx_rerank.pairs.limits import Limits
 from mlx_rerank.pairs.windows import combine
 from mlx_rerank.scoring.engine import Engine
-from mlx_rerank.scoring.results import PairLogits, ScoredPair, require_finite, sigmoid
+from mlx_rerank.scoring.results import PairLogits, ScoredPair, require_finite
 from mlx_rerank.scoring.stopping import Stop, Stopped
 
 FIRST_WINDOW = 256  # pairs; few, since the device has nothing to do until they are tokenised
@@ -90,9 +91,8 @@ class Pipeline:
         pairs: Iterator[Pair],
         *,
         limits: Limits,
-        token_budget: int,
-        max_rows: int | None,
-        deterministic: bool,
+        batching: Batching,
+        mapping: ScoreMapping,
         stop: Stop,
         total: int | None,
         hint: str,
@@ -104,16 +104,14 @@ class Pipeline:
             engine: the model.
             pairs: two texts each, read a window at a time.
             limits: lengths to cut to.
-            token_budget: most padded tokens of a batch.
-            max_rows: most rows of a batch; no limit if None.
-            deterministic: compute every pair alone.
+            batching: how rows are put into batches.
+            mapping: of logits to scores.
             stop: when to end before the work is done.
             total: how many pairs there are, where that is known.
             hint: what to do about a logit that is not finite.
         """
         self._encoder, self._engine, self._pairs = encoder, engine, pairs
-        self._limits, self._token_budget = limits, token_budget
-        self._max_rows, self._side_by_side = (1, 1) if deterministic else (max_rows, engine.side_by_side)
+        self._limits, self._batching, self._mapping = limits, batching, mapping
         self._stop, self._total, self._hint = stop, total, hint
         self._read = 0  # pairs
         self._failure: Exception | None = None  # of the caller's iterable
@@ -150,17 +148,18 @@ class Pipeline:
                 bar.update(len(part.indices))
         scored = self.scored
         order = np.argsort(scored.indices)
-        return PairLogits(scored.logits[order], scored.truncated_tokens[order], scored.spans[order])
+        columns = (scored.logits[order], scored.truncated_tokens[order], scored.spans[order])
+        return PairLogits(*columns, self._mapping)
 
     def stream(self, raw_scores: bool) -> Generator[ScoredPair, None, None]:
         """Yield each pair as soon as it is scored; errors are those of `run`.
 
         Args:
-            raw_scores: give logits instead of their sigmoid.
+            raw_scores: give logits.
         """
         with closing(self.run()) as parts:
             for part in parts:
-                scores = part.logits if raw_scores else sigmoid(part.logits)
+                scores = part.logits if raw_scores else self._mapping(part.logits)
                 columns = (part.indices, scores, part.truncated_tokens)
                 spans = map(tuple, part.spans.tolist())
                 yield from map(ScoredPair, *(column.tolist() for column in columns), spans)
@@ -224,9 +223,7 @@ class Pipeline:
             if not new:
                 return
             sequences = [window.encoded.sequences[place] for place in new]
-            plan = plan_batches(np.array([len(sequence) for sequence in sequences]), self._token_budget, self._max_rows)
-            for start in range(0, len(plan), self._side_by_side):
-                group = plan[start : start + self._side_by_side]
+            for group in self._batching.groups(np.array([row.tokens for row in sequences])):
                 self._handed_over.append([keys[new[i]] for batch in group for i in batch])
                 yield [pad([sequences[i] for i in batch], self._encoder.pad_token_id) for batch in group]
         self._exhausted = True
@@ -234,7 +231,7 @@ class Pipeline:
     def _admit(self, window: _Window) -> tuple[list[bytes], list[int]]:
         """Note who waits for what; return the digests of the window's sequences, and the places of those to compute."""
         encoded = window.encoded
-        keys = [blake2b(sequence.tobytes(), digest_size=16).digest() for sequence in encoded.sequences]
+        keys = [blake2b(row.key, digest_size=16).digest() for row in encoded.sequences]
         new = [place for place, key in enumerate(keys) if key not in self._known and key not in self._waiting]
         spans, cut = encoded.spans.tolist(), encoded.truncated_tokens.tolist()
         starts = [*encoded.first_rows.tolist(), len(spans)]

@@ -5,18 +5,18 @@ from collections.abc import Generator, Iterable, Sequence
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
 from mlx_rerank.pairs.arguments import Document, pairs_to_rank, pairs_to_score
-from mlx_rerank.pairs.limits import Limits, LongDocuments, checked_length
+from mlx_rerank.pairs.limits import Limits, LongDocuments
 from mlx_rerank.scoring.awaiting import in_thread
 from mlx_rerank.scoring.explanation import Explanation
 from mlx_rerank.scoring.first_stage import FirstStage
-from mlx_rerank.scoring.loaded import Scorer
+from mlx_rerank.scoring.loaded import LoadedModel, ModelOptions
 from mlx_rerank.scoring.occlusion import MAX_PASSES
-from mlx_rerank.scoring.results import PairLogits, RankedDocument, ScoredPair, Selection, log_truncation, sigmoid
+from mlx_rerank.scoring.results import PairLogits, RankedDocument, ScoredPair, Selection, log_truncation
 from mlx_rerank.scoring.stopping import Control, Stop
 
 if TYPE_CHECKING:
@@ -53,8 +53,7 @@ class Reranker:
                 directory that `mlx-rerank convert` wrote.
             dtype: "float16", "bfloat16" or "float32"; float16 on a GPU and float32 on a CPU if None.
             device: "gpu" or "cpu"; MLX's default one if None.
-            max_length: most tokens of a pair, special tokens included; 512, or the model's limit where that is less,
-                if None.
+            max_length: most tokens of a pair, special ones included; 512, or the model's limit if less, if None.
             long_documents: what becomes of a document that does not fit. "truncate" leaves its end unread; "windows"
                 reads all of it in parts that overlap, and takes the best one's score (`Windows(...)` says how
                 long they are, and of how many the mean is taken); "error" raises an InputError.
@@ -77,25 +76,26 @@ class Reranker:
         Raises:
             CheckpointNotFoundError: the model's name leads nowhere.
             CheckpointError: its files cannot be used.
-            UnsupportedModelError: it is not a single-label XLM-RoBERTa cross-encoder.
+            UnsupportedModelError: it is not a single-label cross-encoder of a family that is run here.
             DeviceError: this machine has no such device.
             InputError: the dtype is unknown, a limit is out of range, the embeddings cannot be mapped, score_cache is
                 another program's database, keep is not for a first stage, or the first stage has one itself.
             MissingDependencyError: the checkpoint needs torch to be read.
         """
-        shared: dict[str, Any] = {
-            "dtype": dtype, "device": device, "long_documents": long_documents, "deterministic": deterministic,
-            "token_budget": token_budget, "embeddings": embeddings, "cache_dir": cache_dir, "score_cache": score_cache,
-        }  # fmt: skip
-        self.first_stage = FirstStage.load(first_stage, keep, max_length, shared)
-        self.scorer = Scorer(model, max_length=max_length, revision=revision, **shared)
-        self.config, self.encoder, self.engine = self.scorer.config, self.scorer.encoder, self.scorer.engine
-        self.dtype, self.device, self.embeddings = self.scorer.dtype, self.scorer.device, self.engine.embeddings
-        self.limits, self.max_length = self.scorer.limits, self.scorer.limits.max_length
-        self.engines = [self.engine, *([self.first_stage.scorer.engine] if self.first_stage else [])]
+        options = ModelOptions(
+            dtype=dtype, device=device, max_length=max_length, long_documents=long_documents, token_budget=token_budget,
+            deterministic=deterministic, embeddings=embeddings, revision=revision, cache_dir=cache_dir,
+            score_cache=score_cache,
+        )  # fmt: skip
+        self.first_stage = FirstStage.load(first_stage, keep, options)
+        self.model = LoadedModel(model, options)
+        self.config, self.encoder, self.engine = self.model.shape, self.model.encoder, self.model.engine
+        self.dtype, self.device, self.embeddings = self.model.dtype, self.model.device, self.engine.embeddings
+        self.limits, self.max_length = self.model.limits, self.model.limits.max_length
+        self.engines = [self.engine, *([self.first_stage.model.engine] if self.first_stage else [])]
 
-    token_budget = property(attrgetter("scorer.token_budget"), doc="Most padded tokens of a batch.")
-    deterministic = property(attrgetter("scorer.deterministic"), doc="Whether each pair is computed alone.")
+    token_budget = property(attrgetter("model.token_budget"), doc="Most padded tokens of a batch.")
+    deterministic = property(attrgetter("model.deterministic"), doc="Whether each pair is computed alone.")
 
     @property
     def loaded(self) -> bool:
@@ -133,7 +133,7 @@ class Reranker:
         Args:
             pairs: (query, document) pairs; or one query, with its document as second argument.
             document: the document of a single query.
-            raw_scores: return logits instead of their sigmoid.
+            raw_scores: return logits instead of scores in 0..1.
             show_progress: a progress bar on stderr; on a terminal and after a second if None.
             timeout: seconds after which to stop; never if None.
             cancel: an event to stop at, which another thread may set.
@@ -149,7 +149,7 @@ class Reranker:
         given, single = pairs_to_score(pairs, document)
         scored = self.logits(given, show_progress=show_progress, timeout=timeout, cancel=cancel)
         log_truncation(scored.truncated_tokens, self.max_length)
-        scores = scored.logits if raw_scores else sigmoid(scored.logits)
+        scores = scored.scores(raw_scores)
         return float(scores[0]) if single else scores
 
     def score_stream(
@@ -166,14 +166,14 @@ class Reranker:
 
         Args:
             pairs: (query, document) pairs, however many: they are read a thousand at a time, and not kept.
-            raw_scores: give logits instead of their sigmoid.
+            raw_scores: give logits instead of scores in 0..1.
             timeout: seconds from now after which to stop; never if None.
             cancel: an event to stop at, which another thread may set.
 
         Raises:
             RerankError: as `score`.
         """
-        return self.scorer.pipeline(pairs, self.limits, Stop(timeout, cancel)).stream(raw_scores)
+        return self.model.pipeline(pairs, self.limits, Stop(timeout, cancel)).stream(raw_scores)
 
     def rank(
         self,
@@ -194,7 +194,7 @@ class Reranker:
             documents: texts, or mappings with a `text` key; they come back untouched.
             top_n: how many to return; all if None. With a first stage at most what it keeps.
             threshold: the lowest score of those returned, in 0..1, or a logit with raw_scores; any if None.
-            raw_scores: give logits instead of their sigmoid.
+            raw_scores: give logits instead of scores in 0..1.
             show_progress: a progress bar on stderr, one a stage; on a terminal and after a second if None.
             timeout: seconds after which to stop, whatever the stage; never if None.
             cancel: an event to stop at, which another thread may set.
@@ -230,7 +230,7 @@ class Reranker:
             documents: as for `rank`; not to be changed meanwhile.
             top_n: how many to return, as for `rank`.
             threshold: the lowest score of those returned, as for `rank`.
-            raw_scores: give logits instead of their sigmoid.
+            raw_scores: give logits instead of scores in 0..1.
             timeout: seconds from the call on, waiting included; never if None.
 
         Raises:
@@ -261,7 +261,7 @@ class Reranker:
         Raises:
             RerankError: as `mlx_rerank.scoring.occlusion.explain`.
         """
-        return self.scorer.explain(query, document, self.limits, Stop(timeout, cancel), max_passes)
+        return self.model.explain(query, document, self.limits, Stop(timeout, cancel), max_passes)
 
     def logits(
         self,
@@ -287,8 +287,8 @@ class Reranker:
             RerankError: as `score`; an InputError also where a limit is out of range.
         """
         stop, limits = Stop(timeout, cancel), limits or self.limits
-        checked_length(limits.max_length, self.config)
-        return self.scorer.logits(pairs, limits, stop, batch_size=batch_size, show_progress=show_progress)
+        self.model.checked_length(limits.max_length)
+        return self.model.logits(pairs, limits, stop, batch_size=batch_size, show_progress=show_progress)
 
     def _rank(
         self, query: str, documents: Iterable[Document], wanted: Selection, stop: Stop, progress: bool | None
@@ -296,5 +296,5 @@ class Reranker:
         """Check what is to be ranked, and rank it."""
         given, pairs = pairs_to_rank(query, documents)
         if self.first_stage:
-            return self.first_stage.rank(self.scorer, given, pairs, wanted, stop, progress)
-        return self.scorer.logits(pairs, self.limits, stop, show_progress=progress).ranking(given, wanted)
+            return self.first_stage.rank(self.model, given, pairs, wanted, stop, progress)
+        return self.model.logits(pairs, self.limits, stop, show_progress=progress).ranking(given, wanted)

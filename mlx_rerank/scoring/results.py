@@ -9,6 +9,7 @@ from numbers import Real
 import numpy as np
 
 from mlx_rerank.errors import InputError, NonFiniteScoreError
+from mlx_rerank.models.mapping import ScoreMapping
 from mlx_rerank.pairs.arguments import Document, require_whole_number
 
 logger = logging.getLogger("mlx_rerank")
@@ -41,7 +42,7 @@ class Selection:
     Args:
         top_n: how many at most; all if None.
         threshold: the lowest score, in 0..1 or a logit as raw_scores says; any if None.
-        raw_scores: scores are logits instead of their sigmoid.
+        raw_scores: scores are logits.
     """
 
     top_n: int | None
@@ -86,25 +87,26 @@ class PairLogits:
         logits: float32 [N], unbounded.
         truncated_tokens: int64 [N], tokens of each pair that the model did not see.
         spans: int64 [N, 2], the characters of each document that its logit is of, as in `RankedDocument`.
+        mapping: the model's, of logits to scores.
     """
 
     logits: np.ndarray
     truncated_tokens: np.ndarray
     spans: np.ndarray
+    mapping: ScoreMapping
+
+    def scores(self, raw: bool = False) -> np.ndarray:
+        """Return the score of each pair, in 0..1, float32 [N]; the logits if raw."""
+        return self.logits if raw else self.mapping(self.logits)
 
     def ranking(self, documents: Sequence[Document], wanted: Selection) -> list[RankedDocument]:
         """Return the documents that are wanted, the best first, equal ones in the order given."""
-        scores = (self.logits if wanted.raw_scores else sigmoid(self.logits)).tolist()
+        scores = self.scores(wanted.raw_scores).tolist()
         order = np.argsort(-self.logits, kind="stable")[: wanted.top_n].tolist()
         cut, spans = self.truncated_tokens.tolist(), self.spans.tolist()
         ranking = [RankedDocument(i, scores[i], documents[i], cut[i], tuple(spans[i])) for i in order]
         least = -math.inf if wanted.threshold is None else wanted.threshold
         return [result for result in ranking if result.score >= least]
-
-
-def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Map logits to 0..1 in their own dtype, without overflow and without losing small values."""
-    return np.exp(-np.logaddexp(0, -logits))
 
 
 def require_finite(

@@ -13,11 +13,11 @@ import numpy as np
 
 from mlx_rerank.errors import InputError, NonFiniteScoreError, RefusedError
 from mlx_rerank.pairs.encoded import EncodedPairs
-from mlx_rerank.pairs.limits import Limits, checked_length, parse_long_documents
+from mlx_rerank.pairs.limits import Limits, parse_long_documents
 from mlx_rerank.scoring.awaiting import in_thread
 from mlx_rerank.scoring.explanation import Explanation
 from mlx_rerank.scoring.reranker import Reranker
-from mlx_rerank.scoring.results import require_finite, sigmoid
+from mlx_rerank.scoring.results import require_finite
 from mlx_rerank.scoring.stopping import Stop
 from mlx_rerank.server import dialects
 from mlx_rerank.server.dialects import Dialect, Ranked
@@ -71,7 +71,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Scored:
+class Answer:
     """The logits and scores of a request's pairs, in its order, the spans that they are of, and what they took."""
 
     logits: np.ndarray
@@ -151,7 +151,7 @@ class Handler:
         found, work = await self._in_turn(request, request.max_passes, partial(self._explained, request))
         return dialects.explanation(request.model or work.model, found), work
 
-    async def _score(self, request: Request, pairs: Sequence[tuple[str, str]], field: str) -> Scored:
+    async def _score(self, request: Request, pairs: Sequence[tuple[str, str]], field: str) -> Answer:
         """Score pairs."""
         self._check(pairs, field)
         return await self._in_turn(request, len(pairs), partial(self._computed, request, pairs, field))
@@ -199,16 +199,16 @@ class Handler:
         begin = time.monotonic()
         async with self.pool.use(served):
             assert served.reranker
-            scorer, limits, cancel = served.reranker.scorer, _limits(request, served.reranker), threading.Event()
+            model, limits, cancel = served.reranker.model, _limits(request, served.reranker), threading.Event()
             texts = request.query, request.document
-            work = partial(scorer.explain, *texts, limits, Stop(cancel=cancel), request.max_passes)
+            work = partial(model.explain, *texts, limits, Stop(cancel=cancel), request.max_passes)
             found = await in_thread(work, cancel)
         if found.truncated_tokens and not request.may_cut:
             raise _too_long(1, 1, limits)
         seconds = time.monotonic() - begin
         return found, Work(served.spec.name, 1, 0, int(found.truncated_tokens > 0), 0.0, seconds, seconds)
 
-    async def _computed(self, request: Request, pairs: Sequence[tuple[str, str]], field: str, served: Served) -> Scored:
+    async def _computed(self, request: Request, pairs: Sequence[tuple[str, str]], field: str, served: Served) -> Answer:
         """Tokenise pairs, queue them, and wait for their scores."""
         begin = time.monotonic()
         async with self.pool.use(served):
@@ -234,7 +234,7 @@ class Handler:
             inference_seconds=end - started,
             total_seconds=end - begin,
         )
-        return Scored(logits, logits if request.raw else sigmoid(logits), spans, encoded, work)
+        return Answer(logits, logits if request.raw else reranker.model.mapping(logits), spans, encoded, work)
 
 
 def _text(document: str | dict[str, Any], index: int, request: RerankRequest, field: str) -> str:
@@ -251,7 +251,7 @@ def _limits(request: Request, reranker: Reranker) -> Limits:
     """Return the lengths that a request's pairs are cut to."""
     longest, wanted = reranker.max_length, request.truncate_prompt_tokens
     if wanted is not None and wanted != -1:
-        longest = min(longest, checked_length(wanted, reranker.config))
+        longest = min(longest, reranker.model.checked_length(wanted))
     document = request.max_tokens_per_doc if isinstance(request, RerankRequest) else None
     wanted = request.long_documents
     long_documents = reranker.limits.long_documents if wanted is None else parse_long_documents(wanted)

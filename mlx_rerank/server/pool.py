@@ -5,14 +5,15 @@ import logging
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from mlx_rerank.errors import InputError, RefusedError, RerankError
 from mlx_rerank.pairs.samples import sample_pairs
+from mlx_rerank.scoring.loaded import ModelOptions
 from mlx_rerank.server.failures import log_failure
 from mlx_rerank.server.served import ModelSpec, Served
-from mlx_rerank.server.threads import in_thread
+from mlx_rerank.server.threads import in_new_thread
 
 _LOOK = 0.02  # seconds between two looks at whether a model is free to go
 
@@ -30,7 +31,7 @@ class Pool:
         memory_limit: int | None = None,
         refuse_unknown: bool = False,
         warm_up: bool = False,
-        **settings: Any,
+        options: ModelOptions | None = None,
     ) -> None:
         """Take over what is to be served.
 
@@ -40,7 +41,7 @@ class Pool:
             memory_limit: bytes that the weights of all loaded models may take; no limit if None.
             refuse_unknown: answer 404 to a name that is not served, instead of using the default model.
             warm_up: load every model at the start, and score a few pairs with it.
-            settings: of every Reranker.
+            options: of every Reranker; a model's own dtype goes before theirs.
 
         Raises:
             InputError: there are no models, or two of one name.
@@ -50,7 +51,8 @@ class Pool:
             raise InputError(
                 f"a server needs models of different names, not {names}: name them as in --model NAME=MODEL"
             )
-        self._served = {spec.name: Served(spec, settings) for spec in specs}
+        shared = options or ModelOptions()
+        self._served = {s.name: Served(s, replace(shared, dtype=s.dtype or shared.dtype)) for s in specs}
         self._keep_alive, self._memory_limit = keep_alive, memory_limit
         self._refuse_unknown, self._warm_up = refuse_unknown, warm_up
         self._changing = asyncio.Lock()  # one model is loaded or unloaded at a time
@@ -74,7 +76,7 @@ class Pool:
         for served in list(self) if self._warm_up else [self.default]:
             async with self._lent(served):
                 if self._warm_up and served.reranker:
-                    await in_thread(partial(served.reranker.logits, sample_pairs()[:8], show_progress=False))
+                    await in_new_thread(partial(served.reranker.logits, sample_pairs()[:8], show_progress=False))
         self.ready = True
 
     def named(self, name: str | None) -> Served:
@@ -128,7 +130,7 @@ class Pool:
             await waiter
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled() and not waiter.exception():
-                served.active -= 1  # it was lent in the moment in which who asked for it went
+                served.active -= 1  # lent just as the requester was cancelled: take it back
             raise
 
     async def _load(self, served: Served) -> None:
@@ -211,4 +213,4 @@ class Pool:
         """End the queues."""
         for served in self:
             if served.scheduler:
-                await in_thread(served.scheduler.close)
+                await in_new_thread(served.scheduler.close)

@@ -20,8 +20,8 @@ from itertools import islice
 
 import numpy as np
 
-from mlx_rerank.pairs.batching import Batch, most_rows, pad, rows_that_fit
-from mlx_rerank.pairs.encoded import EncodedPairs
+from mlx_rerank.pairs.batching import Batch, Batching, pad
+from mlx_rerank.pairs.encoded import EncodedPairs, Row
 from mlx_rerank.scoring.engine import Engine
 
 _SMOOTHING = 0.2  # weight of the last batches in the pace that is told to clients which have to wait
@@ -34,7 +34,7 @@ class Job:
     """One request's pairs on their way.
 
     Args:
-        sequences: distinct pairs, int32 [tokens] each.
+        sequences: distinct rows.
         result: float32 [len(sequences)] logits; cancel it to drop what is not computed yet.
         todo: of the sequences that were not handed over, the shortest first.
         clock: tokens that were handed over, from where all clocks were when the job came.
@@ -42,7 +42,7 @@ class Job:
         started: when its first batch was handed over.
     """
 
-    sequences: list[np.ndarray]
+    sequences: list[Row]
     result: "Future[np.ndarray]" = field(default_factory=Future)
     todo: list[Place] = field(default_factory=list)
     clock: float = 0.0
@@ -51,7 +51,7 @@ class Job:
 
     def __post_init__(self) -> None:
         """Sort what is to be done."""
-        self.todo = sorted((len(sequence), place) for place, sequence in enumerate(self.sequences))
+        self.todo = sorted((row.tokens, place) for place, row in enumerate(self.sequences))
         self._logits = np.empty(len(self.sequences), dtype=np.float32)
         self._left = len(self.sequences)
 
@@ -71,17 +71,15 @@ class Job:
 class Scheduler:
     """The queue of a model."""
 
-    def __init__(self, engine: Engine, pad_token_id: int, token_budget: int, *, deterministic: bool = False) -> None:
+    def __init__(self, engine: Engine, batching: Batching, pad_token_id: int) -> None:
         """Start the thread that fills batches.
 
         Args:
             engine: computes them.
+            batching: how rows are put into batches.
             pad_token_id: fills rows.
-            token_budget: most padded tokens of a batch.
-            deterministic: compute every pair alone.
         """
-        self._engine, self._pad, self._budget = engine, pad_token_id, token_budget
-        self._max_rows, self._side_by_side = (1, 1) if deterministic else (None, engine.side_by_side)
+        self._engine, self._batching, self._pad = engine, batching, pad_token_id
         self._jobs: list[Job] = []  # with something to do, in the order they came
         self._clock = 0.0
         self._handed_over: deque[list[tuple[Job, int]]] = deque()
@@ -142,7 +140,7 @@ class Scheduler:
         """Yield groups of batches while there is something to do."""
         while True:
             with self._changed:
-                chosen = [batch for _ in range(self._side_by_side) if (batch := self._next_batch())]
+                chosen = [batch for _ in range(self._batching.side_by_side) if (batch := self._next_batch())]
                 if not chosen:
                     return
                 self._handed_over.append([member for batch in chosen for member in batch])
@@ -158,11 +156,9 @@ class Scheduler:
         others = [job for job in self._jobs if job is not first]
         queues = [job.longest_first(longest) for job in (first, *others)]
         # heapq.merge keeps equals in the order of the queues: the longest pair of the first job comes first.
-        candidates = list(
-            islice(merge(*queues, key=lambda row: -row[0]), most_rows(longest, self._budget, self._max_rows))
-        )
+        candidates = list(islice(merge(*queues, key=lambda row: -row[0]), self._batching.most_rows(longest)))
         lengths = np.array([tokens for tokens, _, _ in candidates])
-        batch = candidates[: rows_that_fit(lengths, self._budget, self._max_rows)]
+        batch = candidates[: self._batching.rows_that_fit(lengths)]
         sharers, now = len(self._jobs), time.monotonic()
         for tokens, place, job in batch:
             job.todo.remove((tokens, place))
@@ -177,8 +173,8 @@ class Scheduler:
         padded = pad(rows, self._pad)
         self.batches += 1
         self.rows += len(rows)
-        self.tokens += sum(map(len, rows))
-        self.padded_tokens += padded[0].size
+        self.tokens += padded.tokens
+        self.padded_tokens += padded.input_ids.size
         return padded
 
     def _measure(self, pairs: int, begin: float) -> float:

@@ -5,18 +5,17 @@ import time
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from mlx_rerank.checkpoints import hub
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.checkpoints.mapped import choose_embeddings, weights_bytes
-from mlx_rerank.device.names import parse_device
 from mlx_rerank.device.thread import device_thread
-from mlx_rerank.dtypes import NAMES, default_dtype, parse_dtype
+from mlx_rerank.dtypes import NAMES
 from mlx_rerank.errors import InputError
+from mlx_rerank.scoring.loaded import ModelOptions
 from mlx_rerank.scoring.reranker import Reranker
 from mlx_rerank.server.scheduler import Scheduler
-from mlx_rerank.server.threads import in_thread
+from mlx_rerank.server.threads import in_new_thread
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class Served:
 
     Args:
         spec: what was asked for.
-        settings: of its Reranker.
+        options: of its Reranker.
         reranker: it, from the first load on.
         scheduler: its queue, likewise.
         in_memory: whether its weights are loaded.
@@ -65,7 +64,7 @@ class Served:
     """
 
     spec: ModelSpec
-    settings: dict[str, Any]
+    options: ModelOptions
     reranker: Reranker | None = None
     scheduler: Scheduler | None = None
     in_memory: bool = False
@@ -90,8 +89,8 @@ class Served:
             CheckpointNotFoundError: it cannot be had.
         """
         if self._directory is None:
-            find = partial(hub.resolve, self.spec.model, revision=self.settings.get("revision"))
-            self._directory = await in_thread(find)
+            find = partial(hub.resolve, self.spec.model, revision=self.options.revision)
+            self._directory = await in_new_thread(find)
         return self._directory
 
     async def measure(self) -> None:
@@ -108,13 +107,12 @@ class Served:
         """
         directory = await self.resolve()
         if self.reranker is None:
-            settings = self.settings | ({"dtype": self.spec.dtype} if self.spec.dtype else {})
-            reranker = await in_thread(partial(Reranker, directory, **settings))
-            pad_token_id, budget = reranker.encoder.pad_token_id, reranker.token_budget
-            self.scheduler = Scheduler(reranker.engine, pad_token_id, budget, deterministic=reranker.deterministic)
+            reranker = await in_new_thread(partial(Reranker, directory, **vars(self.options)))
+            model = reranker.model
+            self.scheduler = Scheduler(model.engine, model.batching(), model.encoder.pad_token_id)
             self.reranker = reranker
         else:
-            await in_thread(self.reranker.engine.load)
+            await in_new_thread(self.reranker.engine.load)
         self.in_memory = True
         self.used = time.monotonic()
 
@@ -122,14 +120,11 @@ class Served:
         """Free its weights."""
         assert self.reranker
         self.in_memory = False
-        await in_thread(self.reranker.unload)
+        await in_new_thread(self.reranker.unload)
 
     def _size(self, directory: Path) -> int:
         """Return how many bytes its weights take; in the device thread, which alone deals with MLX."""
-        device = parse_device(self.settings.get("device"))
-        wanted = self.spec.dtype or self.settings.get("dtype")
-        dtype = parse_dtype(wanted) if wanted else default_dtype(device)
+        device, dtype = self.options.on
         checkpoint, packed = Checkpoint.open(directory), device.type != device.type.cpu
-        embeddings = self.settings.get("embeddings")
-        kind = choose_embeddings(checkpoint, dtype, keep_quantized=packed, wanted=embeddings)
+        kind = choose_embeddings(checkpoint, dtype, keep_quantized=packed, wanted=self.options.embeddings)
         return weights_bytes(checkpoint, dtype, packed)[kind]

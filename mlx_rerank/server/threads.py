@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-async def in_thread(function: Callable[[], T]) -> T:
+async def in_new_thread(function: Callable[[], T]) -> T:
     """Call a function in a thread of its own, and return what it does.
 
     Unlike the event loop's own pool it has room for whoever comes, however long others take; and a download that

@@ -6,27 +6,35 @@ Source: Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost" (arXiv
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 
-from mlx_rerank.models.xlm_roberta import CrossEncoder, Layer
-
-
-class CheckpointedLayer(Layer):
-    """An encoder layer of which only the input is kept for the backward pass."""
-
-    def __call__(self, x: mx.array, mask: mx.array | None, *, first_token_only: bool = False) -> mx.array:
-        """Map as `Layer` does."""
-        parameters = self.trainable_parameters()
-
-        def forward(parameters: Any, x: mx.array) -> mx.array:
-            self.update(parameters)
-            return super(CheckpointedLayer, self).__call__(x, mask, first_token_only=first_token_only)
-
-        result = mx.checkpoint(forward)(parameters, x)
-        self.update(parameters)  # those that `forward` has left are of its own trace, and of no use to the next batch
-        return result
+from mlx_rerank.models.layers import Model
 
 
-def checkpoint_layers(model: CrossEncoder) -> None:
-    """Have every layer of a model compute its activations again instead of keeping them."""
+def checkpoint_layers(model: Model) -> None:
+    """Have every layer of a model compute its activations again instead of keeping them.
+
+    Args:
+        model: with `layers`, each called with the hidden states first.
+    """
+    kinds = {type(layer): _checkpointed(type(layer)) for layer in model.layers}
     for layer in model.layers:
-        layer.__class__ = CheckpointedLayer  # a module around it would rename its parameters
+        layer.__class__ = kinds[type(layer)]  # a module around it would rename its parameters
+
+
+def _checkpointed(kind: type[nn.Module]) -> type[nn.Module]:
+    """Return a class of layers like `kind`, of which only the input is kept for the backward pass."""
+
+    class Checkpointed(kind):
+        def __call__(self, x: mx.array, *args: Any, **keywords: Any) -> mx.array:
+            parameters = self.trainable_parameters()
+
+            def forward(parameters: Any, x: mx.array) -> mx.array:
+                self.update(parameters)
+                return super(Checkpointed, self).__call__(x, *args, **keywords)
+
+            result = mx.checkpoint(forward)(parameters, x)
+            self.update(parameters)  # what `forward` has left is of its own trace, and of no use to the next batch
+            return result
+
+    return Checkpointed

@@ -13,10 +13,12 @@ import numpy as np
 from mlx.optimizers import AdamW, clip_grad_norm
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
-from mlx_rerank.checkpoints.mapped import MappedEmbeddings
+from mlx_rerank.checkpoints.mapped import MappedEmbeddings, inputs_of
 from mlx_rerank.device import memory, operations
 from mlx_rerank.errors import NonFiniteScoreError
-from mlx_rerank.models.xlm_roberta import CrossEncoder
+from mlx_rerank.models.family import Family, module_at
+from mlx_rerank.models.layers import Model
+from mlx_rerank.models.shape import Shape
 from mlx_rerank.pairs.batching import Batch
 from mlx_rerank.train import losses
 from mlx_rerank.train.checkpointing import checkpoint_layers
@@ -48,12 +50,20 @@ class Learner:
     """A model, the float32 weights that are trained, and the optimizer's memory of them."""
 
     def __init__(
-        self, model: CrossEncoder, options: TrainingOptions, dtype: mx.Dtype, table: MappedEmbeddings | None = None
+        self,
+        model: Model,
+        family: Family,
+        shape: Shape,
+        options: TrainingOptions,
+        dtype: mx.Dtype,
+        table: MappedEmbeddings | None = None,
     ) -> None:
         """Choose what is trained.
 
         Args:
             model: in float32; its frozen weights are cast to the dtype.
+            family: of the model, which says what its matrices are.
+            shape: of the model.
             options: of the run.
             dtype: of the forward and backward passes.
             table: the word embeddings, where the model has none of its own.
@@ -62,7 +72,7 @@ class Learner:
         self.steps, self.whole = 0, True
         self.scale = _FIRST_SCALE if dtype == mx.float16 else 1.0
         self._good, self._table = 0, table
-        self._choose()
+        self._choose(family, shape)
         self.parameters: Arrays = dict(tree_flatten(model.trainable_parameters()))  # pyright: ignore[reportArgumentType]
         frozen: Arrays = dict(tree_flatten(model.parameters()))  # pyright: ignore[reportArgumentType]
         self.model.update(tree_unflatten([(n, v.astype(dtype)) for n, v in frozen.items() if n not in self.parameters]))
@@ -70,20 +80,21 @@ class Learner:
         self._optimizer.init(self.parameters)
         mx.eval(self.parameters, model.parameters())
 
-    def _choose(self) -> None:
+    def _choose(self, family: Family, shape: Shape) -> None:
         """Freeze what is not trained."""
         model = self.model
         if self.options.checkpoint_layers:
             checkpoint_layers(model)
         if self.options.lora_rank:
-            add_lora(model, self.options.lora_rank, self.options.lora_scale, self.options.seed)
+            matrices = [path for of_layer in family.packable(shape) for path in of_layer]
+            add_lora(model, matrices, self.options.lora_rank, self.options.lora_scale, self.options.seed)
             model.freeze()
             model.head.unfreeze()
             for _, module in model.named_modules():
                 if isinstance(module, LoRALinear):
                     module.unfreeze(keys=["lora_a", "lora_b"])
-        elif "word_embeddings" in model.embeddings and not self.options.train_embeddings:
-            model.embeddings.word_embeddings.freeze()
+        elif self._table is None and not self.options.train_embeddings:
+            module_at(model, family.words).freeze()
 
     def learn(self, step: Step, rate: float) -> Learned:
         """Update the weights once.
@@ -146,9 +157,7 @@ class Learner:
 
     def _logits(self, batch: Batch) -> mx.array:
         """Return the logits of a batch, lazily."""
-        ids, mask = batch
-        words = None if self._table is None else self._table(ids)
-        return self.model(mx.array(ids), None if mask is None else mx.array(mask), words)
+        return self.model(**inputs_of(batch, self._table))
 
     def _set(self, parameters: Arrays) -> None:
         """Have the model compute with these weights, in the dtype of the passes."""

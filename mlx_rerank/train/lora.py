@@ -4,11 +4,13 @@ Source: Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models" (ar
 """
 
 import math
+from collections.abc import Iterable
 
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_rerank.models.xlm_roberta import CrossEncoder, Linear
+from mlx_rerank.models.family import module_at, replace_module
+from mlx_rerank.models.layers import Linear
 
 
 class LoRALinear(Linear):
@@ -44,21 +46,23 @@ class LoRALinear(Linear):
         return self._scale * (self.lora_b.astype(mx.float32) @ self.lora_a.astype(mx.float32))
 
 
-def add_lora(model: CrossEncoder, rank: int, scale: float, seed: int) -> None:
-    """Give every matrix of a model's layers a low-rank update."""
+def add_lora(model: nn.Module, matrices: Iterable[str], rank: int, scale: float, seed: int) -> None:
+    """Give matrices of a model a low-rank update.
+
+    Args:
+        model: which is changed.
+        matrices: paths of the linear modules.
+        rank: of the updates.
+        scale: of the updates.
+        seed: of the numbers that they begin with.
+    """
     key = mx.random.key(seed)
-    for layer in model.layers:
-        for module, name in (
-            (layer.attention, "qkv_proj"),
-            (layer.attention, "out_proj"),
-            (layer, "up_proj"),
-            (layer, "down_proj"),
-        ):
-            key, own = mx.random.split(key)
-            setattr(module, name, LoRALinear(getattr(module, name), rank, scale, own))
+    for path in matrices:
+        key, own = mx.random.split(key)
+        replace_module(model, path, LoRALinear(module_at(model, path), rank, scale, own))
 
 
-def low_rank_updates(model: CrossEncoder) -> dict[str, mx.array]:
+def low_rank_updates(model: nn.Module) -> dict[str, mx.array]:
     """Return what is added to weights, by their name, float32."""
     modules = model.named_modules()
     return {f"{path}.weight": module.added() for path, module in modules if isinstance(module, LoRALinear)}

@@ -13,7 +13,7 @@ import numpy as np
 
 from mlx_rerank.device.optional import imported, require
 from mlx_rerank.errors import InputError
-from mlx_rerank.scoring.results import sigmoid
+from mlx_rerank.models.mapping import SIGMOID, ScoreMapping
 from mlx_rerank.train.examples import Example
 
 DEPTH = 50  # of BM25's ranking
@@ -34,6 +34,7 @@ def require_bm25() -> None:
 def mine(
     examples: Sequence[Example],
     corpus: Iterable[str],
+    mapping: ScoreMapping = SIGMOID,
     score: Callable[[Sequence[Example]], list[np.ndarray]] | None = None,
 ) -> list[Example]:
     """Return the examples with hard negatives added to those that they have.
@@ -41,6 +42,7 @@ def mine(
     Args:
         examples: to train on. Their documents belong to the corpus.
         corpus: more documents to choose from.
+        mapping: of the model's logits to scores.
         score: returns the model's logits of every example's documents. With it, of BM25's best those are taken that the
             model likes best; without it, those that BM25 likes best.
 
@@ -61,7 +63,7 @@ def mine(
     if not any(fresh):
         raise InputError(f"among {len(documents)} documents BM25 finds no negatives: name more with a corpus")
     if score is not None:
-        fresh = _liked(examples, fresh, score)
+        fresh = _liked(examples, fresh, mapping, score)
     return [_with_negatives(example, texts[:MINED]) for example, texts in zip(examples, fresh, strict=True)]
 
 
@@ -98,7 +100,10 @@ def _split(word: str) -> list[str]:
 
 
 def _liked(
-    examples: Sequence[Example], fresh: Sequence[list[str]], score: Callable[[Sequence[Example]], list[np.ndarray]]
+    examples: Sequence[Example],
+    fresh: Sequence[list[str]],
+    mapping: ScoreMapping,
+    score: Callable[[Sequence[Example]], list[np.ndarray]],
 ) -> list[list[str]]:
     """Order negatives by the model's liking, without those that it takes for about as good as the positive."""
     positives = [example.documents[example.positives[0]] if example.positives else None for example in examples]
@@ -113,7 +118,7 @@ def _liked(
         if not texts:
             ordered.append([])
             continue
-        values = sigmoid(next(scores))
+        values = mapping(next(scores))
         bound = np.inf if positive is None else _OF_THE_POSITIVE * values[0]
         places = np.argsort(-values[1:], kind="stable")
         ordered.append([texts[i] for i in places if values[1 + i] < bound])

@@ -9,7 +9,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from mlx_rerank.checkpoints import hub, weights
 from mlx_rerank.checkpoints.card import model_card
-from mlx_rerank.checkpoints.checkpoint import Checkpoint, load_model, open_tensors
+from mlx_rerank.checkpoints.checkpoint import Checkpoint, open_tensors
 from mlx_rerank.checkpoints.config import CONVERSION_KEY
 from mlx_rerank.checkpoints.packing import quantization_of
 from mlx_rerank.checkpoints.writing import write_model
@@ -37,8 +37,8 @@ def save_trained(
         OutputError: it cannot be written.
         WeightsError: a trained weight is beyond float16's range.
     """
-    recipe = _recipe(checkpoint)
-    model = load_model(checkpoint, mx.float32, keep_quantized=False, evaluate=False)
+    recipe, words = _recipe(checkpoint), checkpoint.family.words
+    model = checkpoint.load(mx.float32, keep_quantized=False, evaluate=False)
     parameters: Arrays = dict(tree_flatten(model.parameters()))  # pyright: ignore[reportArgumentType]
     trained = learner.weights() | {name: parameters[name] + added for name, added in learner.updates().items()}
     model.update(tree_unflatten([(name, value.astype(dtype)) for name, value in (parameters | trained).items()]))
@@ -50,15 +50,16 @@ def save_trained(
             "version": __version__,
             "source": done.get("source", hub.public_name(source)),
             "revision": done.get("revision", hub.commit_of(checkpoint.directory)),
+            **checkpoint.family.record(checkpoint.encoder().frame),
             "training": dict(record),
         }
         | {key: done[key] for key in ("vocabulary",) if key in done},
     }
     if recipe:
-        config[CONVERSION_KEY]["packing"] = describe_recipe(recipe)
-        config = quantize(model, config, recipe)
+        config[CONVERSION_KEY]["packing"] = describe_recipe(recipe, words)
+        config = quantize(model, config, recipe, words)
         model.update(tree_unflatten(list(_untouched(checkpoint, recipe, trained, dtype))))
-    card = model_card(config, checkpoint.directory / "README.md", name=target.name)
+    card = model_card(config, checkpoint.shape.max_length, checkpoint.directory / "README.md", name=target.name)
     write_model(target, model, config, checkpoint.directory, {"README.md": card})
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlx_rerank.pairs.batching import Batch, pad, plan_batches
+from mlx_rerank.pairs.encoded import Row
 from mlx_rerank.pairs.encoder import PairEncoder
 from mlx_rerank.pairs.limits import Limits
 from mlx_rerank.train.examples import Example
@@ -22,19 +23,19 @@ class Group:
     """A query's documents of one step, as token ids.
 
     Args:
-        sequences: of each pair, int32 [tokens].
+        sequences: of each pair.
         labels: of each document.
         teacher: a score of each, or None.
     """
 
-    sequences: list[np.ndarray]
+    sequences: list[Row]
     labels: np.ndarray
     teacher: np.ndarray | None
 
     @property
     def longest(self) -> int:
         """Tokens of the longest pair."""
-        return max(map(len, self.sequences))
+        return max(row.tokens for row in self.sequences)
 
     @property
     def ranks(self) -> bool:
@@ -151,7 +152,7 @@ class Steps:
         parts: list[list[Group]] = []
         tokens = self._options.token_budget
         for group in groups:
-            own = sum(map(len, group.sequences))
+            own = sum(row.tokens for row in group.sequences)
             if not parts or tokens + own > self._options.token_budget:
                 parts.append([])
                 tokens = 0
@@ -164,14 +165,14 @@ class Steps:
             lists=sum(len(group.labels) > 1 for group in groups),
             documents=documents,
             followers=documents - len(groups),
-            tokens=sum(len(sequence) for group in groups for sequence in group.sequences),
+            tokens=sum(row.tokens for group in groups for row in group.sequences),
             truncated_tokens=sum(cut for _, cut in chosen),
         )
 
     def _part(self, groups: Sequence[Group]) -> Part:
         """Return groups as padded batches, and where their documents are in these."""
         sequences = [sequence for group in groups for sequence in group.sequences]
-        plan = plan_batches(np.array(list(map(len, sequences))), self._options.token_budget)
+        plan = plan_batches(np.array([row.tokens for row in sequences]), self._options.token_budget)
         where = np.argsort(np.concatenate(plan))
         sizes = np.array([len(group.labels) for group in groups])
         shown = np.arange(sizes.max()) < sizes[:, None]

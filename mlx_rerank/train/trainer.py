@@ -11,15 +11,13 @@ import mlx.core as mx
 import numpy as np
 from tqdm import tqdm
 
-from mlx_rerank.checkpoints import hub
-from mlx_rerank.checkpoints.checkpoint import Checkpoint, load_model
+from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.checkpoints.digest import sha256
 from mlx_rerank.checkpoints.mapped import MappedEmbeddings, choose_embeddings
 from mlx_rerank.checkpoints.writing import require_absent
 from mlx_rerank.device.names import parse_device
 from mlx_rerank.dtypes import default_dtype, parse_dtype
 from mlx_rerank.errors import InputError
-from mlx_rerank.pairs.encoder import PairEncoder
 from mlx_rerank.pairs.limits import checked_length
 from mlx_rerank.train.evaluation import logits_of, mean_ndcg
 from mlx_rerank.train.examples import Example, read_examples
@@ -86,11 +84,11 @@ def train(
         raise InputError(f"none of the {len(held_out)} queries of dev has a relevant document: nDCG needs one")
     place = parse_device(device)
     with mx.stream(place):
-        checkpoint = Checkpoint.open(hub.resolve(model, revision=revision))
+        checkpoint = Checkpoint.open(model, revision=revision)
         run = Run(checkpoint, options, parse_dtype(options.dtype) if options.dtype else default_dtype(place))
         if options.negatives:
             score = run.logits if options.negatives == "model" else None
-            examples = mine(examples, corpus, score)
+            examples = mine(examples, corpus, run.mapping, score)
         _require_something_to_learn(examples, options)
         facts = {**asdict(options), "data": _digest(examples), "dev": _digest(held_out)}
         progress = Progress(target, {**facts, "model": checkpoint.fingerprint(sha256), "device": str(place)})
@@ -136,16 +134,17 @@ class Run:
             options: of the run.
             dtype: of the forward and backward passes.
         """
-        self.options, config = options, checkpoint.config
-        wanted = min(512, config.max_length) if options.max_length is None else options.max_length
-        self.max_length = checked_length(wanted, config)
-        self.encoder = PairEncoder.from_directory(checkpoint.directory, config)
+        self.options, longest = options, checkpoint.shape.max_length
+        self.encoder, self.mapping = checkpoint.encoder(), checkpoint.mapping
+        wanted = min(512, longest) if options.max_length is None else options.max_length
+        self.max_length = checked_length(wanted, longest, self.encoder.frame.special_tokens)
         mapped = not options.train_embeddings and (
             choose_embeddings(checkpoint, dtype, keep_quantized=False, wanted=None) == "mapped"
         )
-        model = load_model(checkpoint, mx.float32, keep_quantized=False, evaluate=False, words=not mapped)
+        model = checkpoint.load(mx.float32, keep_quantized=False, evaluate=False, words=not mapped)
         table = MappedEmbeddings.open(checkpoint, dtype) if mapped else None
-        self.learner, self.since = Learner(model, options, dtype, table), Since()
+        self.learner = Learner(model, checkpoint.family, checkpoint.shape, options, dtype, table)
+        self.since = Since()
 
     def logits(self, examples: Sequence[Example]) -> list[np.ndarray]:
         """Return the logits of every example's documents, with the weights as they are."""

@@ -7,9 +7,9 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
+from checkpoints import FAMILY
 from training_data import difference, gradient_of, make_examples, make_run, steps_of
 
-from mlx_rerank.checkpoints.weights import WORDS, rename_rules
 from mlx_rerank.device import blas
 from mlx_rerank.proof.reference import ReferenceReranker
 from mlx_rerank.train.steps import Step
@@ -26,6 +26,8 @@ LOSSES = [
 ]
 TEMPERATURE = 1.7
 EXAMPLES = make_examples(6)
+WORDS = "embeddings.word_embeddings.weight"
+WORDS = "embeddings.word_embeddings.weight"
 TOKEN_TYPES = "roberta.embeddings.token_type_embeddings.weight"  # part of the positions here, so of them there too
 
 
@@ -44,7 +46,7 @@ def rows_of(step: Step) -> list[list[tuple[list[int], float, float]]]:
     groups = []
     for part in step.parts:
         padded = [
-            (row, mask) for ids, masks in part.batches for row, mask in zip(ids, masks_of(ids, masks), strict=True)
+            (row, mask) for ids, masks, _ in part.batches for row, mask in zip(ids, masks_of(ids, masks), strict=True)
         ]
         assert part.teacher is not None
         for places, shown, labels, teacher in zip(part.places, part.shown, part.labels, part.teacher, strict=True):
@@ -90,20 +92,30 @@ def torch_loss(model: Any, step: Step, weights: Mapping[str, float]) -> Any:
     return sum(weight * torch.cat(terms[name]).mean() for name, weight in weights.items())
 
 
+def sources_of(run: Run) -> dict[str, list[str]]:
+    """Return the names of the tensors that each parameter is made of."""
+    rules = FAMILY.table(run.learner.model.shape)
+    return {rule.target: [source.name for source in rule.sources] for rule in rules}
+
+
+def sources_of(run: Run) -> dict[str, list[str]]:
+    """Return the names of the tensors that each parameter is made of."""
+    rules = FAMILY.table(run.learner.model.shape)
+    return {rule.target: [source.name for source in rule.sources] for rule in rules}
+
+
 def ported(run: Run, tensors: dict[str, Any]) -> dict[str, np.ndarray]:
     """Return torch's tensors by this package's names, query, key and value as one, without those that are frozen."""
-    names = {
-        rule.target: rule.sources for rule in rename_rules(run.learner.model.config) if rule.target != WORDS + ".weight"
-    }
     return {
-        target: np.concatenate([tensors[name].detach().numpy() for name in sources if name != TOKEN_TYPES])
-        for target, sources in names.items()
+        target: np.concatenate([tensors[name].detach().numpy() for name in names if name != TOKEN_TYPES])
+        for target, names in sources_of(run).items()
+        if target != WORDS
     }
 
 
 def one_step(run: Run) -> Step:
     (step,) = steps_of(run, EXAMPLES)
-    assert any(masks is not None for part in step.parts for _, masks in part.batches)  # some of it is padding
+    assert any(masks is not None for part in step.parts for _, masks, _ in part.batches)  # some of it is padding
     assert not all(part.shown.all() for part in step.parts)  # and groups differ in size
     return step
 
@@ -132,7 +144,7 @@ def test_gradients_of_word_embeddings(tiny: Path, torch_model: Any) -> None:
     _, found = gradient_of(run, step)
     torch_loss(torch_model, step, dict(run.options.losses)).backward()
     expected = torch_model.get_parameter("roberta.embeddings.word_embeddings.weight").grad.numpy()
-    assert difference(found[WORDS + ".weight"], expected) <= 1e-4
+    assert difference(found[WORDS], expected) <= 1e-4
 
 
 def test_weights_after_three_steps(tiny: Path, torch_model: Any) -> None:
@@ -178,15 +190,15 @@ def test_gradients_of_low_rank_updates(tiny: Path, torch_model: Any) -> None:
     step = one_step(run)
     loss, found = gradient_of(run, step)
     matrices = {
-        rule.target.removesuffix(".weight"): rule.sources
-        for rule in rename_rules(run.learner.model.config)
-        if rule.target.startswith("layers.") and rule.target.endswith("weight") and "norm" not in rule.target
+        target.removesuffix(".weight"): names
+        for target, names in sources_of(run).items()
+        if target.startswith("layers.") and target.endswith("weight") and "norm" not in target
     }
     leaves = {name: torch.tensor(np.array(value), requires_grad=True) for name, value in parameters.items()}
     state = {name: value.detach() for name, value in torch_model.named_parameters()}
-    for target, sources in matrices.items():
+    for target, names in matrices.items():
         update = 5.0 / 3 * leaves[target + ".lora_b"] @ leaves[target + ".lora_a"]
-        for name, rows in zip(sources, torch.chunk(update, len(sources)), strict=True):
+        for name, rows in zip(names, torch.chunk(update, len(names)), strict=True):
             state[name] = state[name] + rows
     for name in ("dense.weight", "dense.bias", "out_proj.weight", "out_proj.bias"):
         state["classifier." + name] = leaves["head." + name]

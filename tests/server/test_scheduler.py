@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from mlx_rerank import Reranker
 from mlx_rerank.errors import DeviceError
+from mlx_rerank.pairs.batching import Batching
+from mlx_rerank.pairs.batching import Batching
 from mlx_rerank.pairs.encoded import EncodedPairs
 from mlx_rerank.pairs.limits import Limits
 from mlx_rerank.server.scheduler import Job, Scheduler
@@ -23,9 +25,19 @@ Order = list[Counter[Job]]
 Encode = Callable[[list[tuple[str, str]]], EncodedPairs]
 
 
+def batching_of(reranker: Reranker) -> Batching:
+    """Return how batches are made of rows: small ones, so that there are many."""
+    return Batching(256, side_by_side=reranker.engine.side_by_side)
+
+
+def batching_of(reranker: Reranker) -> Batching:
+    """Return how batches are made of rows: small ones, so that there are many."""
+    return Batching(256, side_by_side=reranker.engine.side_by_side)
+
+
 @pytest.fixture
 def scheduler(tiny_reranker: Reranker) -> Iterator[Scheduler]:
-    made = Scheduler(tiny_reranker.engine, tiny_reranker.encoder.pad_token_id, 256)
+    made = Scheduler(tiny_reranker.engine, batching_of(tiny_reranker), tiny_reranker.encoder.pad_token_id)
     yield made
     made.close()
 
@@ -46,7 +58,7 @@ def order(scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch) -> Order:
         if batch:
             batches.append(Counter())
         for job, place in batch:
-            batches[-1][job] += len(job.sequences[place])
+            batches[-1][job] += job.sequences[place].tokens
         return batch
 
     monkeypatch.setattr(scheduler, "_next_batch", noted)
@@ -78,7 +90,7 @@ def test_scores_are_those_of_a_caller_who_is_alone(
 
 @pytest.fixture(scope="module")
 def scheduler_for_all(tiny_reranker: Reranker) -> Iterator[Scheduler]:
-    made = Scheduler(tiny_reranker.engine, tiny_reranker.encoder.pad_token_id, 256)
+    made = Scheduler(tiny_reranker.engine, batching_of(tiny_reranker), tiny_reranker.encoder.pad_token_id)
     yield made
     made.close()
 
@@ -174,7 +186,7 @@ def test_nothing_to_do(scheduler: Scheduler, encode: Encode) -> None:
 
 
 def test_closing_finishes_what_is_queued(tiny_reranker: Reranker, encode: Encode) -> None:
-    made = Scheduler(tiny_reranker.engine, 1, 256)
+    made = Scheduler(tiny_reranker.engine, batching_of(tiny_reranker), 1)
     job = made.submit(encode(pairs_of(100)))
     made.close()
     assert job.result.done()
@@ -182,7 +194,7 @@ def test_closing_finishes_what_is_queued(tiny_reranker: Reranker, encode: Encode
 
 def test_deterministic_scores_are_the_same_bits(tiny: object, encode: Encode) -> None:
     alone = Reranker(str(tiny), deterministic=True)
-    made = Scheduler(alone.engine, alone.encoder.pad_token_id, alone.token_budget, deterministic=True)
+    made = Scheduler(alone.engine, alone.model.batching(), alone.encoder.pad_token_id)
     work = [pairs_of(20, seed) for seed in range(3)]
     encoded = [encode(pairs) for pairs in work]
     jobs = [made.submit(one) for one in encoded]

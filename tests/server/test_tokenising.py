@@ -45,7 +45,7 @@ def test_parts_join_to_what_one_go_gives(tiny_reranker: Reranker, cuts: list[int
     joined = EncodedPairs.joined([encode(PAIRS[a:b], limits) for a, b in pairwise(edges)])
     whole = encode(PAIRS, limits)
     assert (len(whole.owners) > len(PAIRS)) == windows
-    assert [ids.tolist() for ids in joined.sequences] == [ids.tolist() for ids in whole.sequences]
+    assert [row.ids.tolist() for row in joined.sequences] == [row.ids.tolist() for row in whole.sequences]
     for name in ("inverse", "owners", "spans", "truncated_tokens", "share_read", "tokens"):
         np.testing.assert_array_equal(getattr(joined, name), getattr(whole, name))
 

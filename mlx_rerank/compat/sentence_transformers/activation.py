@@ -9,7 +9,7 @@ import numpy as np
 from mlx_rerank.compat.warning import warn
 from mlx_rerank.device.optional import imported
 from mlx_rerank.errors import InputError
-from mlx_rerank.scoring.results import sigmoid
+from mlx_rerank.models.mapping import sigmoid
 
 Activation = Callable[[Any], Any]
 

@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from mlx_rerank.checkpoints import hub
-from mlx_rerank.checkpoints.config import ModelConfig, read_config
+from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.compat.sentence_transformers.activation import Activation, activated, activation_named, tensor_of
 from mlx_rerank.compat.sentence_transformers.settings import Settings
 from mlx_rerank.compat.warning import old_names, warn, warn_unused
 from mlx_rerank.errors import InputError
 from mlx_rerank.pairs.arguments import Document, check_pairs, pairs_to_rank, require_sequence, require_whole_number
-from mlx_rerank.pairs.limits import Limits
+from mlx_rerank.pairs.limits import Limits, checked_length
 from mlx_rerank.scoring.reranker import Reranker
 from mlx_rerank.scoring.results import log_truncation
 
@@ -110,10 +109,9 @@ class CrossEncoder:
         warn_unused("CrossEncoder", unused | {"keep_in_fp32_modules": keep_in_fp32_modules})
 
         cache_folder = cache_folder or os.environ.get("SENTENCE_TRANSFORMERS_HOME")
-        directory = hub.resolve(model_name_or_path or "", revision=revision, cache_dir=cache_folder)
-        raw = read_config(directory)
-        self.config = ModelConfig.from_dict(raw)
-        settings = Settings.read(directory, raw)
+        checkpoint = Checkpoint.open(model_name_or_path or "", revision=revision, cache_dir=cache_folder)
+        self.config, self._special_tokens = checkpoint.shape, checkpoint.encoder().frame.special_tokens
+        settings = Settings.read(checkpoint.directory, checkpoint.raw)
         self.activation_fn = activation_fn or activation_named(settings.activation)
         self.prompts = {**settings.prompts, **(prompts or {})}
         self.default_prompt_name = default_prompt_name or settings.default_prompt_name
@@ -121,7 +119,7 @@ class CrossEncoder:
         longest = int(min(self.config.max_length, settings.max_length or self.config.max_length))
         self.max_length = longest if max_length is None else max_length
         self.reranker = Reranker(
-            directory,
+            checkpoint.directory,
             dtype=None if dtype == "auto" else str(dtype).removeprefix("torch."),
             device="cpu" if str(device).startswith("cpu") else None,
             max_length=self.max_length,
@@ -138,7 +136,7 @@ class CrossEncoder:
         limit = self.config.max_length
         if require_whole_number("max_length", value) > limit:
             warn(f"max_length {value} exceeds this model's {limit} tokens: longer pairs are cut to {limit}")
-        self._max_length = Limits(min(value, limit)).max_length
+        self._max_length = checked_length(min(value, limit), limit, self._special_tokens)
 
     max_seq_length = max_length
 

@@ -1,0 +1,42 @@
+"""What a token costs: operations and bytes, for budgets and benchmarks."""
+
+from dataclasses import dataclass
+
+from mlx_rerank.models.shape import Shape
+
+_FUSED_HEADS = (64, 80, 128)  # sizes for which the GPU's attention never holds its scores in memory
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of an encoder whose layers have one attention and one feed-forward of two matrices.
+
+    Args:
+        shape: of the model.
+    """
+
+    shape: Shape
+
+    @property
+    def products(self) -> list[tuple[int, int]]:
+        """Inputs and outputs of the matrix products of a layer: to query, key and value; back; up; down."""
+        D, F = self.shape.hidden_size, self.shape.intermediate_size
+        return [(D, 3 * D), (D, D), (D, F), (F, D)]
+
+    def operations(self, length: int) -> int:
+        """Return the operations of all layers on a token of a pair of a length: an addition for each multiplication."""
+        products = sum(inputs * outputs for inputs, outputs in self.products)
+        attention = 2 * self.shape.hidden_size * length  # with every key, and with every value
+        return 2 * self.shape.num_hidden_layers * (products + attention)
+
+    def bytes(self, length: int, itemsize: int) -> int:
+        """Return the most that a layer holds at once for a token: its feed-forward, or its attention's scores.
+
+        Args:
+            length: tokens of the pair.
+            itemsize: bytes of a number.
+        """
+        D, H = self.shape.hidden_size, self.shape.num_attention_heads
+        feed_forward = 3 * self.shape.intermediate_size + 2 * D  # before, in and after the activation; input, residual
+        scores = 0 if D // H in _FUSED_HEADS else 2 * H * length + 5 * D  # before and after the softmax
+        return itemsize * max(feed_forward, scores)

@@ -1,0 +1,156 @@
+"""What a family of models provides: all that differs between checkpoints of one family and those of another.
+
+A family is one file of `encoders` or `decoders`, and a line in the registry (`models/__init__.py`). Outside of these
+folders nobody names a family, a tensor of a checkpoint or a special token.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import mlx.nn as nn
+from tokenizers import Tokenizer
+
+from mlx_rerank.errors import CheckpointError, UnsupportedModelError
+from mlx_rerank.models.cost import Cost
+from mlx_rerank.models.layers import Model
+from mlx_rerank.models.mapping import ScoreMapping
+from mlx_rerank.models.rules import Rule
+from mlx_rerank.models.shape import Shape
+from mlx_rerank.pairs.frames import Frame
+
+Config = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class InTransformers:
+    """Where the PyTorch reference finds the same model.
+
+    Args:
+        model: name of its class in transformers.
+        config: name of its configuration's class.
+        tokenizer: name of its tokenizer's class.
+        special_tokens: what a tokenizer is to be told that is made of tokenizer.json alone.
+        hidden_states: of a shape, the module path of each hidden state, in the order that transformers has them.
+    """
+
+    model: str
+    config: str
+    tokenizer: str
+    special_tokens: Mapping[str, str]
+    hidden_states: Callable[[Any], list[str]]
+
+
+@dataclass(frozen=True)
+class Family:
+    """Models that share a file.
+
+    Args:
+        name: under which a converted directory records it.
+        title: what people call it.
+        example: one of its models on the hub.
+        accepts: tells whether a config.json is of this family; refuses a relative that is not run, saying what was
+            found (UnsupportedModelError).
+        shape: reads the numbers of a config.json (CheckpointError).
+        table: of a shape, the rules of all parameters.
+        ignored: names of tensors that a checkpoint may hold, and that nothing is made of.
+        frame: what surrounds two texts, of a tokenizer and a shape (CheckpointError where these do not fit).
+        build: of a shape, a module with `layers` and a `head`. It maps ids int32 [B, L], attention_mask and segments
+            bool [B, L] or None, and words [B, L, D] or None, to logits float32 [B]; the score rule is in it.
+        score_rule: what a logit is read from, in words.
+        mapping: of logits to scores in 0..1.
+        words: path of the table of word embeddings.
+        packable: of a shape, for each layer the matrices that may be packed, by path, with the width of their rows.
+        cost: of a shape, what a token costs.
+        in_transformers: where the reference finds it.
+    """
+
+    name: str
+    title: str
+    example: str
+    accepts: Callable[[Config], bool]
+    shape: Callable[[Config], Shape]
+    table: Callable[[Any], list[Rule]]
+    ignored: frozenset[str]
+    frame: Callable[[Tokenizer, Any], Frame]
+    build: Callable[[Any], Model]
+    score_rule: str
+    mapping: ScoreMapping
+    words: str
+    packable: Callable[[Any], Sequence[Mapping[str, int]]]
+    cost: Callable[[Shape], Cost]
+    in_transformers: InTransformers
+
+    def source_shapes(self, shape: Shape) -> dict[str, tuple[int, ...]]:
+        """Return name and shape of every tensor that a Hugging Face checkpoint of this shape must hold."""
+        return {source.name: source.shape for rule in self.table(shape) for source in rule.sources}
+
+    def record(self, frame: Frame) -> dict[str, Any]:
+        """Return what a converted directory says of its model, so that loading it need not guess."""
+        return {
+            "family": self.name,
+            "frame": {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(frame).items()},
+            "score_rule": self.score_rule,
+            "mapping": self.mapping.name,
+        }
+
+
+def module_at(model: nn.Module, path: str) -> Any:
+    """Return the module at a path, such as ``layers.0.attention``."""
+    return dict(model.named_modules())[path]
+
+
+def drop_module(model: nn.Module, path: str) -> None:
+    """Take the module at a path out of a model, with its parameters."""
+    parent, _, name = path.rpartition(".")
+    delattr(module_at(model, parent), name)
+
+
+def replace_module(model: nn.Module, path: str, module: nn.Module) -> None:
+    """Put a module in the place of another."""
+    parent, _, name = path.rpartition(".")
+    setattr(module_at(model, parent), name, module)
+
+
+def wanted(title: str, example: str) -> str:
+    """Return the beginning of the message that refuses a model."""
+    return f"mlx-rerank runs single-label {title} cross-encoders, such as {example}"
+
+
+def require_one_label(config: Config, wanted: str) -> None:
+    """Refuse a classifier whose labels are not one.
+
+    Raises:
+        UnsupportedModelError: it has another number of labels.
+    """
+    labels = config.get("id2label")
+    count = len(labels) if isinstance(labels, dict) else config.get("num_labels", 2)  # 2: the default of transformers
+    if count != 1:
+        raise UnsupportedModelError(f"{wanted}; found a classifier with {count} labels: {labels}")
+
+
+def require_values(config: Config, wanted: str, expected: Mapping[str, Any]) -> None:
+    """Refuse a model that computes otherwise than its family does here.
+
+    Args:
+        config: of a checkpoint.
+        wanted: the beginning of the message.
+        expected: values by key; a key that is missing has the value.
+
+    Raises:
+        UnsupportedModelError: one of them is another.
+    """
+    for key, value in expected.items():
+        if config.get(key, value) != value:
+            raise UnsupportedModelError(f"{wanted} with {key} {value!r}; found {config[key]!r}")
+
+
+def require_special_tokens(tokenizer: Tokenizer, expected: Mapping[str, int]) -> None:
+    """Check that a tokenizer has special tokens at the ids that a config.json gives them.
+
+    Raises:
+        CheckpointError: it has not.
+    """
+    found = {token: tokenizer.token_to_id(token) for token in expected}
+    if found != expected:
+        raise CheckpointError(f"tokenizer.json has special tokens {found}; config.json says {dict(expected)}")

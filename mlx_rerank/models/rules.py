@@ -1,0 +1,86 @@
+"""Rules: which tensors of a checkpoint each parameter is made of, what shapes they have, and how they are joined."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import mlx.core as mx
+import numpy as np
+
+Shapes = Sequence[tuple[int, ...]]
+
+
+class Source(NamedTuple):
+    """A tensor of a checkpoint, by its name there, and the shape that it must have."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Join:
+    """How a parameter is made of tensors, and how these are had back of it.
+
+    Args:
+        join: of the tensors, gives the parameter, lazily.
+        separate: of the parameter, float32 in numpy, and the tensors' shapes, gives the tensors. `proof` restores a
+            checkpoint with it, so nothing of MLX may be in it.
+    """
+
+    join: Callable[..., mx.array]
+    separate: Callable[[np.ndarray, Shapes], list[np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One parameter.
+
+    Args:
+        target: its path in the model.
+        sources: the tensors that it is made of.
+        how: they are joined.
+    """
+
+    target: str
+    sources: tuple[Source, ...]
+    how: Join
+
+
+def _stack(*tensors: mx.array) -> mx.array:
+    """Put matrices or vectors under one another."""
+    return tensors[0] if len(tensors) == 1 else mx.concatenate(list(tensors), axis=0)
+
+
+def _unstack(value: np.ndarray, shapes: Shapes) -> list[np.ndarray]:
+    """Cut a matrix or vector into those that are under one another."""
+    ends = np.cumsum([shape[0] for shape in shapes])
+    return [np.ascontiguousarray(part) for part in np.split(value, ends[:-1])]
+
+
+STACKED = Join(_stack, _unstack)
+
+
+def copied(target: str, source: str, shape: tuple[int, ...]) -> Rule:
+    """Return the rule of a parameter that is one tensor."""
+    return Rule(target, (Source(source, shape),), STACKED)
+
+
+def linear(target: str, sources: Sequence[str], outputs: int, inputs: int) -> list[Rule]:
+    """Return the rules of a linear module's weight and bias, made of those of modules that are stacked.
+
+    Args:
+        target: path of the module.
+        sources: paths of the modules in the checkpoint.
+        outputs: of each of them.
+        inputs: of all.
+    """
+    shapes = {"weight": (outputs, inputs), "bias": (outputs,)}
+    return [
+        Rule(f"{target}.{kind}", tuple(Source(f"{source}.{kind}", shape) for source in sources), STACKED)
+        for kind, shape in shapes.items()
+    ]
+
+
+def norm(target: str, source: str, size: int) -> list[Rule]:
+    """Return the rules of a normalisation's weight and bias."""
+    return [copied(f"{target}.{kind}", f"{source}.{kind}", (size,)) for kind in ("weight", "bias")]

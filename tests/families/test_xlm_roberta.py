@@ -1,0 +1,34 @@
+"""XLM-RoBERTa: one segment, positions that count from the padding id, and a Unigram tokenizer."""
+
+from typing import Any
+
+from checkpoints import TINY, tiny_tokenizer
+from tokenizers import Tokenizer
+
+from families.checks import FamilyChecks
+
+
+class TestXLMRoberta(FamilyChecks):
+    name = "xlm-roberta"
+    config: dict[str, Any] = TINY | {"max_position_embeddings": 130}
+    real: dict[str, Any] = {  # of cross-encoder/mmarco-mMiniLMv2-L12-H384-v1, over fewer pieces  # noqa: RUF012
+        "vocab_size": 5000,
+        "hidden_size": 384,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "intermediate_size": 1536,
+        "max_position_embeddings": 514,
+    }
+    refused = [  # noqa: RUF012
+        ({"architectures": ["XLMRobertaModel"]}, "an embedding model"),
+        ({"architectures": ["XLMRobertaForTokenClassification"]}, "another head"),
+        ({"id2label": {"0": "a", "1": "b"}}, "2 labels"),
+        ({"hidden_act": "relu"}, "relu"),
+        ({"position_embedding_type": "relative_key"}, "relative_key"),
+        ({"type_vocab_size": 2}, "type_vocab_size"),
+    ]
+    trims = True
+
+    @staticmethod
+    def tokenizer() -> Tokenizer:
+        return tiny_tokenizer()
