@@ -1,0 +1,145 @@
+"""BERT with a single-label classification head, such as the cross-encoders trained on MS MARCO.
+
+Follows transformers' BertForSequenceClassification ("BERT: Pre-training of Deep Bidirectional Transformers", Devlin et
+al. 2019): two segments, positions from 0, and the pooler as the head's dense layer. tests/families/test_bert.py.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from tokenizers import Tokenizer
+
+from mlx_rerank.errors import CheckpointError, InputError, UnsupportedModelError
+from mlx_rerank.models.cost import Cost
+from mlx_rerank.models.encoders import post_norm
+from mlx_rerank.models.family import (
+    Family,
+    InTransformers,
+    require_one_label,
+    require_special_tokens,
+    require_values,
+    wanted,
+)
+from mlx_rerank.models.mapping import SIGMOID
+from mlx_rerank.models.rules import Rule, copied, linear, norm
+from mlx_rerank.models.shape import Shape, read_shape
+from mlx_rerank.pairs.frames import Frame
+
+_TITLE, _EXAMPLE = "BERT", "cross-encoder/ms-marco-MiniLM-L6-v2"
+_WANTED = wanted(_TITLE, _EXAMPLE)
+_SPECIAL_TOKENS = 3  # [CLS] query [SEP] document [SEP]
+_TOKENS = "bert.embeddings."
+
+
+@dataclass(frozen=True)
+class BertShape(Shape):
+    """The numbers of a BERT."""
+
+    type_vocab_size: int
+
+
+class Embeddings(post_norm.Embeddings):
+    """Word, position and segment embeddings."""
+
+    def __init__(self, shape: BertShape) -> None:
+        super().__init__(shape)
+        self.token_type_embeddings = nn.Embedding(shape.type_vocab_size, shape.hidden_size)
+
+    def places(self, input_ids: mx.array, segments: mx.array | None) -> mx.array:
+        """Return embeddings of positions, which count from 0 in every row, and of segments.
+
+        Raises:
+            InputError: the segments are missing: a query would be taken for a part of its document.
+        """
+        if segments is None:
+            raise InputError("this model tells queries from documents by segments: give it those of the batch")
+        positions = self.position_embeddings(mx.arange(input_ids.shape[1]))
+        return positions + self.token_type_embeddings(segments.astype(mx.int32))
+
+
+class Bert(post_norm.Encoder):
+    """The whole model: token ids in, one logit per pair out."""
+
+    def __init__(self, shape: BertShape) -> None:
+        super().__init__(shape, Embeddings(shape))
+
+
+def _accepts(config: Mapping[str, Any]) -> bool:
+    """Tell whether a config.json is of a BERT; refuse all but a single-label sequence classifier with two segments."""
+    if config.get("model_type") != "bert":
+        return False
+    architectures = config.get("architectures")
+    if architectures != ["BertForSequenceClassification"]:
+        kind = "an embedding model" if architectures == ["BertModel"] else "another head"
+        raise UnsupportedModelError(f"{_WANTED}; found {kind}: architectures {architectures}")
+    require_one_label(config, _WANTED)
+    expected = {"hidden_act": "gelu", "position_embedding_type": "absolute", "is_decoder": False, "type_vocab_size": 2}
+    require_values(config, _WANTED, expected)
+    return True
+
+
+def _shape(config: Mapping[str, Any]) -> BertShape:
+    """Read the numbers of a config.json."""
+    return read_shape(BertShape, config, _SPECIAL_TOKENS)
+
+
+def _frame(tokenizer: Tokenizer, shape: BertShape) -> Frame:
+    """Return what surrounds two texts: ``[CLS] query [SEP] document [SEP]``, the document being the second segment."""
+    require_special_tokens(tokenizer, {"[PAD]": shape.pad_token_id})
+    start, end, mask = (tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]", "[MASK]"))
+    if start is None or end is None or mask is None:
+        raise CheckpointError(
+            f"tokenizer.json has [CLS] at {start}, [SEP] at {end} and [MASK] at {mask}: a BERT needs all three"
+        )
+    return Frame((start,), (end,), (end,), shape.pad_token_id, hidden=mask, segments=True)
+
+
+def _table(shape: BertShape) -> list[Rule]:
+    """Return the rules of all parameters."""
+    D = shape.hidden_size
+    tables = {
+        "word_embeddings": shape.vocab_size,
+        "position_embeddings": shape.max_position_embeddings,
+        "token_type_embeddings": shape.type_vocab_size,
+    }
+    return [
+        *(copied(f"embeddings.{name}.weight", f"{_TOKENS}{name}.weight", (rows, D)) for name, rows in tables.items()),
+        *norm("embeddings.norm", _TOKENS + "LayerNorm", D),
+        *post_norm.layer_rules(shape, "bert.encoder.layer."),
+        *linear("head.dense", ["bert.pooler.dense"], D, D),
+        *linear("head.out_proj", ["classifier"], 1, D),
+    ]
+
+
+FAMILY = Family(
+    name="bert",
+    title=_TITLE,
+    example=_EXAMPLE,
+    accepts=_accepts,
+    shape=_shape,
+    table=_table,
+    ignored=frozenset({_TOKENS + "position_ids"}),  # a buffer of 0, 1, 2 ..., saved by old transformers
+    frame=_frame,
+    build=Bert,
+    score_rule="the first token",
+    mapping=SIGMOID,
+    words=post_norm.WORDS,
+    packable=post_norm.packable,
+    cost=Cost,
+    in_transformers=InTransformers(
+        model="BertForSequenceClassification",
+        config="BertConfig",
+        tokenizer="BertTokenizer",
+        special_tokens={
+            "cls_token": "[CLS]",
+            "sep_token": "[SEP]",
+            "pad_token": "[PAD]",
+            "unk_token": "[UNK]",
+            "mask_token": "[MASK]",
+        },
+        hidden_states=post_norm.hidden_states,
+    ),
+)

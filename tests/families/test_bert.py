@@ -1,0 +1,148 @@
+"""BERT: two segments, a pooler, WordPiece, and scores that its makers leave as logits."""
+
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+from families.checks import PAIRS, FamilyChecks, original_logits, seeded, write
+from mlx_rerank import CrossEncoder, FlagReranker, Reranker
+from mlx_rerank.checkpoints.checkpoint import Checkpoint
+from mlx_rerank.errors import CheckpointError, InputError
+from mlx_rerank.models.encoders.bert import FAMILY
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+WORDS = ["panda", "bear", "the", "what", "is", "rain", "eats", "where", "sea", "from"]
+IDENTITY = {"sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity"}
+# Pairs with the same ids, which only the place of the split tells apart: what separates texts may be written in them.
+SPLITS = [("panda [SEP] bear", "the rain"), ("panda", "bear [SEP] the rain")]
+
+
+def wordpiece() -> Tokenizer:
+    """Return a lower-casing WordPiece tokenizer of some words, and letters for all others."""
+    pieces = [*SPECIAL, *WORDS, *LETTERS, *(f"##{letter}" for letter in LETTERS), *".,?!"]
+    tokenizer = Tokenizer(models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    tokenizer.decoder = decoders.WordPiece()  # with which FlagEmbedding makes texts of ids again
+    tokenizer.add_special_tokens(SPECIAL)
+    return tokenizer
+
+
+class TestBert(FamilyChecks):
+    name = "bert"
+    config: dict[str, Any] = {  # noqa: RUF012
+        "architectures": ["BertForSequenceClassification"],
+        "model_type": "bert",
+        "vocab_size": 80,
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 128,
+        "max_position_embeddings": 128,
+        "type_vocab_size": 2,
+        "layer_norm_eps": 1e-12,
+        "hidden_act": "gelu",
+        "pad_token_id": 0,
+        "id2label": {"0": "LABEL_0"},
+        "label2id": {"LABEL_0": 0},
+    }
+    real: dict[str, Any] = {  # of cross-encoder/ms-marco-MiniLM-L6-v2  # noqa: RUF012
+        "vocab_size": 30522,
+        "hidden_size": 384,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 12,
+        "intermediate_size": 1536,
+        "max_position_embeddings": 512,
+    }
+    refused = [  # noqa: RUF012
+        ({"architectures": ["BertModel"]}, "an embedding model"),
+        ({"architectures": ["BertForMaskedLM"]}, "another head"),
+        ({"id2label": {"0": "a", "1": "b"}}, "2 labels"),
+        ({"position_embedding_type": "alibi"}, "alibi"),
+        ({"hidden_act": "relu"}, "relu"),
+        ({"type_vocab_size": 1}, "type_vocab_size"),
+        ({"is_decoder": True}, "is_decoder"),
+    ]
+    trims = False
+
+    @staticmethod
+    def tokenizer() -> Tokenizer:
+        return wordpiece()
+
+    def test_only_the_place_of_the_split_tells_pairs_apart(self, directory: Path) -> None:
+        reranker = Reranker(directory)
+        encoded = reranker.encoder.encode(SPLITS, reranker.limits)
+        one, other = (encoded.sequences[place] for place in encoded.inverse)
+        assert one.ids.tolist() == other.ids.tolist()
+        assert one.second != other.second
+        logits = reranker.logits(SPLITS).logits
+        assert abs(logits[0] - logits[1]) > 0.01
+        np.testing.assert_allclose(logits, original_logits(directory, SPLITS), atol=1e-4, rtol=0)
+
+    def test_pairs_of_the_same_ids_do_not_share_a_place_in_a_score_cache(self, directory: Path, tmp_path: Path) -> None:
+        first = Reranker(directory, score_cache=tmp_path / "scores")
+        expected = Reranker(directory).logits(SPLITS).logits
+        np.testing.assert_allclose(first.logits(SPLITS).logits, expected, atol=1e-5, rtol=0)
+        np.testing.assert_array_equal(first.logits(SPLITS).logits, first.logits(SPLITS).logits)
+
+    def test_a_batch_without_segments_is_refused(self, directory: Path) -> None:
+        model = Checkpoint.open(directory).load(mx.float32, keep_quantized=False)
+        with pytest.raises(InputError, match="segments"):
+            model(mx.array([[2, 5, 3, 6, 3]]))
+
+    def test_as_many_tokens_as_the_model_has_positions(self, directory: Path) -> None:
+        reranker = Reranker(directory, max_length=128)
+        scored = reranker.logits([("what is it?", "panda " * 400)])
+        assert reranker.encoder.encode([("what is it?", "panda " * 400)], reranker.limits).tokens[0] == 128
+        assert scored.truncated_tokens[0] > 200
+        kept = "panda " * (400 - int(scored.truncated_tokens[0]))
+        expected = original_logits(directory, [("what is it?", kept)])
+        np.testing.assert_allclose(scored.logits, expected, atol=1e-4, rtol=0)
+
+    def test_a_constant_row_survives_the_small_epsilon_in_half_precision(self, family, tmp_path: Path) -> None:
+        tensors = seeded(family, self.config)
+        for name in tensors:
+            if name.startswith("bert.embeddings.") and not name.endswith(("LayerNorm.weight", "LayerNorm.bias")):
+                tensors[name][:] = 0.5  # every row has a variance of 0, and 1e-12 is less than float16 can hold
+        directory = write(tmp_path / "constant", self.config, tensors, wordpiece())
+        logits = Reranker(directory, dtype="float16").logits(PAIRS[:2]).logits
+        assert np.isfinite(logits).all()
+
+    @pytest.mark.parametrize("token", ["[CLS]", "[SEP]", "[MASK]"])
+    def test_a_tokenizer_without_a_special_token_is_refused(self, family, tmp_path: Path, token: str) -> None:
+        directory = write(tmp_path / "other", self.config, seeded(family, self.config), wordpiece())
+        text = (directory / "tokenizer.json").read_text().replace(token, "[X]")
+        (directory / "tokenizer.json").write_text(text)
+        with pytest.raises(CheckpointError, match=r"needs all three"):
+            Checkpoint.open(directory).encoder()
+
+    def test_flag_reranker_agrees_with_the_original(self, directory: Path) -> None:
+        from FlagEmbedding import FlagReranker as Original
+
+        pairs = [pair for pair in PAIRS if pair[1] and pair[0]]
+        original = Original(str(directory), devices="cpu", max_length=128)
+        original.model.float()
+        found = FlagReranker(str(directory), devices="cpu", max_length=128).compute_score(pairs)
+        np.testing.assert_allclose(found, original.compute_score(pairs), atol=1e-4, rtol=0)
+
+    @pytest.mark.parametrize("change", [{}, IDENTITY])
+    def test_cross_encoder_agrees_with_the_original(self, family, tmp_path: Path, change: dict) -> None:
+        from sentence_transformers import CrossEncoder as Original
+
+        config = self.config | change
+        directory = write(tmp_path / "model", config, seeded(family, config), wordpiece())
+        found = CrossEncoder(str(directory), device="cpu", max_length=128).predict(PAIRS)
+        expected = Original(str(directory), device="cpu", max_length=128).predict(PAIRS)
+        np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
+        assert (found.min() < 0) == bool(change)  # Identity leaves logits as they are
+        assert 0 <= Reranker(directory).score("what is a panda?", "a bear") <= 1  # here scores always are in 0..1
+
+
+def test_the_family_is_called_what_people_call_it() -> None:
+    assert (FAMILY.title, FAMILY.example) == ("BERT", "cross-encoder/ms-marco-MiniLM-L6-v2")
