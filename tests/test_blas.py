@@ -7,6 +7,7 @@ import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,6 +20,7 @@ linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Li
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blas, "_loaded", None)
     monkeypatch.setattr(blas, "_problem", None)
+    monkeypatch.delenv(blas.VARIABLE, raising=False)
 
 
 @linux
@@ -38,6 +40,53 @@ def test_none_found_warns_once_with_the_remedy(monkeypatch: pytest.MonkeyPatch) 
 def test_mlx_imported_first_warns() -> None:
     blas.preload()  # this process has imported MLX long ago
     with pytest.warns(RuntimeWarning, match="import mlx_rerank first"):
+        blas.warn_if_missing()
+
+
+def loaded_with(wanted: str, monkeypatch: pytest.MonkeyPatch) -> str | None:
+    """Load as a process that was started with MLX_RERANK_BLAS, and has not imported MLX yet."""
+    monkeypatch.setenv("MLX_RERANK_BLAS", wanted)
+    monkeypatch.delitem(sys.modules, "mlx.core")
+    blas.preload()
+    return blas.loaded()
+
+
+@linux
+def test_turned_off_nothing_is_loaded_and_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blas.ctypes, "CDLL", lambda *_, **__: pytest.fail("loaded a library"))
+    assert loaded_with("off", monkeypatch) is None
+    blas.warn_if_missing()  # warnings are errors here
+
+
+@linux
+def test_the_one_that_is_named_is_loaded_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    library = SimpleNamespace(cblas_sgemm=None, openblas_set_num_threads=asked.append)
+    monkeypatch.setattr(blas.ctypes, "CDLL", lambda name, mode: (asked.append(name), library)[1])
+    monkeypatch.setattr(blas, "_library", None)
+    assert loaded_with("/opt/mine/libblas.so", monkeypatch) == "/opt/mine/libblas.so"
+    blas.set_threads(3)
+    assert asked == ["/opt/mine/libblas.so", 3]
+    blas.warn_if_missing()
+
+
+@linux
+@pytest.mark.parametrize(
+    ("wanted", "why"), [("/no/such/libblas.so", "No such file"), ("libc.so.6", "undefined symbol: cblas_sgemm")]
+)
+def test_one_that_does_not_serve_is_named_with_the_reason(
+    wanted: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert loaded_with(wanted, monkeypatch) is None
+    with pytest.warns(RuntimeWarning, match=f"MLX_RERANK_BLAS is {wanted}, .*{why}.*name another.*'off'.*unset it"):
+        blas.warn_if_missing()
+
+
+@linux
+def test_an_empty_name_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blas, "_CANDIDATES", ("libnosuchblas.so.0",))
+    assert loaded_with("", monkeypatch) is None
+    with pytest.warns(RuntimeWarning, match="no optimised BLAS was found"):
         blas.warn_if_missing()
 
 
