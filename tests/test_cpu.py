@@ -12,6 +12,8 @@ from mlx_rerank import Reranker, blas, cpu
 from mlx_rerank.batching import Batch
 from mlx_rerank.errors import CheckpointError
 
+pytestmark = pytest.mark.numeric
+
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere nothing is done")
 
 

@@ -15,6 +15,8 @@ from mlx_rerank import Reranker
 from mlx_rerank.batching import pad
 from mlx_rerank.pairs import Limits
 
+pytestmark = pytest.mark.numeric
+
 BOUND = {"float32": 1e-5, "float16": 8e-3, "bfloat16": 6e-2}  # |delta logit|; in halves, two units in the last place
 SHORT = [pair for pair in PAIRS if sum(map(len, pair)) < 200]
 COMPANY = st.lists(st.sampled_from(range(len(SHORT))), min_size=1, max_size=30)

@@ -5,6 +5,7 @@ import zlib
 from datetime import datetime, timezone
 from typing import Any, cast
 
+import bounds
 import lancedb
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,7 @@ from mlx_rerank import Reranker
 from mlx_rerank.errors import CheckpointNotFoundError, InputError
 from mlx_rerank.integrations.lancedb import MLXReranker
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.numeric, pytest.mark.anyio]
 QUERY = "What do giant pandas eat?"
 TEXTS = [
     "Paris has been the capital of France since the Middle Ages.",
@@ -88,7 +89,8 @@ def reranked(table: Any, kind: str, reranker: MLXReranker, query: str = QUERY) -
 def ranked(mini: Reranker, table: pa.Table, **how: Any) -> list[tuple[int, float]]:
     """What Reranker.rank makes of the texts of rows."""
     ranking = mini.rank(QUERY, table["text"].to_pylist(), **how)
-    return [(table["id"][result.index].as_py(), result.score) for result in ranking]
+    rows = [(table["id"][result.index].as_py(), result.score) for result in ranking]
+    return bounds.ranking(rows, raw=how.get("raw_scores", False))
 
 
 def rows(table: pa.Table) -> list[tuple[int, float]]:
@@ -113,6 +115,7 @@ def test_a_hybrid_search_gives_each_row_once(mini, table):
     found = reranked(table, "hybrid", MLXReranker(mini)).limit(2).to_arrow()
     alone = {text: mini.score(QUERY, text) for text in TEXTS}
     best = sorted(expected, key=lambda i: -alone[TEXTS[i]])[:2]
+    bounds.apart([alone[TEXTS[i]] for i in best], bounds.SCORE)
     assert rows(found) == [(i, pytest.approx(alone[TEXTS[i]], abs=1e-5)) for i in best]
 
 
@@ -138,7 +141,9 @@ def test_all_scores_are_kept_where_asked(mini, table, kind, kept):
     plain = reranked(table, kind, MLXReranker(mini)).to_arrow()
     found = reranked(table, kind, MLXReranker(mini, return_score="all")).to_arrow()
     assert set(found.column_names) == {*plain.column_names, *kept, "_rowid"}
-    assert found.select(plain.column_names) == plain
+    columns = [name for name in plain.column_names if name != "_relevance_score"]
+    assert found.select(columns) == plain.select(columns)
+    assert rows(found) == bounds.ranking(rows(plain))
     for name, piece in (("_distance", "vector"), ("_score", "fts")):
         if name in kept:
             alone = search(table, piece).to_arrow()
@@ -208,7 +213,7 @@ def test_queries_that_are_objects_are_ranked_for_their_text(mini, table, query):
     found = table.search(query).to_arrow()
     again = table.search(query).rerank(MLXReranker(mini)).to_arrow()
     assert again["_relevance_score"].to_pylist() == [
-        result.score for result in mini.rank(query.query, found["text"].to_pylist())
+        bounds.near(result.score) for result in mini.rank(query.query, found["text"].to_pylist())
     ]
     hybrid = table.search(query_type="hybrid").vector(embedded(QUERY)).text(query).rerank(MLXReranker(mini)).to_arrow()
     assert len(hybrid) == len(TEXTS)
@@ -233,7 +238,8 @@ async def test_asynchronous_searches_take_it(mini, table, tmp_path):
         "hybrid": opened.query().nearest_to(vector).nearest_to_text(QUERY).rerank(reranker),
     }
     for kind, query in queries.items():
-        assert rows(await query.to_arrow()) == rows(reranked(table, kind, reranker).to_arrow()), kind
+        expected = rows(reranked(table, kind, reranker).to_arrow())
+        assert rows(await query.to_arrow()) == bounds.ranking(expected), kind
 
 
 def test_a_blank_query_is_a_query(mini, table):

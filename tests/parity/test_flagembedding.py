@@ -12,6 +12,8 @@ from texts import PAIRS
 from mlx_rerank import FlagReranker
 from mlx_rerank.pairs import Limits
 
+pytestmark = pytest.mark.numeric
+
 # Under transformers 5, FlagEmbedding decodes its truncated ids to text and tokenises that again. An empty passage is
 # then taken for none at all, and a piece outside the vocabulary comes back as another number of unknown tokens.
 RETOKENISED = {("", ""), ("only a query", ""), (" ", "\n\t "), ("𝕎𝕙𝕒𝕥", "\U0001f9ff rare: ꙮ 𓀀")}
@@ -106,6 +108,7 @@ def test_no_pairs(original: Original, ours: FlagReranker) -> None:
         original.compute_score([])
 
 
+@pytest.mark.large
 def test_same_scores_of_the_base_shape(base_directory: Path) -> None:
     original = Original(str(base_directory), devices="cpu")
     original.model.float()

@@ -9,7 +9,12 @@ from mlx_rerank.hub import resolve
 from mlx_rerank.published import PUBLISHED
 from mlx_rerank.reference import ReferenceReranker
 
-pytestmark = [pytest.mark.checkpoint, pytest.mark.parametrize("model", PUBLISHED)]
+pytestmark = [
+    pytest.mark.numeric,
+    pytest.mark.large,
+    pytest.mark.checkpoint,
+    pytest.mark.parametrize("model", PUBLISHED),
+]
 
 
 def cached(model: str) -> str:

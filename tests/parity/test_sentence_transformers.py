@@ -13,6 +13,8 @@ from texts import LONG, PAIRS
 from mlx_rerank import CrossEncoder
 from mlx_rerank.pairs import Limits
 
+pytestmark = pytest.mark.numeric
+
 SHORT = [PAIRS[i] for i in (0, 1, 2, 3, 4, 7, 9, 18)]
 SINGLE = PAIRS[1]
 QUERY = "what does a panda eat?"

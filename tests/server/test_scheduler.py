@@ -19,6 +19,8 @@ from mlx_rerank.errors import DeviceError
 from mlx_rerank.pairs import Limits
 from mlx_rerank.server.scheduler import Job, Scheduler
 
+pytestmark = pytest.mark.numeric
+
 Order = list[Counter[Job]]
 Encode = Callable[[list[tuple[str, str]]], EncodedPairs]
 
