@@ -1,0 +1,83 @@
+"""Run the numeric tests with each kernel of OpenBLAS that this processor has, and once without OpenBLAS.
+
+OpenBLAS chooses its kernels by processor, or as OPENBLAS_CORETYPE says when it is loaded; each sums in an order of its
+own. So one machine shows what others will compute. `make test-kernels` calls this; arguments are handed on to pytest.
+"""
+
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+NEEDED = {  # by kernel, flags of /proc/cpuinfo; pni is SSE3
+    "SkylakeX": {"avx512f"},
+    "Haswell": {"avx2", "fma"},
+    "Zen": {"avx2", "fma"},
+    "Sandybridge": {"avx"},
+    "Prescott": {"pni"},
+}
+OFF = "no OpenBLAS"
+PROBE = """
+import ctypes
+from mlx_rerank import blas
+name = getattr(blas._library, "openblas_get_corename", None)
+if name:
+    name.restype = ctypes.c_char_p
+    print(name().decode())
+"""
+
+
+def kernels() -> list[str]:
+    """Return the kernels that this processor can run."""
+    if sys.platform != "linux" or platform.machine() not in ("x86_64", "AMD64"):
+        return []
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    flags = next((set(line.split()) for line in lines if line.startswith("flags")), set())
+    return [kernel for kernel, needed in NEEDED.items() if needed <= flags]
+
+
+def in_use(environment: dict[str, str]) -> str:
+    """Return the kernel that a process with this environment multiplies with, or nothing if it is not OpenBLAS's."""
+    return subprocess.run(
+        [sys.executable, "-c", PROBE], env=environment, check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def run(name: str, environment: dict[str, str], arguments: list[str]) -> bool:
+    """Run the numeric tests, print how it went in a line, and tell whether it went well."""
+    start = time.monotonic()
+    marked = "numeric and not large" if name == OFF else "numeric"  # large: hours at the 1.5 GFLOP/s of MLX's own BLAS
+    command = [sys.executable, "-m", "pytest", "-m", marked, "-q", "-p", "no:cacheprovider", *arguments]
+    done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
+    passed = done.returncode == 0
+    if not passed:
+        print(done.stdout, done.stderr, sep="\n")
+    summary = (done.stdout.splitlines() or ["no output"])[-1]
+    print(f"{name}: {'passed' if passed else 'FAILED'} in {time.monotonic() - start:.0f} s ({summary})", flush=True)
+    return passed
+
+
+def main(arguments: list[str]) -> int:
+    """Run all; return how many did not go well."""
+    usual = {name: value for name, value in os.environ.items() if name not in ("OPENBLAS_CORETYPE", "MLX_RERANK_BLAS")}
+    wanted = {kernel: usual | {"OPENBLAS_CORETYPE": kernel} for kernel in (kernels() if in_use(usual) else [])}
+    if not wanted:
+        print("No kernel can be chosen here, for want of x86-64, Linux or OpenBLAS: the tests run as this machine is.")
+        wanted = {"as it is": usual}
+    if sys.platform == "linux":
+        wanted[OFF] = usual | {"MLX_RERANK_BLAS": "off"}
+    failed = 0
+    for name, environment in wanted.items():
+        found = in_use(environment)
+        if name != "as it is" and found != ("" if name == OFF else name):
+            print(f"{name}: FAILED, since {found or 'no OpenBLAS'} is in use: nothing would be shown of it")
+            failed += 1
+        else:
+            failed += not run(name, environment, arguments)
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
