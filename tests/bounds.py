@@ -108,7 +108,7 @@ def near(value: float, *, raw: bool = False) -> Any:
     return pytest.approx(value, rel=0, abs=COMPANY if raw else SCORE)
 
 
-def ranking(rows: Iterable[tuple[Id, float]], *, raw: bool = False) -> list[tuple[Id, Any]]:
+def ranking(rows: Iterable[tuple[Id, Any]], *, raw: bool = False) -> list[tuple[Id, Any]]:
     """Return what the same ranking is equal to when it is made again, its order and nearly its scores.
 
     Args:
@@ -117,17 +117,25 @@ def ranking(rows: Iterable[tuple[Id, float]], *, raw: bool = False) -> list[tupl
         raw: whether the scores are logits.
     """
     rows = list(rows)
-    apart([score for _, score in rows], COMPANY if raw else SCORE)
+    apart([score for _, score in rows], raw=raw)
     return [(name, near(score, raw=raw)) for name, score in rows]
 
 
 def again(results: Sequence[RankedDocument], *, raw: bool = False) -> list[RankedDocument]:
     """Return what the results of the same call are equal to when it is made again, in whatever company."""
-    apart([result.score for result in results], COMPANY if raw else SCORE)
+    apart([result.score for result in results], raw=raw)
     return [replace(result, score=near(result.score, raw=raw)) for result in results]
 
 
-def apart(scores: Sequence[float], bound: float) -> None:
-    """Check that no rounding can change the order of scores, best first, each of which may be off by so much."""
-    gaps = -np.diff(np.asarray(scores, dtype=np.float64))
-    assert ((gaps == 0) | (gaps > 2 * bound)).all(), f"ranked by chance: {scores}"
+def apart(scores: Sequence[float], *, raw: bool = False, logit: float = COMPANY) -> None:
+    """Check that no rounding can change the order of scores, best first.
+
+    Args:
+        scores: to be as they are, or so far apart; the same ones are of the same text.
+        raw: whether they are logits.
+        logit: how far a logit may be off; a score is off by as much times the sigmoid's slope there, and rounded.
+    """
+    values = np.asarray(scores, dtype=np.float64)
+    errors = np.full_like(values, logit) if raw else logit * values * (1 - values) + rounded(2, values)
+    gaps = values[:-1] - values[1:]
+    assert ((gaps == 0) | (gaps > errors[:-1] + errors[1:])).all(), f"ranked by chance: {scores}"

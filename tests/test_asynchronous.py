@@ -24,7 +24,7 @@ async def test_the_same_as_rank(tiny_reranker: Reranker) -> None:
 async def test_a_thousand_calls_at_once(tiny_reranker: Reranker) -> None:
     expected = [tiny_reranker.rank(f"panda {i}", DOCUMENTS[: 1 + i % 4]) for i in range(20)]
     for ranking in expected:
-        bounds.apart([result.score for result in ranking], bounds.SCORE)
+        bounds.apart([result.score for result in ranking])
     calls = [
         asyncio.create_task(tiny_reranker.arank(f"panda {i % 20}", DOCUMENTS[: 1 + i % 20 % 4])) for i in range(1000)
     ]

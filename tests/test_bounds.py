@@ -73,7 +73,7 @@ def test_planted_errors_are_larger_than_rounding(model: CrossEncoder, monkeypatc
         planted.setattr(operations, "gelu", lambda x: nn.gelu(x.astype(mx.float16)).astype(mx.float32))
         assert abs(logit(model, ROW) - right) > most
     table = model.embeddings.position_embeddings
-    table.weight = mx.roll(table.weight, -1, axis=0)  # each token in the place of the next
+    table.weight = mx.array(np.roll(np.array(table.weight), -1, axis=0))  # each token in the place of the next
     assert abs(logit(model, ROW) - right) > 10 * most
 
 
@@ -81,6 +81,7 @@ def test_what_rounding_could_exchange_is_no_ranking() -> None:
     assert bounds.ranking([("a", 0.9), ("b", 0.9), ("c", 0.1)]) == [("a", 0.9 + 1e-6), ("b", 0.9), ("c", 0.1)]
     assert bounds.ranking([("a", 0.9), ("b", 0.1)]) != [("a", 0.9 + 4e-6), ("b", 0.1)]
     assert bounds.ranking([("a", 0.9), ("b", 0.1)], raw=True) == [("a", 0.9 + 8e-6), ("b", 0.1)]
-    for scores in ([0.5, 0.5 - bounds.SCORE], [0.4, 0.5]):
+    bounds.apart([0.9999, 3e-5, 2e-5])  # their logits are far apart
+    for scores, raw in (([0.5, 0.5 - bounds.SCORE], False), ([0.4, 0.5], False), ([9.0, 9.0 - 1e-5], True)):
         with pytest.raises(AssertionError, match="ranked by chance"):
-            bounds.apart(scores, bounds.SCORE)
+            bounds.apart(scores, raw=raw)

@@ -45,7 +45,7 @@ def test_the_best_of_one_model_as_the_other_ranks_them(
     found = cascade.rank("panda", DOCUMENTS)
     kept, all_ranked = best(fast_reranker), tiny_reranker.rank("panda", DOCUMENTS)
     expected = [result for result in all_ranked if result.index in kept]
-    bounds.apart([result.score for result in expected], bounds.SCORE)
+    bounds.apart([result.score for result in expected])
     assert [result.index for result in found] == [result.index for result in expected]
     assert set(kept) != set(best(tiny_reranker))  # else nothing is tested
     assert [result.score for result in found] == pytest.approx([result.score for result in expected], abs=1e-5)

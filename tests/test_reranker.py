@@ -78,7 +78,7 @@ def test_rank_of_mappings_gives_them_back(tiny_reranker: Reranker) -> None:
 
 def test_raw_ranking_has_the_same_order(tiny_reranker: Reranker) -> None:
     raw = tiny_reranker.rank("panda", DOCUMENTS, raw_scores=True)
-    bounds.apart([result.score for result in raw], bounds.COMPANY)
+    bounds.apart([result.score for result in raw], raw=True)
     assert [result.index for result in raw] == [result.index for result in tiny_reranker.rank("panda", DOCUMENTS)]
     assert sigmoid(np.array([raw[0].score]))[0] == bounds.near(tiny_reranker.rank("panda", DOCUMENTS)[0].score)
 

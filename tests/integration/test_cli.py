@@ -118,7 +118,7 @@ def test_the_reference_gives_the_same_ranking() -> None:
     assert re.match("18 pairs in", reference.stderr)
     found = rows(reference.stdout)
     expected = rows(run("rank", QUERY, str(PASSAGES)).stdout)
-    bounds.apart([row["score"] for row in expected], 1e-4)
+    bounds.apart([row["score"] for row in expected], logit=1e-4)
     assert [row["index"] for row in found] == [row["index"] for row in expected]
     assert [row["score"] for row in found] == pytest.approx([row["score"] for row in expected], abs=1e-4)
 

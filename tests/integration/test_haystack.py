@@ -54,7 +54,7 @@ def rows(answer: dict[str, list[Document]]) -> list[tuple[str, float | None]]:
     return [(document.id, document.score) for document in answer["documents"]]
 
 
-def ranked(mini: Reranker, documents: list[Document], **how: Any) -> list[tuple[str, float]]:
+def ranked(mini: Reranker, documents: list[Document], **how: Any) -> list[tuple[str, Any]]:
     """What Reranker.rank makes of documents."""
     ranking = mini.rank(QUERY, [document.content or "" for document in documents], **how)
     raw = how.get("raw_scores", False)

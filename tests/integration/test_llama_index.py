@@ -80,7 +80,7 @@ def rows(nodes: list[NodeWithScore]) -> list[tuple[str, float | None]]:
     return [(found.node.node_id, found.score) for found in nodes]
 
 
-def ranked(mini: Reranker, nodes: list[NodeWithScore], **how: Any) -> list[tuple[str, float]]:
+def ranked(mini: Reranker, nodes: list[NodeWithScore], **how: Any) -> list[tuple[str, Any]]:
     """What Reranker.rank makes of what would be embedded of nodes."""
     ranking = mini.rank(QUERY, [found.get_content(MetadataMode.EMBED) for found in nodes], **how)
     raw = how.get("raw_scores", False)

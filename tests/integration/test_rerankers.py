@@ -36,7 +36,7 @@ def rows(results: RankedResults) -> list[tuple[Any, float | None]]:
     return [(result.document.doc_id, result.score) for result in results]
 
 
-def ranked(mini: Reranker, ids: Any, **how: Any) -> list[tuple[Any, float]]:
+def ranked(mini: Reranker, ids: Any, **how: Any) -> list[tuple[Any, Any]]:
     """What Reranker.rank makes of the texts."""
     rows = [(ids[result.index], result.score) for result in mini.rank(QUERY, TEXTS, **how)]
     return bounds.ranking(rows, raw=how.get("raw_scores", False))

@@ -99,6 +99,6 @@ def test_reference_ranks_as_the_reranker_does(mini: Reranker, demo_pairs: list[t
     documents = [document for _, document in demo_pairs[:18]]
     expected = ReferenceReranker(EMBEDDED["mini"]).rank(QUESTIONS[0], documents, top_n=5)
     found = mini.rank(QUESTIONS[0], documents, top_n=5)
-    bounds.apart([result.score for result in expected], 1e-4)
+    bounds.apart([result.score for result in expected], logit=1e-4)
     assert [result.index for result in found] == [result.index for result in expected]
     assert [result.score for result in found] == pytest.approx([result.score for result in expected], abs=1e-4)

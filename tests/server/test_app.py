@@ -37,7 +37,7 @@ async def test_every_route_ranks(connect: Connect, tiny_reranker: Reranker, pref
         answer = (await client.post(prefix + path, json=BODY)).json()
     rows = answer if isinstance(answer, list) else answer.get("results", answer.get("data"))
     expected = tiny_reranker.rank("panda", DOCUMENTS)
-    bounds.apart([result.score for result in expected], bounds.SCORE)
+    bounds.apart([result.score for result in expected])
     assert [row["index"] for row in rows] == [result.index for result in expected]
     name = "score" if prefix == "/tei" or prefix + path == "/" else "relevance_score"
     assert [row[name] for row in rows] == pytest.approx([result.score for result in expected], abs=1e-5)
