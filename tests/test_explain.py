@@ -26,8 +26,6 @@ from mlx_rerank.pairs import Limits
 from mlx_rerank.stopping import Stop
 from mlx_rerank.windows import Windows
 
-pytestmark = pytest.mark.numeric
-
 CORPUS = Path(__file__).parent.parent / "examples" / "corpus"
 SHAPE = TINY | {"vocab_size": 64000, "max_position_embeddings": 514}
 UNKNOWN = 3
@@ -93,6 +91,7 @@ def assert_sound(reranker: Reranker, found: Explanation) -> None:
             assert {place for place in range(a, b) if not found.document[place].isspace()} <= covered
 
 
+@pytest.mark.numeric
 def test_weights_are_what_the_logit_falls(mini: Reranker) -> None:
     query, document = "What do pandas eat?", "The giant panda, a bear, eats  bamboo.\nﬁne ½ 大熊猫吃竹子。"
     found = explained(mini, query, document)
@@ -164,6 +163,8 @@ def test_highlights_are_words_of_what_was_read(small, query, document, max_passe
         assert_weights(small, found)
 
 
+@pytest.mark.one_kernel
+@pytest.mark.numeric
 @pytest.mark.parametrize(("query", "document"), PAIRS)
 def test_texts_that_have_broken_things_before(small: Reranker, query: str, document: str) -> None:
     found = explained(small, query, document, max_passes=24)
@@ -186,6 +187,7 @@ def test_only_what_was_read_is_explained(small: Reranker) -> None:
         explained(small, "panda", document, limits=Limits(32, long_documents="error"))
 
 
+@pytest.mark.numeric
 def test_the_best_window_is_explained(mini: Reranker) -> None:
     query, answer = "What do pandas eat?", "Pandas eat bamboo."
     filler = "The train to the coast leaves at nine. It stops at every station. " * 5
@@ -254,6 +256,7 @@ def test_passes_are_bounded(small: Reranker, monkeypatch: pytest.MonkeyPatch, ma
     assert len(short.document_highlights) == min(4, max(1, max_passes // 4)) or max_passes > 8
 
 
+@pytest.mark.numeric
 def test_the_same_bits_every_time(mini: Reranker) -> None:
     query, document = "What do pandas eat?", "Giant pandas eat bamboo."
     found = explained(mini, query, document, deterministic=True)

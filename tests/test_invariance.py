@@ -41,6 +41,7 @@ def test_in_any_company_and_order(mini: Reranker, expected: np.ndarray, company:
     assert np.abs(found - expected[company]).max() <= BOUND["float32"]
 
 
+@pytest.mark.one_kernel
 def test_beside_the_longest_pairs(mini: Reranker) -> None:
     found = mini.logits(PAIRS).logits
     single = np.array([mini.logits([pair]).logits[0] for pair in PAIRS])

@@ -20,8 +20,6 @@ from mlx_rerank.dtypes import NAMES, audit, parse_dtype
 from mlx_rerank.errors import CheckpointError, InputError, WeightsError
 from mlx_rerank.mapped import MappedEmbeddings, table_bytes
 
-pytestmark = pytest.mark.numeric
-
 PAIRS = [("panda", "the bear"), ("what is panda", ""), ("熊", "a bear is the panda")]
 IDS = np.array([[0, 5, 2, 2, 119, 7, 2], [0, 9, 2, 2, 5, 2, 1]])
 MASK = mx.array([[True] * 7, [True] * 6 + [False]])
@@ -75,6 +73,7 @@ def test_the_same_bits_in_every_dtype(tiny: Path, tmp_path: Path, stored: str, d
     assert_same_bits(write_shards(target, tmp_path / "other shards"), parse_dtype(dtype))
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("packing", PACKED, ids=lambda p: f"{p.mode}-{p.bits}")
 def test_the_same_bits_in_every_packing(tiny: Path, tmp_path: Path, packing: Quantization) -> None:
     target = convert(tiny, tmp_path / "target", dtype="bfloat16", layers=Quantization(32, 8, "affine"),
@@ -84,6 +83,7 @@ def test_the_same_bits_in_every_packing(tiny: Path, tmp_path: Path, packing: Qua
             assert_same_bits(target, parse_dtype(dtype), keep_quantized=keep_quantized)
 
 
+@pytest.mark.numeric
 def test_a_reranker_scores_the_same(tiny: Path) -> None:
     for model, dtype in ((tiny, "float16"), (tiny, "float32"), ("mini", "float32")):
         resident, from_file = (
@@ -94,6 +94,7 @@ def test_a_reranker_scores_the_same(tiny: Path) -> None:
         np.testing.assert_array_equal(resident.score(PAIRS), from_file.score(PAIRS))
 
 
+@pytest.mark.numeric
 def test_the_file_may_be_deleted_or_replaced(tiny: Path, tmp_path: Path) -> None:
     source = shutil.copytree(tiny, tmp_path / "source")
     reranker = Reranker(source, embeddings="mapped", deterministic=True)

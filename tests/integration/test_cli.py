@@ -43,6 +43,7 @@ def rows(output: str) -> list[dict]:
     return [json.loads(line) for line in output.splitlines()]
 
 
+@pytest.mark.one_kernel
 @pytest.mark.numeric
 def test_rank_writes_json_lines_into_a_pipe(mini: Reranker) -> None:
     found = rows(run("rank", QUERY, str(PASSAGES), "--top-n", "3").stdout)
@@ -85,6 +86,7 @@ def test_rank_reads_lines_from_standard_input() -> None:
     assert [row["index"] for row in found] == [1, 0]
 
 
+@pytest.mark.one_kernel
 @pytest.mark.numeric
 def test_scores_are_kept_between_commands(tmp_path: Path) -> None:
     options = ["--score-cache", str(tmp_path / "scores.db")]
@@ -112,6 +114,7 @@ def test_rank_of_files_and_options(tmp_path: Path) -> None:
     assert found[0]["truncated_tokens"] > 100
 
 
+@pytest.mark.one_kernel
 @pytest.mark.numeric
 def test_the_reference_gives_the_same_ranking() -> None:
     reference = run("rank", QUERY, str(PASSAGES), "--reference", "-v")
@@ -123,6 +126,7 @@ def test_the_reference_gives_the_same_ranking() -> None:
     assert [row["score"] for row in found] == pytest.approx([row["score"] for row in expected], abs=1e-4)
 
 
+@pytest.mark.one_kernel
 @pytest.mark.numeric
 def test_score(mini: Reranker) -> None:
     found = rows(run("score", "-", stdin="panda\tA bear.\npanda\tRain.\n").stdout)

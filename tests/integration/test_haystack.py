@@ -22,7 +22,7 @@ from mlx_rerank.errors import CheckpointNotFoundError, InputError
 from mlx_rerank.integrations import haystack as adapter
 from mlx_rerank.integrations.haystack import MLXRanker
 
-pytestmark = [pytest.mark.numeric, pytest.mark.anyio]
+pytestmark = pytest.mark.anyio
 QUERY = "What do giant pandas eat?"
 TEXTS = [
     "Paris has been the capital of France since the Middle Ages.",
@@ -70,6 +70,8 @@ CASES = [
 ]
 
 
+@pytest.mark.one_kernel
+@pytest.mark.numeric
 @pytest.mark.parametrize(("own", "how"), CASES)
 async def test_documents_come_in_the_order_of_rank_with_its_scores(mini, documents, ranker, own, how, monkeypatch):
     expected = ranked(mini, documents, **how)
@@ -80,6 +82,8 @@ async def test_documents_come_in_the_order_of_rank_with_its_scores(mini, documen
     assert rows(await built.run_async(query=QUERY, documents=documents)) == expected
 
 
+@pytest.mark.one_kernel
+@pytest.mark.numeric
 def test_what_a_run_says_goes_before_what_was_said_at_construction(mini, documents, monkeypatch):
     ranker = sharing(mini, monkeypatch, top_k=1, scale_score=True, score_threshold=0.99)
     expected = ranked(mini, documents, top_n=2, raw_scores=True)
@@ -87,6 +91,8 @@ def test_what_a_run_says_goes_before_what_was_said_at_construction(mini, documen
     assert len(ranker.run(QUERY, documents, top_k=5, score_threshold=0.0)["documents"]) == 5
 
 
+@pytest.mark.one_kernel
+@pytest.mark.numeric
 @pytest.mark.parametrize("scaled", [True, False])
 async def test_a_threshold_keeps_what_reaches_it(mini, documents, ranker, scaled):
     expected = ranked(mini, documents, raw_scores=not scaled)
@@ -130,6 +136,8 @@ def test_equal_documents_keep_their_order(documents, ranker):
     assert found[0].score == found[1].score
 
 
+@pytest.mark.one_kernel
+@pytest.mark.numeric
 def test_fields_of_the_meta_are_read_before_the_content(mini, monkeypatch):
     ranker = sharing(
         mini, monkeypatch, meta_fields_to_embed=["title", "year", "none", "missing"], embedding_separator=" - "

@@ -18,7 +18,7 @@ from mlx_rerank import Reranker
 from mlx_rerank.errors import CheckpointNotFoundError, InputError
 from mlx_rerank.integrations.lancedb import MLXReranker
 
-pytestmark = [pytest.mark.numeric, pytest.mark.anyio]
+pytestmark = pytest.mark.anyio
 QUERY = "What do giant pandas eat?"
 TEXTS = [
     "Paris has been the capital of France since the Middle Ages.",
@@ -97,6 +97,8 @@ def rows(table: pa.Table) -> list[tuple[int, float]]:
     return list(zip(table["id"].to_pylist(), table["_relevance_score"].to_pylist(), strict=True))
 
 
+@pytest.mark.one_kernel
+@pytest.mark.numeric
 @pytest.mark.parametrize("how", [{}, {"top_n": 2}, {"top_n": 99}, {"raw_scores": True}])
 @pytest.mark.parametrize("kind", ["vector", "fts"])
 def test_rows_come_in_the_order_of_rank_with_its_scores(mini, table, kind, how):
@@ -108,6 +110,8 @@ def test_rows_come_in_the_order_of_rank_with_its_scores(mini, table, kind, how):
     assert again["id"].to_pylist() != found["id"].to_pylist()[: len(again)]
 
 
+@pytest.mark.one_kernel
+@pytest.mark.numeric
 def test_a_hybrid_search_gives_each_row_once(mini, table):
     pieces = [search(table, kind).limit(2).to_arrow() for kind in ("vector", "fts")]
     expected = {i for piece in pieces for i in piece["id"].to_pylist()}
@@ -186,6 +190,8 @@ def test_nothing_found_is_an_empty_table(mini, table, kind, score):
     assert found.schema.field("vector").type == SCHEMA.field("vector").type
 
 
+@pytest.mark.one_kernel
+@pytest.mark.numeric
 def test_one_search_may_find_nothing(mini, table):
     empty, full = (search(table, "fts", query).with_row_id(True).to_arrow() for query in ("zzz", QUERY))
     near = search(table, "vector").with_row_id(True).to_arrow()
@@ -197,6 +203,8 @@ def test_one_search_may_find_nothing(mini, table):
     assert reranked(table, "hybrid", reranker, "zzz").to_list()
 
 
+@pytest.mark.one_kernel
+@pytest.mark.numeric
 def test_several_vector_searches_are_ranked_together(mini, table):
     searches = [table.search(embedded(text)).limit(2).with_row_id(True) for text in (QUERY, TEXTS[2], TEXTS[5])]
     pieces = [each.to_arrow() for each in searches]
@@ -208,6 +216,8 @@ def test_several_vector_searches_are_ranked_together(mini, table):
     assert once["id"][0].as_py() == 2
 
 
+@pytest.mark.one_kernel
+@pytest.mark.numeric
 @pytest.mark.parametrize("query", [MatchQuery("bamboo", "text"), PhraseQuery("giant panda", "text")])
 def test_queries_that_are_objects_are_ranked_for_their_text(mini, table, query):
     found = table.search(query).to_arrow()

@@ -23,7 +23,7 @@ from mlx_rerank import Reranker
 from mlx_rerank.errors import CheckpointNotFoundError, InputError
 from mlx_rerank.integrations.langchain import MLXCrossEncoder, MLXRerank
 
-pytestmark = [pytest.mark.numeric, pytest.mark.anyio]
+pytestmark = pytest.mark.anyio
 QUERY = "What do giant pandas eat?"
 TEXTS = [
     "Paris has been the capital of France since the Middle Ages.",
@@ -58,6 +58,8 @@ def ranked(mini: Reranker, documents: list[Document], **how: Any) -> list[tuple[
     return bounds.ranking([(documents[result.index].id, result.score) for result in ranking], raw=raw)
 
 
+@pytest.mark.one_kernel
+@pytest.mark.numeric
 @pytest.mark.parametrize("how", [{}, {"top_n": 2}, {"top_n": 99}, {"raw_scores": True}])
 def test_documents_come_in_the_order_of_rank_with_its_scores(mini, documents, how):
     assert rows(MLXRerank(model=mini, **how).compress_documents(documents, QUERY)) == ranked(mini, documents, **how)
@@ -82,6 +84,8 @@ def test_copies_keep_everything_and_leave_the_originals_as_they_were(mini, docum
     assert best.metadata == {"place": 1, "tags": [1], "relevance_score": best.metadata["relevance_score"]}
 
 
+@pytest.mark.one_kernel
+@pytest.mark.numeric
 async def test_awaited_and_not_the_same_comes_out(mini, documents):
     compressor = MLXRerank(model=mini, top_n=3, raw_scores=True)
     found = compressor.compress_documents(documents, QUERY), await compressor.acompress_documents(documents, QUERY)
@@ -105,6 +109,8 @@ async def test_the_event_loop_goes_on_and_a_task_that_is_cancelled_stops_its_wor
     assert len(computed) < 20
 
 
+@pytest.mark.one_kernel
+@pytest.mark.numeric
 async def test_a_contextual_compression_retriever_finds_them(mini, documents, retriever):
     chain = ContextualCompressionRetriever(base_compressor=MLXRerank(model=mini, top_n=3), base_retriever=retriever)
     retrieved = retriever.invoke(QUERY)
@@ -153,6 +159,8 @@ def test_what_was_not_read_is_told_and_what_an_earlier_reranker_told_is_not():
     assert sorted(whole.metadata) == ["kept", "relevance_score"]
 
 
+@pytest.mark.one_kernel
+@pytest.mark.numeric
 @pytest.mark.parametrize("raw", [False, True])
 def test_a_cross_encoder_scores_pairs(mini, raw):
     pairs = [(QUERY, text) for text in TEXTS]

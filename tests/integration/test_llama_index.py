@@ -20,7 +20,7 @@ from pydantic import Field
 from mlx_rerank import Reranker
 from mlx_rerank.integrations.llama_index import MLXRerank
 
-pytestmark = [pytest.mark.numeric, pytest.mark.anyio]
+pytestmark = pytest.mark.anyio
 QUERY = "What do giant pandas eat?"
 TEXTS = [
     "Paris has been the capital of France since the Middle Ages.",
@@ -87,6 +87,7 @@ def ranked(mini: Reranker, nodes: list[NodeWithScore], **how: Any) -> list[tuple
     return bounds.ranking([(nodes[result.index].node.node_id, result.score) for result in ranking], raw=raw)
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("how", [{}, {"top_n": 2}, {"top_n": 99}, {"raw_scores": True}])
 async def test_nodes_come_in_the_order_of_rank_with_its_scores(mini, nodes, how):
     postprocessor = MLXRerank(model=mini, **how)
@@ -100,6 +101,7 @@ def test_the_two_best_are_equal_and_keep_their_order(mini, nodes):
     assert 0.5 < found[0].get_score() == found[1].get_score() < 1
 
 
+@pytest.mark.numeric
 def test_what_is_embedded_of_a_node_is_read(mini):
     told = TextNode(text="They eat it.", metadata={"animal": "giant pandas", "food": "bamboo"})
     untold = told.model_copy(update={"excluded_embed_metadata_keys": ["animal", "food"]})
@@ -130,6 +132,7 @@ def test_copies_keep_everything_and_leave_the_originals_as_they_were(mini, nodes
     assert best.score != 0.4
 
 
+@pytest.mark.numeric
 def test_what_is_told_changes_nothing_of_what_models_read(mini, nodes):
     postprocessor = MLXRerank(model=mini, keep_retrieval_score=True)
     once = postprocessor.postprocess_nodes(nodes, query_str=QUERY)
@@ -168,6 +171,7 @@ def engine(mini, nodes):
     return RetrieverQueryEngine(Fixed(nodes), synthesizer, node_postprocessors=[MLXRerank(model=mini, top_n=3)])
 
 
+@pytest.mark.numeric
 async def test_a_query_engine_answers_from_the_best_nodes(mini, nodes, engine):
     for response in (engine.query(QUERY), await engine.aquery(QUERY)):
         assert rows(response.source_nodes) == ranked(mini, nodes, top_n=3)

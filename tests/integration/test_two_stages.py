@@ -40,6 +40,7 @@ def cascade(mini_directory: Path, mini: Reranker) -> Reranker:
     return Reranker(mini_directory, first_stage=mini, keep=2)
 
 
+@pytest.mark.one_kernel
 @pytest.mark.numeric
 def test_the_command_line(mini_directory: Path, cascade: Reranker) -> None:
     found = rows(rank("--model", str(mini_directory), "--first-stage", "mini", "--keep", "2").stdout)
@@ -82,6 +83,7 @@ def test_errors_are_one_line(options: list[str], message: str) -> None:
     assert result.stdout == ""
 
 
+@pytest.mark.one_kernel
 @pytest.mark.numeric
 def test_an_adapters_options(mini_directory: Path, cascade: Reranker) -> None:
     options = {"first_stage": "mini", "keep": 2}

@@ -12,8 +12,6 @@ from texts import PAIRS
 from mlx_rerank import FlagReranker
 from mlx_rerank.pairs import Limits
 
-pytestmark = pytest.mark.numeric
-
 # Under transformers 5, FlagEmbedding decodes its truncated ids to text and tokenises that again. An empty passage is
 # then taken for none at all, and a piece outside the vocabulary comes back as another number of unknown tokens.
 RETOKENISED = {("", ""), ("only a query", ""), (" ", "\n\t "), ("𝕎𝕙𝕒𝕥", "\U0001f9ff rare: ꙮ 𓀀")}
@@ -63,6 +61,8 @@ def test_same_ids_except_where_it_tokenises_again(original: Original, ours: Flag
     assert differing == AFFECTED
 
 
+@pytest.mark.one_kernel
+@pytest.mark.numeric
 def test_same_scores(original: Original, ours: FlagReranker) -> None:
     found = ours.compute_score(UNAFFECTED)
     expected = scores_of(original, UNAFFECTED, batch_size=4)
@@ -94,6 +94,8 @@ def test_same_types(original: Original, ours: FlagReranker, pairs: list, normali
     np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
 
 
+@pytest.mark.one_kernel
+@pytest.mark.numeric
 @pytest.mark.parametrize("pair", [PAIRS[1], list(PAIRS[1])], ids=["tuple", "list"])
 def test_one_pair_has_a_score_and_not_a_list_of_one(original: Original, ours: FlagReranker, pair: Any) -> None:
     for normalize in (False, True):
@@ -108,7 +110,8 @@ def test_no_pairs(original: Original, ours: FlagReranker) -> None:
         original.compute_score([])
 
 
-@pytest.mark.large
+@pytest.mark.numeric
+@pytest.mark.one_kernel
 def test_same_scores_of_the_base_shape(base_directory: Path) -> None:
     original = Original(str(base_directory), devices="cpu")
     original.model.float()
@@ -119,6 +122,8 @@ def test_same_scores_of_the_base_shape(base_directory: Path) -> None:
     assert difference <= 1e-4
 
 
+@pytest.mark.one_kernel
+@pytest.mark.numeric
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -136,6 +141,8 @@ def test_same_scores_with_arguments(original: Original, ours: FlagReranker, argu
     )
 
 
+@pytest.mark.one_kernel
+@pytest.mark.numeric
 def test_same_scores_with_instructions(mini_directory: Path) -> None:
     instructions = {
         "query_instruction_for_rerank": "Find the passage that answers:",

@@ -11,7 +11,7 @@ from mlx_rerank.reference import ReferenceReranker
 
 pytestmark = [
     pytest.mark.numeric,
-    pytest.mark.large,
+    pytest.mark.one_kernel,
     pytest.mark.checkpoint,
     pytest.mark.parametrize("model", PUBLISHED),
 ]

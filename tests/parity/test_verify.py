@@ -23,6 +23,7 @@ SHORT = [pair for pair in sample_pairs() if len(pair[1]) < 200]
 FEW = [("what is a panda", "the bear"), ("what is a panda", "er"), ("熊", "a bear is the panda"), ("the", "")]
 
 
+@pytest.mark.one_kernel
 @pytest.mark.numeric
 def test_the_embedded_model_in_float32() -> None:
     pairs = sample_pairs()[::2]

@@ -29,6 +29,7 @@ WANTED = {"return_documents": True}
 TEXTS = {"query": "panda", "texts": DOCUMENTS}
 
 
+@pytest.mark.one_kernel
 @pytest.mark.numeric
 @pytest.mark.parametrize("prefix", ["", *(f"/{name}" for name in PREFIXES)])
 @pytest.mark.parametrize("path", RERANK_PATHS)
