@@ -1,7 +1,6 @@
 """Run the numeric tests with each kernel of OpenBLAS that this processor has, and once without OpenBLAS.
 
-OpenBLAS chooses its kernels by processor, or as OPENBLAS_CORETYPE says when it is loaded; each sums in an order of its
-own. So one machine shows what others will compute. `make test-kernels` calls this; arguments are handed on to pytest.
+Each sums in an order of its own, so this shows what other machines compute. Arguments are handed on to pytest.
 """
 
 import os
@@ -14,9 +13,7 @@ from pathlib import Path
 AVX2 = {"avx2", "fma"}  # these are flags of /proc/cpuinfo; pni is SSE3
 NEEDED = {"SkylakeX": {"avx512f"}, "Haswell": AVX2, "Zen": AVX2, "Sandybridge": {"avx"}, "Prescott": {"pni"}}
 OFF, AS_IT_IS = "no OpenBLAS", "as it is"
-# Tests of real shapes take seconds with a kernel and minutes without one; those of adapters add little to the rest. So
-# they run with the kernel that most processors have, and in `make test` with this processor's own.
-COMPLETE = "Haswell"
+COMPLETE = "Haswell"  # most processors have it: the tests that take long, or add little, run with it alone
 PROBE = """
 import ctypes
 from mlx_rerank import blas
@@ -29,7 +26,7 @@ print(name().decode() if name else blas.loaded() or "")
 
 def kernels() -> list[str]:
     """Return the kernels that this processor can run."""
-    if platform.machine() not in ("x86_64", "AMD64"):
+    if platform.machine() != "x86_64":
         return []
     lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     flags = next((set(line.split()) for line in lines if line.startswith("flags")), set())
@@ -38,8 +35,7 @@ def kernels() -> list[str]:
 
 def in_use(environment: dict[str, str]) -> str:
     """Return the kernel of OpenBLAS that a process with this environment has, or another BLAS's file, or nothing."""
-    command = [sys.executable, "-c", PROBE]
-    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.check_output([sys.executable, "-c", PROBE], env=environment, text=True).strip()
 
 
 def run(name: str, environment: dict[str, str], arguments: list[str]) -> bool:
@@ -50,12 +46,13 @@ def run(name: str, environment: dict[str, str], arguments: list[str]) -> bool:
     files = [str(path) for path in tests if "mark.numeric" in path.read_text("utf-8")]  # importing the rest takes time
     command = [sys.executable, "-m", "pytest", "-m", marked, "-q", "-p", "no:cacheprovider", *files, *arguments]
     done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
-    passed = done.returncode == 0
-    if not passed:
+    if done.returncode:
         print(done.stdout, done.stderr, sep="\n")
-    summary = (done.stdout.splitlines() or ["no output"])[-1]
-    print(f"{name}: {'passed' if passed else 'FAILED'} in {time.monotonic() - start:.0f} s ({summary})", flush=True)
-    return passed
+    said = "FAILED" if done.returncode else "passed"
+    print(
+        f"{name}: {said} in {time.monotonic() - start:.0f} s ({done.stdout.strip().rpartition(chr(10))[2]})", flush=True
+    )
+    return not done.returncode
 
 
 def main(arguments: list[str]) -> int:
@@ -66,18 +63,16 @@ def main(arguments: list[str]) -> int:
     wanted = {kernel: usual | {"OPENBLAS_CORETYPE": kernel} for kernel in chosen}
     if not wanted:
         print("No kernel can be chosen here, for want of x86-64, Linux or OpenBLAS: the tests run as this machine is.")
-    if not wanted and (usually or not linux):
-        wanted[AS_IT_IS] = usual
+        wanted = {AS_IT_IS: usual} if usually or not linux else {}
     if linux:
         wanted[OFF] = usual | {"MLX_RERANK_BLAS": "off"}
     failed = 0
     for name, environment in wanted.items():
         found = in_use(environment)
-        if name != AS_IT_IS and found != ("" if name == OFF else name):
+        right = found == ("" if name == OFF else name) or name == AS_IT_IS
+        if not right:
             print(f"{name}: FAILED, since {found or 'no OpenBLAS'} is in use: nothing would be shown of it")
-            failed += 1
-        else:
-            failed += not run(name, environment, arguments)
+        failed += not (right and run(name, environment, arguments))
     return failed
 
 
