@@ -7,13 +7,17 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CODE := mlx_rerank tests benchmarks recipes examples convert.py
 
-.PHONY: demo test check lint types blas browser clean
+.PHONY: demo test test-kernels check lint types blas browser clean
 
 demo: $(VENV)/runtime
 	$(BIN)/mlx-rerank rank "What do pandas eat?" examples/passages.jsonl --top-n 8
 
 test: $(VENV)/dev
 	$(BIN)/pytest
+
+# The numeric tests again, with every kernel of OpenBLAS that the processor has, and without OpenBLAS.
+test-kernels: $(VENV)/dev
+	$(BIN)/python tests/kernels.py
 
 check: lint types test
 

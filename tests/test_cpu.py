@@ -13,6 +13,8 @@ from mlx_rerank.device import blas, lanes, memory
 from mlx_rerank.errors import CheckpointError
 from mlx_rerank.pairs.batching import Batch
 
+pytestmark = pytest.mark.numeric
+
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere nothing is done")
 
 

@@ -6,6 +6,7 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
+import bounds
 import numpy as np
 import pytest
 from checkpoints import TINY, random_tensors, write_checkpoint
@@ -93,6 +94,7 @@ def assert_sound(reranker: Reranker, found: Explanation) -> None:
             assert {place for place in range(a, b) if not found.document[place].isspace()} <= covered
 
 
+@pytest.mark.numeric
 def test_weights_are_what_the_logit_falls(mini: Reranker) -> None:
     query, document = "What do pandas eat?", "The giant panda, a bear, eats  bamboo.\nﬁne ½ 大熊猫吃竹子。"
     found = explained(mini, query, document)
@@ -117,7 +119,10 @@ def test_weights_are_what_the_logit_falls(mini: Reranker) -> None:
     assert shown(document, found.document_highlights) == expected
     assert not any(h.part for h in found.query_highlights + found.document_highlights)
     assert_weights(mini, found)
-    assert (found.score, found.logit) == (mini.score(query, document), mini.score(query, document, raw_scores=True))
+    assert (found.score, found.logit) == (
+        bounds.near(mini.score(query, document)),
+        bounds.near(mini.score(query, document, raw_scores=True), raw=True),
+    )
     assert (found.query, found.document, found.truncated_tokens) == (query, document, 0)
     assert found.span == (0, len(document))
 
@@ -161,12 +166,14 @@ def test_highlights_are_words_of_what_was_read(small, query, document, max_passe
         assert_weights(small, found)
 
 
+@pytest.mark.one_kernel
+@pytest.mark.numeric
 @pytest.mark.parametrize(("query", "document"), PAIRS)
 def test_texts_that_have_broken_things_before(small: Reranker, query: str, document: str) -> None:
     found = explained(small, query, document, max_passes=24)
     assert_sound(small, found)
     scored = small.logits([(query, document)])
-    assert found.logit == scored.logits[0]
+    assert found.logit == bounds.near(scored.logits[0], raw=True)
     assert (found.truncated_tokens, found.span) == (scored.truncated_tokens[0], tuple(scored.spans[0]))
 
 
@@ -183,6 +190,7 @@ def test_only_what_was_read_is_explained(small: Reranker) -> None:
         explained(small, "panda", document, limits=Limits(32, long_documents="error"))
 
 
+@pytest.mark.numeric
 def test_the_best_window_is_explained(mini: Reranker) -> None:
     query, answer = "What do pandas eat?", "Pandas eat bamboo."
     filler = "The train to the coast leaves at nine. It stops at every station. " * 5
@@ -251,12 +259,14 @@ def test_passes_are_bounded(small: Reranker, monkeypatch: pytest.MonkeyPatch, ma
     assert len(short.document_highlights) == min(4, max(1, max_passes // 4)) or max_passes > 8
 
 
+@pytest.mark.numeric
 def test_the_same_bits_every_time(mini: Reranker) -> None:
     query, document = "What do pandas eat?", "Giant pandas eat bamboo."
     found = explained(mini, query, document, batching=Batching(512, max_rows=1))
     assert found == explained(mini, query, document, batching=Batching(64, max_rows=1))
-    other = explained(mini, query, document)
-    assert other == explained(mini, query, document)
+    other, twice = explained(mini, query, document), explained(mini, query, document)
+    weights = pytest.approx([h.weight for h in other.document_highlights], rel=0, abs=2 * bounds.COMPANY)
+    assert [h.weight for h in twice.document_highlights] == weights  # each is the difference of two logits
     expected = [h.weight for h in found.document_highlights]
     assert [h.weight for h in other.document_highlights] == pytest.approx(expected, abs=1e-4)
 

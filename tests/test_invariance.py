@@ -15,6 +15,8 @@ from mlx_rerank import Reranker
 from mlx_rerank.pairs.batching import pad
 from mlx_rerank.pairs.limits import Limits
 
+pytestmark = pytest.mark.numeric
+
 BOUND = {"float32": 1e-5, "float16": 8e-3, "bfloat16": 6e-2}  # |delta logit|; in halves, two units in the last place
 SHORT = [pair for pair in PAIRS if sum(map(len, pair)) < 200]
 COMPANY = st.lists(st.sampled_from(range(len(SHORT))), min_size=1, max_size=30)
@@ -39,6 +41,7 @@ def test_in_any_company_and_order(mini: Reranker, expected: np.ndarray, company:
     assert np.abs(found - expected[company]).max() <= BOUND["float32"]
 
 
+@pytest.mark.one_kernel
 def test_beside_the_longest_pairs(mini: Reranker) -> None:
     found = mini.logits(PAIRS).logits
     single = np.array([mini.logits([pair]).logits[0] for pair in PAIRS])

@@ -12,6 +12,8 @@ from mlx_rerank import Reranker
 from mlx_rerank.errors import InputError, NonFiniteScoreError
 from mlx_rerank.proof.reference import ReferenceReranker
 
+pytestmark = pytest.mark.numeric
+
 DOCUMENTS = ["the bear", {"text": "what is panda", "id": 7}, "the bear " * 100, ""]
 
 

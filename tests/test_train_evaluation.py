@@ -51,6 +51,7 @@ def test_no_query_has_anything_relevant() -> None:
     assert np.isnan(mean_ndcg([example([0.0, 0.0])], [np.zeros(2, dtype=np.float32)]))
 
 
+@pytest.mark.numeric
 def test_logits_are_those_of_each_pair(tiny_reranker, tiny) -> None:
     examples = make_examples(7, 5)
     run = make_run(tiny, token_budget=90)

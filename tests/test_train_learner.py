@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import bounds
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ from mlx_rerank.device import operations
 from mlx_rerank.dtypes import assert_one_dtype
 from mlx_rerank.errors import NonFiniteScoreError
 from mlx_rerank.pairs.batching import Batch
-from mlx_rerank.pairs.batching import Batch
 from mlx_rerank.train.steps import Part, Step
+
+pytestmark = pytest.mark.numeric
 
 EXAMPLES = make_examples(8)
 ALL_LOSSES = {"listwise": 1.0, "binary": 0.5, "distillation": 0.3, "margin-mse": 0.1}
@@ -26,6 +28,12 @@ def the_step(run, **other) -> Step:
     return step
 
 
+def rounding(run, step: Step) -> float:
+    """How far apart two gradients of a step may be, by their norms, and two losses."""
+    longest = max(batch.input_ids.shape[1] for part in step.parts for batch in part.batches)
+    return bounds.gradient(run.learner.model.shape, longest)
+
+
 @pytest.mark.parametrize("options", [{}, {"lora_rank": 2}, {"train_embeddings": True}], ids=str)
 def test_a_step_in_parts_has_the_gradient_of_a_whole_one(tiny: Path, options: dict) -> None:
     run = make_run(tiny, losses=ALL_LOSSES, batch_size=8, **options)
@@ -33,12 +41,13 @@ def test_a_step_in_parts_has_the_gradient_of_a_whole_one(tiny: Path, options: di
     assert len(whole.parts) == 1
     assert len(parts.parts) >= 4
     (loss, expected), (found_loss, found) = gradient_of(run, whole), gradient_of(run, parts)
-    assert found_loss == pytest.approx(loss, rel=1e-6)
+    most = rounding(run, whole)
+    assert found_loss == pytest.approx(loss, rel=most)
     together = [np.concatenate([g[name].ravel() for name in expected]) for g in (found, expected)]
-    assert difference(*together) <= 1e-6
+    assert difference(*together) <= most
     learned = [run.learner.learn(step, 0.0) for step in (whole, parts)]  # at a rate of 0 nothing moves
-    assert learned[0].loss == pytest.approx(loss, rel=1e-6)
-    assert (learned[1].loss, learned[1].grad_norm) == pytest.approx((loss, learned[0].grad_norm), rel=1e-5)
+    assert learned[0].loss == pytest.approx(loss, rel=most)
+    assert (learned[1].loss, learned[1].grad_norm) == pytest.approx((loss, learned[0].grad_norm), rel=most)
 
 
 def padded(part: Part, pad: int, more: int) -> Part:
@@ -60,7 +69,7 @@ def test_padding_leaves_the_gradient_as_it_is(tiny: Path) -> None:
     wide = replace(step, parts=[padded(part, 1, 9) for part in step.parts])
     (_, expected), (_, found) = gradient_of(run, step), gradient_of(run, wide)
     together = [np.concatenate([g[name].ravel() for name in expected]) for g in (found, expected)]
-    assert difference(*together) <= 1e-6
+    assert difference(*together) <= rounding(run, wide)
     words = found["embeddings.word_embeddings.weight"]
     assert np.abs(words[1]).max() == 0  # the row of the padding
     assert np.abs(words[2]).max() > 0
@@ -77,8 +86,10 @@ def test_documents_that_are_not_there_count_nothing(tiny: Path) -> None:
     assert part.teacher is not None
     wide = Part(part.batches, *map(widened, (part.places, part.shown, part.labels, part.teacher)))
     (loss, expected), (found_loss, found) = gradient_of(run, step), gradient_of(run, replace(step, parts=[wide]))
-    assert found_loss == pytest.approx(loss, rel=1e-6)
-    assert all(np.allclose(found[name], expected[name], rtol=1e-4, atol=1e-6) for name in expected)
+    most = rounding(run, step)
+    assert found_loss == pytest.approx(loss, rel=most)
+    together = [np.concatenate([g[name].ravel() for name in expected]) for g in (found, expected)]
+    assert difference(*together) <= most
 
 
 @pytest.mark.parametrize("options", [{}, {"lora_rank": 2}], ids=str)
@@ -165,4 +176,7 @@ def test_weight_decay_shrinks_what_has_no_gradient(tiny: Path) -> None:
     before = np.array(run.learner.parameters[name])
     run.learner.learn(step, 0.1)
     assert np.abs(gradient[name][-1]).max() == 0
-    np.testing.assert_allclose(np.array(run.learner.parameters[name])[-1], before[-1] * (1 - 0.1 * 0.5), rtol=1e-6)
+    found = np.array(run.learner.parameters[name])[-1]
+    np.testing.assert_allclose(
+        found, before[-1] * (1 - 0.1 * 0.5), rtol=bounds.rounded(4, 1.0)
+    )  # rate, decay, two of them

@@ -17,6 +17,8 @@ from mlx_rerank.train import TrainingOptions, train
 from mlx_rerank.train.lora import LoRALinear
 from mlx_rerank.train.trainer import Run
 
+pytestmark = pytest.mark.numeric
+
 EXAMPLES = make_examples(6)
 
 

@@ -51,6 +51,8 @@ def task(queries: int, seed: int) -> list[Example]:
     return made
 
 
+@pytest.mark.one_kernel
+@pytest.mark.numeric
 @pytest.mark.parametrize("options", [{"learning_rate": 1e-3}, {"lora_rank": 4, "learning_rate": 5e-3}], ids=str)
 def test_it_learns(tiny: Path, tmp_path: Path, options: dict[str, Any]) -> None:
     records: list[dict[str, Any]] = []

@@ -211,6 +211,8 @@ def pairs_of(texts: list[str]) -> list[tuple[str, str]]:
     return [(texts[i % 5], text) for i, text in enumerate(texts)]
 
 
+@pytest.mark.one_kernel
+@pytest.mark.numeric
 @pytest.mark.parametrize(
     "packing", [{}, {"layers": Quantization(32, 4, "affine"), "embeddings": Quantization(32, 4, "affine")}]
 )
@@ -225,6 +227,8 @@ def test_texts_of_kept_pieces_score_as_before(mini_directory: Path, tmp_path: Pa
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.one_kernel
+@pytest.mark.numeric
 @settings(deadline=None, max_examples=15)
 @given(
     st.lists(st.text(st.sampled_from("abcpanda ing.7é熊猫<Ж"), min_size=1), min_size=1, max_size=6), st.integers(0, 99)

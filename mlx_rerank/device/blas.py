@@ -2,6 +2,7 @@
 
 The Linux wheel of MLX bundles the reference BLAS, whose matrix products run at a few GFLOP/s. Symbols of a library
 that is loaded globally *before* MLX take precedence over the bundled ones, so OpenBLAS or MKL can stand in for it.
+The environment variable MLX_RERANK_BLAS names another library or path to load, or is "off" for MLX's own.
 On macOS MLX uses Accelerate and nothing here does anything.
 """
 
@@ -13,6 +14,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+VARIABLE, OFF = "MLX_RERANK_BLAS", "off"
 REMEDY = "install one with `apt install libopenblas0` (or your distribution's OpenBLAS), or `pip install mkl`"
 _CANDIDATES = ("libopenblas.so.0", "libopenblas.so", "libmkl_rt.so.3", "libmkl_rt.so.2")
 
@@ -24,16 +26,20 @@ _problem: str | None = None
 
 
 def preload() -> None:
-    """Load the first optimised BLAS that is found; remember why if there is none.
+    """Load the BLAS that MLX_RERANK_BLAS names, or else the first optimised one found; remember why if there is none.
 
     Runs once, when the package is imported, because it works only before MLX is imported. It stays silent: a process
-    that never computes on the CPU has no need to know.
+    that never computes on the CPU has no need to know, and whoever asks for "off" knows.
     """
     global _loaded, _library, _problem
-    if not sys.platform.startswith("linux") or _loaded:
+    wanted = os.environ.get(VARIABLE)
+    if not sys.platform.startswith("linux") or _loaded or wanted == OFF:
         return
     if "mlx.core" in sys.modules:
         _problem = "mlx was imported before mlx_rerank, so its own slow BLAS is in use: import mlx_rerank first"
+        return
+    if wanted:
+        _problem = _load(wanted)
         return
     environment = Path(sys.prefix, "lib")  # where pip puts MKL
     for name in _CANDIDATES:
@@ -45,6 +51,21 @@ def preload() -> None:
             _loaded = path
             return
     _problem = f"no optimised BLAS was found, so scoring on the CPU is some 50 times slower: {REMEDY}"
+
+
+def _load(wanted: str) -> str | None:
+    """Load a library or path; return why it does not serve, where it does not. No other is tried in its place."""
+    global _loaded, _library
+    try:
+        library = ctypes.CDLL(wanted, mode=ctypes.RTLD_GLOBAL)
+        library.cblas_sgemm  # noqa: B018  # what MLX calls: without it the library would change nothing
+    except (OSError, AttributeError) as error:
+        return (
+            f"{VARIABLE} is {wanted}, which is no BLAS that can be loaded ({error}), so MLX's own slow one is in use: "
+            f"name another library, or {OFF!r} for MLX's own without this warning, or unset it"
+        )
+    _loaded, _library = wanted, library
+    return None
 
 
 def loaded() -> str | None:

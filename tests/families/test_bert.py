@@ -1,7 +1,7 @@
 """BERT: two segments, a pooler, WordPiece, and scores that its makers leave as logits."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import mlx.core as mx
 import numpy as np
@@ -36,7 +36,7 @@ def wordpiece() -> Tokenizer:
 
 class TestBert(FamilyChecks):
     name = "bert"
-    config: dict[str, Any] = {  # noqa: RUF012
+    config: ClassVar[dict[str, Any]] = {
         "architectures": ["BertForSequenceClassification"],
         "model_type": "bert",
         "vocab_size": 80,
@@ -52,7 +52,7 @@ class TestBert(FamilyChecks):
         "id2label": {"0": "LABEL_0"},
         "label2id": {"LABEL_0": 0},
     }
-    real: dict[str, Any] = {  # of cross-encoder/ms-marco-MiniLM-L6-v2  # noqa: RUF012
+    real: ClassVar[dict[str, Any]] = {  # of cross-encoder/ms-marco-MiniLM-L6-v2
         "vocab_size": 30522,
         "hidden_size": 384,
         "num_hidden_layers": 6,
@@ -60,7 +60,7 @@ class TestBert(FamilyChecks):
         "intermediate_size": 1536,
         "max_position_embeddings": 512,
     }
-    refused = [  # noqa: RUF012
+    refused: ClassVar[list[tuple[dict[str, Any], str]]] = [
         ({"architectures": ["BertModel"]}, "an embedding model"),
         ({"architectures": ["BertForMaskedLM"]}, "another head"),
         ({"id2label": {"0": "a", "1": "b"}}, "2 labels"),
@@ -129,7 +129,8 @@ class TestBert(FamilyChecks):
         original = Original(str(directory), devices="cpu", max_length=128)
         original.model.float()
         found = FlagReranker(str(directory), devices="cpu", max_length=128).compute_score(pairs)
-        np.testing.assert_allclose(found, original.compute_score(pairs), atol=1e-4, rtol=0)
+        expected: Any = original.compute_score(pairs)
+        np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
 
     @pytest.mark.parametrize("change", [{}, IDENTITY])
     def test_cross_encoder_agrees_with_the_original(self, family, tmp_path: Path, change: dict) -> None:

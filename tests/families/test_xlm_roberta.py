@@ -1,6 +1,6 @@
 """XLM-RoBERTa: one segment, positions that count from the padding id, and a Unigram tokenizer."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from checkpoints import TINY, tiny_tokenizer
 from tokenizers import Tokenizer
@@ -10,8 +10,8 @@ from families.checks import FamilyChecks
 
 class TestXLMRoberta(FamilyChecks):
     name = "xlm-roberta"
-    config: dict[str, Any] = TINY | {"max_position_embeddings": 130}
-    real: dict[str, Any] = {  # of cross-encoder/mmarco-mMiniLMv2-L12-H384-v1, over fewer pieces  # noqa: RUF012
+    config: ClassVar[dict[str, Any]] = TINY | {"max_position_embeddings": 130}
+    real: ClassVar[dict[str, Any]] = {  # of cross-encoder/mmarco-mMiniLMv2-L12-H384-v1, over fewer pieces
         "vocab_size": 5000,
         "hidden_size": 384,
         "num_hidden_layers": 12,
@@ -19,7 +19,7 @@ class TestXLMRoberta(FamilyChecks):
         "intermediate_size": 1536,
         "max_position_embeddings": 514,
     }
-    refused = [  # noqa: RUF012
+    refused: ClassVar[list[tuple[dict[str, Any], str]]] = [
         ({"architectures": ["XLMRobertaModel"]}, "an embedding model"),
         ({"architectures": ["XLMRobertaForTokenClassification"]}, "another head"),
         ({"id2label": {"0": "a", "1": "b"}}, "2 labels"),

@@ -4,6 +4,7 @@ import asyncio
 from copy import deepcopy
 from typing import Any, cast
 
+import bounds
 import pytest
 from devices import slowed
 from rerankers import Document
@@ -35,11 +36,14 @@ def rows(results: RankedResults) -> list[tuple[Any, float | None]]:
     return [(result.document.doc_id, result.score) for result in results]
 
 
-def ranked(mini: Reranker, ids: Any, **how: Any) -> list[tuple[Any, float]]:
+def ranked(mini: Reranker, ids: Any, **how: Any) -> list[tuple[Any, Any]]:
     """What Reranker.rank makes of the texts."""
-    return [(ids[result.index], result.score) for result in mini.rank(QUERY, TEXTS, **how)]
+    rows = [(ids[result.index], result.score) for result in mini.rank(QUERY, TEXTS, **how)]
+    return bounds.ranking(rows, raw=how.get("raw_scores", False))
 
 
+@pytest.mark.one_kernel
+@pytest.mark.numeric
 @pytest.mark.parametrize("raw", [False, True])
 async def test_texts_come_in_the_order_of_rank_with_its_scores(mini, raw):
     ranker = MLXRanker(mini, raw_scores=raw)
@@ -53,6 +57,8 @@ async def test_texts_come_in_the_order_of_rank_with_its_scores(mini, raw):
         assert results[0].text == results[1].text == TEXTS[1]
 
 
+@pytest.mark.one_kernel
+@pytest.mark.numeric
 @pytest.mark.parametrize("ids", [IDS, [40, 30, 20, 10, 0]])
 async def test_results_are_found_by_their_ids(mini, ids):
     alone = dict(ranked(mini, ids))
@@ -67,6 +73,8 @@ async def test_results_are_found_by_their_ids(mini, ids):
         assert results.top_k(99) == results.results
 
 
+@pytest.mark.one_kernel
+@pytest.mark.numeric
 def test_documents_keep_everything_and_stay_as_they_were(mini, documents):
     class Chunk(Document):
         heading = "Food"
@@ -103,16 +111,20 @@ def test_texts_and_documents_may_be_mixed_and_ids_left_out(mini):
     assert given[0].doc_id is None  # pyright: ignore[reportAttributeAccessIssue]
 
 
+@pytest.mark.one_kernel
+@pytest.mark.numeric
 @pytest.mark.parametrize("one", [TEXTS[1], Document(TEXTS[1], doc_id=0)])
 def test_one_document_needs_no_list(mini, one):
-    assert rows(MLXRanker(mini).rank(QUERY, one)) == [(0, mini.score(QUERY, TEXTS[1]))]
+    assert rows(MLXRanker(mini).rank(QUERY, one)) == [(0, bounds.near(mini.score(QUERY, TEXTS[1])))]
 
 
+@pytest.mark.one_kernel
+@pytest.mark.numeric
 @pytest.mark.parametrize("raw", [False, True])
 def test_a_pair_has_a_score(mini, raw):
     score = MLXRanker(mini, raw_scores=raw).score(QUERY, TEXTS[1])
     assert type(score) is float
-    assert score == mini.score(QUERY, TEXTS[1], raw_scores=raw)
+    assert score == bounds.near(mini.score(QUERY, TEXTS[1], raw_scores=raw), raw=raw)
 
 
 async def test_no_documents_are_none_and_a_blank_query_is_a_query(mini):

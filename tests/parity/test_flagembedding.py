@@ -61,6 +61,8 @@ def test_same_ids_except_where_it_tokenises_again(original: Original, ours: Flag
     assert differing == AFFECTED
 
 
+@pytest.mark.one_kernel
+@pytest.mark.numeric
 def test_same_scores(original: Original, ours: FlagReranker) -> None:
     found = ours.compute_score(UNAFFECTED)
     expected = scores_of(original, UNAFFECTED, batch_size=4)
@@ -92,6 +94,8 @@ def test_same_types(original: Original, ours: FlagReranker, pairs: list, normali
     np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
 
 
+@pytest.mark.one_kernel
+@pytest.mark.numeric
 @pytest.mark.parametrize("pair", [PAIRS[1], list(PAIRS[1])], ids=["tuple", "list"])
 def test_one_pair_has_a_score_and_not_a_list_of_one(original: Original, ours: FlagReranker, pair: Any) -> None:
     for normalize in (False, True):
@@ -106,6 +110,8 @@ def test_no_pairs(original: Original, ours: FlagReranker) -> None:
         original.compute_score([])
 
 
+@pytest.mark.numeric
+@pytest.mark.one_kernel
 def test_same_scores_of_the_base_shape(base_directory: Path) -> None:
     original = Original(str(base_directory), devices="cpu")
     original.model.float()
@@ -116,6 +122,8 @@ def test_same_scores_of_the_base_shape(base_directory: Path) -> None:
     assert difference <= 1e-4
 
 
+@pytest.mark.one_kernel
+@pytest.mark.numeric
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -133,6 +141,8 @@ def test_same_scores_with_arguments(original: Original, ours: FlagReranker, argu
     )
 
 
+@pytest.mark.one_kernel
+@pytest.mark.numeric
 def test_same_scores_with_instructions(mini_directory: Path) -> None:
     instructions = {
         "query_instruction_for_rerank": "Find the passage that answers:",

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import bounds
 import numpy as np
 import pytest
 from texts import PAIRS
@@ -11,6 +12,8 @@ from mlx_rerank import Reranker
 from mlx_rerank.checkpoints.hub import EMBEDDED
 from mlx_rerank.proof.reference import ReferenceReranker
 from mlx_rerank.scoring.results import PairLogits
+
+pytestmark = pytest.mark.numeric
 
 PASSAGES = Path(__file__).parents[2] / "examples" / "passages.jsonl"
 Demo = tuple[list[tuple[str, str]], np.ndarray]
@@ -55,6 +58,7 @@ def test_trained_weights_in_float32(mini_directory: Path, expected: PairLogits) 
     assert found.truncated_tokens.max() > 10_000  # the long document and query were cut, and it was counted
 
 
+@pytest.mark.one_kernel
 def test_base_shape_in_float32(base_directory: Path) -> None:
     pairs = [PAIRS[i] for i in (0, 1, 2, 6, 7, 9, 14, 16)]
     found = Reranker(base_directory, device="cpu").logits(pairs).logits
@@ -63,6 +67,7 @@ def test_base_shape_in_float32(base_directory: Path) -> None:
     assert_close(found, expected, 1e-4, "base shape, float32")
 
 
+@pytest.mark.one_kernel
 def test_embedded_model_unpacks_to_the_same_logits(mini: Reranker, expected: PairLogits) -> None:
     some = [0, 1, 6, 7, 9, 13, 16]  # in batches of two, one of them among the longest
     reference = ReferenceReranker(EMBEDDED["mini"])  # bits unpacked in numpy, not by MLX, as the fixture's were
@@ -71,6 +76,7 @@ def test_embedded_model_unpacks_to_the_same_logits(mini: Reranker, expected: Pai
     assert_close(mini.logits(PAIRS).logits, expected.logits, 1e-4, "embedded model, float32")
 
 
+@pytest.mark.one_kernel
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 2e-2), ("bfloat16", 0.25)])
 def test_half_precision_keeps_the_order(mini_directory: Path, half_of_demo: Demo, dtype: str, tolerance: float) -> None:
     pairs, expected = half_of_demo
@@ -82,6 +88,7 @@ def test_half_precision_keeps_the_order(mini_directory: Path, half_of_demo: Demo
         assert np.all(order[:-1] - order[1:] >= -2 * tolerance)
 
 
+@pytest.mark.one_kernel
 def test_a_thousand_pairs_and_one(mini_directory: Path, reference: ReferenceReranker) -> None:
     pairs = [("what is panda?", f"Panda number {i} eats {i % 7} stems of bamboo.") for i in range(1000)]
     reranker = Reranker(mini_directory, device="cpu")
@@ -91,9 +98,11 @@ def test_a_thousand_pairs_and_one(mini_directory: Path, reference: ReferenceRera
     assert reranker.score(*pairs[0], raw_scores=True) == pytest.approx(float(together[0]), abs=1e-5)
 
 
+@pytest.mark.one_kernel
 def test_reference_ranks_as_the_reranker_does(mini: Reranker, demo_pairs: list[tuple[str, str]]) -> None:
     documents = [document for _, document in demo_pairs[:18]]
     expected = ReferenceReranker(EMBEDDED["mini"]).rank(QUESTIONS[0], documents, top_n=5)
     found = mini.rank(QUESTIONS[0], documents, top_n=5)
+    bounds.apart([result.score for result in expected], logit=1e-4)
     assert [result.index for result in found] == [result.index for result in expected]
     assert [result.score for result in found] == pytest.approx([result.score for result in expected], abs=1e-4)

@@ -9,7 +9,12 @@ from mlx_rerank.errors import CheckpointNotFoundError
 from mlx_rerank.proof.published import PUBLISHED
 from mlx_rerank.proof.reference import ReferenceReranker
 
-pytestmark = [pytest.mark.checkpoint, pytest.mark.parametrize("model", PUBLISHED)]
+pytestmark = [
+    pytest.mark.numeric,
+    pytest.mark.one_kernel,
+    pytest.mark.checkpoint,
+    pytest.mark.parametrize("model", PUBLISHED),
+]
 
 
 def cached(model: str) -> str:

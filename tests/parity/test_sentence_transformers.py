@@ -70,6 +70,8 @@ def test_same_ids(original: Original, ours: CrossEncoder, max_length: int, monke
     ]
 
 
+@pytest.mark.one_kernel
+@pytest.mark.numeric
 def test_same_logits(original: Original, ours: CrossEncoder) -> None:
     found = ours.predict(PAIRS, activation_fn=torch.nn.Identity())
     expected = original.predict(PAIRS, activation_fn=torch.nn.Identity(), batch_size=4)
@@ -119,6 +121,8 @@ ACTIVATIONS = [
 ]
 
 
+@pytest.mark.one_kernel
+@pytest.mark.numeric
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_same_scores_with_an_activation(
     original: Original, ours: CrossEncoder, activation: Any, monkeypatch: pytest.MonkeyPatch
@@ -131,6 +135,8 @@ def test_same_scores_with_an_activation(
         assert_same(ours.predict(pairs), expected)
 
 
+@pytest.mark.one_kernel
+@pytest.mark.numeric
 @pytest.mark.parametrize(
     "options",
     [
@@ -146,6 +152,8 @@ def test_same_scores_with_options(original: Original, ours: CrossEncoder, option
     assert_same(ours.predict(SHORT, **options), original.predict(SHORT, **options))
 
 
+@pytest.mark.one_kernel
+@pytest.mark.numeric
 @pytest.mark.parametrize(
     "options",
     [

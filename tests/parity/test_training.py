@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import bounds
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from mlx_rerank.device import blas
 from mlx_rerank.proof.reference import ReferenceReranker
 from mlx_rerank.train.steps import Step
 from mlx_rerank.train.trainer import Run
+
+pytestmark = pytest.mark.numeric
 
 torch: Any = blas.import_with_own("torch")
 F: Any = torch.nn.functional
@@ -98,12 +101,6 @@ def sources_of(run: Run) -> dict[str, list[str]]:
     return {rule.target: [source.name for source in rule.sources] for rule in rules}
 
 
-def sources_of(run: Run) -> dict[str, list[str]]:
-    """Return the names of the tensors that each parameter is made of."""
-    rules = FAMILY.table(run.learner.model.shape)
-    return {rule.target: [source.name for source in rule.sources] for rule in rules}
-
-
 def ported(run: Run, tensors: dict[str, Any]) -> dict[str, np.ndarray]:
     """Return torch's tensors by this package's names, query, key and value as one, without those that are frozen."""
     return {
@@ -132,7 +129,8 @@ def test_gradients_of_every_loss(tiny: Path, torch_model: Any, weights: dict[str
     by_name = ported(run, gradients)
     assert by_name.keys() == found.keys()
     if weights.keys() <= {"listwise", "distillation", "margin-mse"}:  # they see differences of logits alone
-        assert abs(found.pop("head.out_proj.bias")) < 1e-6
+        # what is left are the roundings of numbers of size 1 that add up to zero, as many as there are documents
+        assert abs(found.pop("head.out_proj.bias")) <= bounds.of_sum(step.documents) * step.documents
     differences = {name: difference(gradient, by_name[name]) for name, gradient in found.items()}
     print(f"largest relative difference of a gradient: {max(differences.values()):.1e}")
     assert max(differences.values()) <= 1e-4

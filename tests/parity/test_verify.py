@@ -24,6 +24,8 @@ SHORT = [pair for pair in sample_pairs() if len(pair[1]) < 200]
 FEW = [("what is a panda", "the bear"), ("what is a panda", "er"), ("熊", "a bear is the panda"), ("the", "")]
 
 
+@pytest.mark.one_kernel
+@pytest.mark.numeric
 def test_the_embedded_model_in_float32() -> None:
     pairs = sample_pairs()[::2]
     report = verify("mini", pairs=pairs, dtype="float32", device="cpu")
@@ -110,6 +112,7 @@ def test_another_tokenizer_is_noticed(converted: Path, mini_directory: Path, tmp
     assert any("1 pairs are tokenised otherwise" in problem for problem in report.problems)
 
 
+@pytest.mark.numeric
 def test_packed_weights_may_be_further_from_their_source_than_from_themselves(tmp_path: Path, tiny: Path) -> None:
     target = convert(tiny, tmp_path / "target", layers=Quantization(32, 8, "affine"))
     itself, source = verify(target, pairs=FEW, dtype="float32"), verify(target, pairs=FEW, against=tiny)
@@ -146,6 +149,7 @@ def test_published_logits_are_compared(tiny: Path, monkeypatch: pytest.MonkeyPat
     assert verify(str(tiny), pairs=FEW, dtype="float32", max_length=8).published == ()  # it would be cut
 
 
+@pytest.mark.numeric
 def test_equal_documents_have_no_order(tiny: Path) -> None:
     report = verify(tiny, pairs=[("panda", "the bear")] * 20 + [("panda", " the  bear ")] * 3, dtype="float32")
     assert report.passed

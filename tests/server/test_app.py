@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import bounds
 import httpx
 import numpy as np
 import pytest
@@ -28,6 +29,8 @@ WANTED = {"return_documents": True}
 TEXTS = {"query": "panda", "texts": DOCUMENTS}
 
 
+@pytest.mark.one_kernel
+@pytest.mark.numeric
 @pytest.mark.parametrize("prefix", ["", *(f"/{name}" for name in PREFIXES)])
 @pytest.mark.parametrize("path", RERANK_PATHS)
 async def test_every_route_ranks(connect: Connect, tiny_reranker: Reranker, prefix: str, path: str) -> None:
@@ -35,6 +38,7 @@ async def test_every_route_ranks(connect: Connect, tiny_reranker: Reranker, pref
         answer = (await client.post(prefix + path, json=BODY)).json()
     rows = answer if isinstance(answer, list) else answer.get("results", answer.get("data"))
     expected = tiny_reranker.rank("panda", DOCUMENTS)
+    bounds.apart([result.score for result in expected])
     assert [row["index"] for row in rows] == [result.index for result in expected]
     name = "score" if prefix == "/tei" or prefix + path == "/" else "relevance_score"
     assert [row[name] for row in rows] == pytest.approx([result.score for result in expected], abs=1e-5)
@@ -105,6 +109,7 @@ async def test_how_many(connect: Connect, limit: dict[str, Any], count: int) -> 
     assert len(answer.get("results") or answer["data"]) == count
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("raw", [{"raw_scores": True}, {"use_activation": False}])
 async def test_raw_scores_are_logits(connect: Connect, tiny_reranker: Reranker, raw: dict[str, bool]) -> None:
     async with connect() as (client, _):
@@ -197,6 +202,7 @@ async def test_scores_of_no_pairs(connect: Connect, body: dict[str, Any], status
         assert (await client.post("/score", json=body)).status_code == status
 
 
+@pytest.mark.numeric
 async def test_names_of_models(connect: Connect, tiny: Path) -> None:
     specs = [ModelSpec("tiny", str(tiny)), ModelSpec("half", str(tiny), "float16")]
     async with connect(specs=specs) as (client, _):

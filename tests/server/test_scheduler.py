@@ -16,18 +16,14 @@ from hypothesis import strategies as st
 from mlx_rerank import Reranker
 from mlx_rerank.errors import DeviceError
 from mlx_rerank.pairs.batching import Batching
-from mlx_rerank.pairs.batching import Batching
 from mlx_rerank.pairs.encoded import EncodedPairs
 from mlx_rerank.pairs.limits import Limits
 from mlx_rerank.server.scheduler import Job, Scheduler
 
+pytestmark = pytest.mark.numeric
+
 Order = list[Counter[Job]]
 Encode = Callable[[list[tuple[str, str]]], EncodedPairs]
-
-
-def batching_of(reranker: Reranker) -> Batching:
-    """Return how batches are made of rows: small ones, so that there are many."""
-    return Batching(256, side_by_side=reranker.engine.side_by_side)
 
 
 def batching_of(reranker: Reranker) -> Batching:
