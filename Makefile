@@ -17,7 +17,7 @@ test: $(VENV)/dev
 
 # The numeric tests again, with every kernel of OpenBLAS that the processor has, and without OpenBLAS.
 test-kernels: $(VENV)/dev
-	$(BIN)/python tests/kernels.py
+	$(BIN)/python tests/support/kernels.py
 
 check: lint types test
 

@@ -22,7 +22,9 @@ from mlx_rerank.device.thread import device_thread
 from mlx_rerank.errors import CheckpointError, OutputError, RerankError
 
 T = TypeVar("T")
-FORMAT = 2  # of what convert writes; one more whenever that changes, which tests/test_copies.py notices
+FORMAT = (
+    2  # of what convert writes; one more whenever that changes, which tests/unit/checkpoints/test_copies.py notices
+)
 VARIABLE = "MLX_RERANK_CACHE"
 
 logger = logging.getLogger("mlx_rerank")

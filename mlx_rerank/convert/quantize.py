@@ -101,7 +101,7 @@ def quantize(model: nn.Module, config: Mapping[str, Any], recipe: Recipe, words:
     Returns:
         A copy of config that records what was packed and how, in mlx-lm's format.
 
-    Source: mlx-lm 0.32.2 `utils.quantize_model`; tests/test_quantize.py.
+    Source: mlx-lm 0.32.2 `utils.quantize_model`; tests/unit/convert/test_quantize.py.
     """
     from mlx_lm.utils import quantize_model  # here, because it imports transformers and lowers the open-file limit
 

@@ -44,7 +44,7 @@ def gelu(x: mx.array) -> mx.array:
     Returns:
         As x; in float32 within 1e-6.
 
-    Source: torch.nn.functional.gelu(approximate="none"); tests/test_operations.py.
+    Source: torch.nn.functional.gelu(approximate="none"); tests/unit/device/test_operations.py.
     """
     if not _by_sums_and_products(x):
         return _exact_gelu(x) if _on_cpu() else _gelu_in_one_kernel(x)
@@ -78,7 +78,7 @@ def layer_norm(x: mx.array, weight: mx.array, bias: mx.array, eps: float) -> mx.
         bias: of the same dtype, [D].
         eps: added to the variance.
 
-    Source: mx.fast.layer_norm; tests/test_operations.py.
+    Source: mx.fast.layer_norm; tests/unit/device/test_operations.py.
     """
     if not _by_sums_and_products(x, weight, bias):
         return mx.fast.layer_norm(x, weight, bias, eps)
@@ -101,7 +101,7 @@ def attention(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.arra
     Returns:
         As q. NaN where a score is not finite.
 
-    Source: mx.fast.scaled_dot_product_attention; tests/test_operations.py.
+    Source: mx.fast.scaled_dot_product_attention; tests/unit/device/test_operations.py.
     """
     if not _by_sums_and_products(q, k, v):
         return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)

@@ -44,7 +44,7 @@ def report(model: nn.Module, dtype: mx.Dtype, *arguments: Any, **keywords: Any) 
     Raises:
         InputError: the model raised an error, as attention does for a float32 mask among float16 values.
 
-    Source: `mlx_rerank.dtypes.trace`; tests/test_dtypes.py plants what it must find.
+    Source: `mlx_rerank.dtypes.trace`; tests/unit/dtypes/test_dtypes.py plants what it must find.
     """
     traced = trace(model, _WHOLE, arguments, keywords)
     operations, violations = find_causes(traced, dtype)

@@ -82,7 +82,7 @@ def trace(model: nn.Module, whole: Iterable[str], arguments: Sequence[Any], keyw
     Raises:
         InputError: the model raised an error; the message says in which module.
 
-    Source: `mlx.core.export_function` with a callback, MLX 0.32; tests/test_dtypes.py.
+    Source: `mlx.core.export_function` with a callback, MLX 0.32; tests/unit/dtypes/test_dtypes.py.
     """
     events: list[dict[str, Any]] = []
     parameters: Any = model.parameters()

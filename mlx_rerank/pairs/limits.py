@@ -79,7 +79,7 @@ class Limits:
             document_length: tokens of the document.
             room: most tokens of both, as `room` says.
 
-        Source: with longest_first, tokenizers 0.23 `truncate_encodings`; tests/test_pairs.py compares them.
+        Source: with longest_first, tokenizers 0.23 `truncate_encodings`; tests/unit/pairs/test_encoder.py compares them.
         """
         if self.longest_first:
             half = (room + (query_length > document_length)) // 2  # of an odd number, the longer text has one more

@@ -25,7 +25,7 @@ from mlx_rerank.scoring.results import PairLogits, ScoredPair, require_finite
 from mlx_rerank.scoring.stopping import Stop, Stopped
 
 FIRST_WINDOW = 256  # pairs; few, since the device has nothing to do until they are tokenised
-WINDOW = 1024  # pairs; enough for batches of like lengths: tests/test_pipeline.py bounds the padding
+WINDOW = 1024  # pairs; enough for batches of like lengths: tests/unit/scoring/test_pipeline.py bounds the padding
 _PROGRESS_DELAY = 1.0  # seconds before a progress bar nobody asked for appears
 
 Pair = tuple[str, str]

@@ -13,7 +13,7 @@ from mlx_rerank import Reranker
 from mlx_rerank.device import blas
 
 torch: Any = blas.import_with_own("torch")
-TRAINING = Path(__file__).parents[2] / "training"
+TRAINING = Path(__file__).parents[2] / "recipes" / "mini"
 
 
 @pytest.fixture

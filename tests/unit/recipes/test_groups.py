@@ -12,7 +12,7 @@ import pytest
 
 from mlx_rerank.train.examples import read_examples
 
-TRAINING = Path(__file__).parents[1] / "training"
+TRAINING = Path(__file__).parents[3] / "recipes" / "mini"
 WORDS = ["panda", "bear", "bamboo", "river", "mountain", "winter", "rain", "train", "moon", "zoo"]
 LANGS = ("en", "de")
 

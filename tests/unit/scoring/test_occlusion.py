@@ -28,7 +28,7 @@ from mlx_rerank.scoring.explanation import Explanation, Highlight
 from mlx_rerank.scoring.occlusion import explain
 from mlx_rerank.scoring.stopping import Stop
 
-CORPUS = Path(__file__).parent.parent / "examples" / "corpus"
+CORPUS = Path(__file__).parents[2].parent / "examples" / "corpus"
 SHAPE = TINY | {"vocab_size": 64000, "max_position_embeddings": 514}
 UNKNOWN = 3
 words = st.text(alphabet="ab panda熊。แก่ ﷺ½ﬁ👩\u200d👧e\u0301\n?「\u200b\x07", max_size=60)

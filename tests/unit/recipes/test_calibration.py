@@ -12,7 +12,7 @@ import pytest
 
 from mlx_rerank import Reranker
 
-PATH = Path(__file__).parents[1] / "recipes" / "mini" / "calibrate.py"
+PATH = Path(__file__).parents[3] / "recipes" / "mini" / "calibrate.py"
 
 
 @pytest.fixture(scope="module")

@@ -6,17 +6,16 @@ from itertools import pairwise
 import bounds
 import numpy as np
 import pytest
-from checkpoints import encoder_of, tiny_tokenizer
+from checkpoints import TINY, encoder_of, shape_of, tiny_tokenizer
 from hypothesis import example, given
 from hypothesis import strategies as st
-from test_pairs import CONFIG
 
 from mlx_rerank import Reranker
 from mlx_rerank.errors import InputError
 from mlx_rerank.pairs.limits import Limits
 from mlx_rerank.pairs.windows import Windows, combine
 
-ENCODER = encoder_of(tiny_tokenizer(), CONFIG)
+ENCODER = encoder_of(tiny_tokenizer(), shape_of(TINY))
 texts = st.text(alphabet="ab panda熊.!。\n?)", max_size=400)
 
 
