@@ -29,10 +29,10 @@ from tokenizers import Tokenizer
 from train_mini import load
 from transformers import XLMRobertaForSequenceClassification
 
-PER_SOURCE = {"passage": 6, "sentence": 9}  # questions of a source in one language
-CROSS = 60
+PER_SOURCE = {"passage": 5, "sentence": 8}  # questions of a source in one language
+CROSS = 40
 ROWS = 64  # pairs of a pass
-CHARACTERS = 800  # of a passage
+CHARACTERS = 500  # of a passage
 LENGTH = 256  # most tokens of a pair
 OTHERS = ("rival", "bm25")
 

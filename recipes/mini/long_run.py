@@ -211,7 +211,7 @@ class Run:
                 if self.step == self.args.steps:
                     break
             self.report(learned)
-        self.save()
+            self.save()  # the next pool takes a while to make
         self.publish(held)
 
     def publish(self, held: Held | None) -> None:
