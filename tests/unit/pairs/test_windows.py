@@ -93,7 +93,7 @@ def test_rows_of_a_pair(query: str, document: str, max_length: int, length: int)
     q = ENCODER.tokens(query)[0][: (max_length - 4) * 3 // 4]
     reached = 0
     for row in rows:
-        sequence = encoded.sequences[encoded.inverse[row]].tolist()
+        sequence = encoded.sequences[encoded.inverse[row]].ids.tolist()
         begin, end = encoded.spans[row]
         inside = np.flatnonzero((offsets[:, 0] >= begin) & (offsets[:, 1] <= end))
         assert sequence == [0, *q, 2, 2, *(ids[i] for i in inside), 2]
@@ -101,7 +101,7 @@ def test_rows_of_a_pair(query: str, document: str, max_length: int, length: int)
         assert begin <= reached <= end or not document
         reached = end
     assert (encoded.spans[rows[0], 0], reached) == (0, len(document))
-    assert encoded.tokens[1] == sum(len(encoded.sequences[encoded.inverse[row]]) for row in rows)
+    assert encoded.tokens[1] == sum(encoded.sequences[encoded.inverse[row]].tokens for row in rows)
     assert encoded.share_read[1] == 1
     assert encoded.truncated_tokens[1] == len(ENCODER.tokens(query)[0]) - len(q)
 
