@@ -24,6 +24,13 @@ with contextlib.suppress(ImportError):
     blas.import_with_own("torch")  # before a test imports it plainly, and is slow ever after
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what computes with a larger model than the tiny one, as its fixtures tell."""
+    for item in items:
+        if not {"mini", "mini_directory", "base_directory"}.isdisjoint(getattr(item, "fixturenames", ())):
+            item.add_marker("embedded")
+
+
 @pytest.fixture
 def recipe(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
     """Return what imports a scripts in recipes/mini/ by its name."""

@@ -108,6 +108,7 @@ def test_scores_far_apart_neither_overflow_nor_vanish() -> None:
     assert np.array(found).tolist() == [[[[4.0]]]]
 
 
+@settings(deadline=None)
 @given(arrays(np.float32, (1, 2, 3, 4), elements=st.floats(-5, 5, width=32)), st.sampled_from(range(5)), st.booleans())
 def test_no_nan_becomes_a_number(values: np.ndarray, which: int, in_query: bool) -> None:
     broken = values.copy()

@@ -139,6 +139,7 @@ def test_a_long_document_has_its_best_window_s_score(mini: Reranker) -> None:
 
 
 @pytest.mark.numeric
+@pytest.mark.embedded
 def test_the_mean_of_the_best_windows() -> None:
     windows = Windows(length=16, overlap=0, best=2)
     reranker = Reranker("mini", device="cpu", max_length=64, long_documents=windows)

@@ -79,6 +79,7 @@ def exact(tiny: Path) -> Reranker:
     return Reranker(tiny, device="cpu", deterministic=True)
 
 
+@pytest.mark.embedded
 def test_deterministic_on_trained_weights() -> None:
     reranker = Reranker("mini", device="cpu", deterministic=True)
     np.testing.assert_array_equal(reranker.logits(SHORT[::-1] * 2).logits[: len(SHORT)][::-1], alone(reranker))

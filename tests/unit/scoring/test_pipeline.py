@@ -24,8 +24,6 @@ from mlx_rerank.scoring import pipeline
 from mlx_rerank.scoring.pipeline import FIRST_WINDOW, WINDOW, Pipeline
 from mlx_rerank.scoring.stopping import Stop
 
-pytestmark = pytest.mark.numeric
-
 PAIRS = [("panda", "the bear " * (i % 7) + str(i)) for i in range(40)]
 SOME = st.lists(
     st.tuples(st.sampled_from(["panda", "the bear", ""]), st.sampled_from(["", "a", "the bear " * 9, "bb"]))
@@ -76,6 +74,7 @@ def test_windows_cost_hardly_any_padding(number: int) -> None:
     assert len(batches) <= 1.15 * real / 4096 + 20  # and the batches are not small ones instead
 
 
+@pytest.mark.numeric
 @pytest.mark.usefixtures("small_windows")
 @settings(max_examples=40, deadline=None)
 @given(pairs=SOME)
@@ -88,6 +87,7 @@ def test_a_stream_is_complete_whatever_repeats(tiny_reranker: Reranker, pairs: l
         assert pair.truncated_tokens == expected.truncated_tokens[pair.index]
 
 
+@pytest.mark.numeric
 def test_windows_change_no_logit(tiny_reranker: Reranker, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = tiny_reranker.logits(PAIRS)
     monkeypatch.setattr(pipeline, "FIRST_WINDOW", 3)
@@ -97,6 +97,7 @@ def test_windows_change_no_logit(tiny_reranker: Reranker, monkeypatch: pytest.Mo
     np.testing.assert_array_equal(found.truncated_tokens, expected.truncated_tokens)
 
 
+@pytest.mark.numeric
 def test_a_stream_gives_scores(tiny_reranker: Reranker) -> None:
     (pair,) = tiny_reranker.score_stream([("panda", "the bear")])
     assert isinstance(pair, ScoredPair)
