@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from browsing import launched, opened
+from hostile import GOOD, SECRET
 from playwright.sync_api import Browser, Page
 from servers import Server, serving
 
@@ -32,3 +34,16 @@ def page(browser: Browser, server: Server) -> Iterator[Page]:
 def two_models(tiny: Path) -> Iterator[Server]:
     with serving("--model", "mini", "--model", f"random={tiny}") as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def strict() -> Iterator[Server]:
+    """A server with low limits."""
+    limits = ["--max-body", "1M", "--max-documents", "50", "--max-characters", "10000", "--body-timeout", "1"]
+    with serving(*limits, "--unknown-model", "404") as server:
+        yield server
+        answer = httpx.post(f"{server.url}/rerank", json=GOOD)
+        assert answer.status_code == 200  # after all that
+        assert [row["index"] for row in answer.json()["results"]] == [0, 1]
+        assert not [line for line in server.log if "Traceback" in line]
+        assert not [line for line in server.log if SECRET in line]

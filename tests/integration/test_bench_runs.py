@@ -170,9 +170,7 @@ def test_a_worker_ends_with_its_parent(tiny: Path) -> None:
         psutil.Process(int(done.stdout)).wait(timeout=20)
 
 
-@pytest.mark.parametrize(
-    "library", ["flag_embedding", "sentence_transformers"]
-)
+@pytest.mark.parametrize("library", ["flag_embedding", "sentence_transformers"])
 def test_torch_gets_no_blas_of_this_package(tiny: Path, library: str) -> None:
     code = (
         "import sys, runpy\n"

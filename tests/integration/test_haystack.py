@@ -5,7 +5,6 @@ import math
 import threading
 import time
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
 import bounds
@@ -18,7 +17,7 @@ from haystack.core.errors import PipelineRuntimeError
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 
 from mlx_rerank import Reranker
-from mlx_rerank.errors import CheckpointNotFoundError, InputError
+from mlx_rerank.errors import InputError
 from mlx_rerank.integrations import haystack as adapter
 from mlx_rerank.integrations.haystack import MLXRanker
 
@@ -153,23 +152,6 @@ def test_fields_of_the_meta_are_read_before_the_content(mini, monkeypatch):
     assert found[0].content == "It eats bamboo."
 
 
-def test_what_was_not_read_is_told_and_what_an_earlier_ranker_told_is_not():
-    text = "bamboo " * 100 + "\n\n" + "The giant panda eats bamboo. " * 3 + "\n\n" + "Paris " * 100
-    document = Document(content=text, meta={"title": "Bears of the world"})
-    title = "Bears of the world\n"
-    (read,) = Reranker("mini", max_length=40).rank(QUERY, [title + text])
-    (cut,) = MLXRanker(meta_fields_to_embed=["title"], options={"max_length": 40}).run(QUERY, [document])["documents"]
-    assert cut.meta["relevant_span"] == [0, read.span[1] - len(title)]
-    assert cut.meta["truncated_tokens"] == read.truncated_tokens > 100
-    options = {"max_length": 64, "long_documents": "windows"}
-    (windows,) = MLXRanker(meta_fields_to_embed=["title"], options=options).run(QUERY, [cut])["documents"]
-    start, end = windows.meta["relevant_span"]
-    assert text[start:end].strip().startswith("The giant panda")
-    assert "truncated_tokens" not in windows.meta
-    (whole,) = MLXRanker().run(QUERY, [windows])["documents"]
-    assert whole.meta == document.meta
-
-
 async def test_no_documents_are_none_and_a_blank_query_is_a_query(documents, ranker):
     assert ranker.run(QUERY, []) == await ranker.run_async(QUERY, []) == {"documents": []}
     assert len(ranker.run(" ", documents)["documents"]) == len(TEXTS)
@@ -212,39 +194,6 @@ async def test_a_pipeline_ranks_before_and_after_it_was_saved(mini, store):
         vars(loaded.get_component(name))["document_store"] = store
     assert rows((await loaded.run_async(ASKED))["ranker"]) == expected
     assert rows(loaded.run({**ASKED, "ranker": {"query": QUERY, "top_k": 1}})["ranker"]) == expected[:1]
-
-
-def test_every_argument_survives_saving(tmp_path):
-    ranker = MLXRanker(
-        Path("mini"),
-        top_k=3,
-        scale_score=False,
-        score_threshold=-1.5,
-        meta_fields_to_embed=["title"],
-        embedding_separator=" ",
-        options={"max_length": 99, "cache_dir": tmp_path},
-    )
-    parameters = {
-        "model": "mini",
-        "top_k": 3,
-        "scale_score": False,
-        "score_threshold": -1.5,
-        "meta_fields_to_embed": ["title"],
-        "embedding_separator": " ",
-        "options": {"max_length": 99, "cache_dir": str(tmp_path)},
-    }
-    saved = ranker.to_dict()
-    assert saved == {"type": "mlx_rerank.integrations.haystack.MLXRanker", "init_parameters": parameters}
-    assert MLXRanker.from_dict(saved).to_dict() == saved
-    assert "options" in MLXRanker().to_dict()["init_parameters"]
-
-
-def test_arguments_are_copied():
-    fields, options = ["title"], {"max_length": 99}
-    ranker = MLXRanker(meta_fields_to_embed=fields, options=options)
-    fields.append("other")
-    options["dtypes"] = 0
-    assert (ranker.meta_fields_to_embed, ranker.options) == (["title"], {"max_length": 99})
 
 
 async def test_a_model_is_loaded_when_it_is_needed_and_once(mini, documents, monkeypatch):
@@ -303,15 +252,6 @@ async def test_top_k_is_at_least_one(documents, ranker, top_k):
         ranker.run(QUERY, documents, top_k=top_k)
     with pytest.raises(InputError, match=told):
         await ranker.run_async(QUERY, documents, top_k=top_k)
-
-
-def test_what_is_wrong_is_told_where_the_model_is_loaded():
-    with pytest.raises(InputError, match="dtypes: no option of Reranker, which has dtype, "):
-        MLXRanker(options={"dtypes": "float32"}).warm_up()
-    with pytest.raises(CheckpointNotFoundError, match="nowhere"):
-        MLXRanker("nowhere").warm_up()
-    with pytest.raises(InputError, match="meta_fields_to_embed must be a list, not a str"):
-        MLXRanker(meta_fields_to_embed="title")  # pyright: ignore[reportArgumentType]
 
 
 async def test_a_document_without_a_text_is_named(documents, ranker, store):

@@ -1,70 +1,22 @@
 """LanceDB's own searches in a table on disk, with this package's reranker in them."""
 
 import logging
-import zlib
-from datetime import datetime, timezone
 from typing import Any, cast
 
 import bounds
 import lancedb
-import numpy as np
 import pyarrow as pa
 import pytest
 from lancedb import query as queries
 from lancedb.index import FTS
-from lancedb.rerankers import Reranker as BaseReranker
+from lancedb_tables import QUERY, SCHEMA, TEXTS, embedded, reranked, rows_of, search
 
 from mlx_rerank import Reranker
-from mlx_rerank.errors import CheckpointNotFoundError, InputError
+from mlx_rerank.errors import InputError
 from mlx_rerank.integrations.lancedb import MLXReranker
 
 pytestmark = pytest.mark.anyio
-QUERY = "What do giant pandas eat?"
-TEXTS = [
-    "Paris has been the capital of France since the Middle Ages.",
-    "Eat, Panda, Eat is a giant of the record shops.",
-    "The giant panda eats almost nothing but bamboo.",
-    "A panda is a bear.",
-    "Bamboo is a giant grass.",
-    "In zoos pandas are given bamboo, and fruit as well.",
-]
-SIZE = 16
 MatchQuery, PhraseQuery = cast(Any, queries.MatchQuery), cast(Any, queries.PhraseQuery)  # all but two have defaults
-
-
-def embedded(text: str) -> list[float]:
-    """Return a vector that counts a text's words, each at a place that its checksum says."""
-    vector = np.zeros(SIZE, np.float32)
-    np.add.at(vector, [zlib.crc32(word.strip("?.").lower().encode()) % SIZE for word in text.split()], 1)
-    return vector.tolist()
-
-
-SCHEMA = pa.schema(
-    {
-        "id": pa.int16(),
-        "text": pa.string(),
-        "vector": pa.list_(pa.float32(), SIZE),
-        "heading": pa.dictionary(pa.int8(), pa.string()),
-        "read": pa.timestamp("ms", "UTC"),
-        "tags": pa.list_(pa.string()),
-        "place": pa.struct({"page": pa.int32()}),
-    }
-)
-
-
-def rows_of(texts: list[Any]) -> list[dict[str, Any]]:
-    return [
-        {
-            "id": i,
-            "text": text,
-            "vector": embedded(text or ""),
-            "heading": f"h{i % 2}",
-            "read": datetime(2020, 1, 1 + i, tzinfo=timezone.utc),
-            "tags": [f"t{i}"],
-            "place": {"page": i},
-        }
-        for i, text in enumerate(texts)
-    ]
 
 
 @pytest.fixture
@@ -72,18 +24,6 @@ def table(tmp_path):
     table = lancedb.connect(tmp_path).create_table("passages", rows_of(TEXTS), schema=SCHEMA)
     table.create_index("text", config=FTS(with_position=True))
     return table
-
-
-def search(table: Any, kind: str, query: str = QUERY) -> Any:
-    """Start a search of one of the three kinds."""
-    if kind == "hybrid":
-        return table.search(query_type="hybrid").vector(embedded(query)).text(query)
-    return table.search(query, query_type="fts") if kind == "fts" else table.search(embedded(query))
-
-
-def reranked(table: Any, kind: str, reranker: MLXReranker, query: str = QUERY) -> Any:
-    named = {"query_string": query} if kind == "vector" else {}
-    return search(table, kind, query).rerank(reranker, **named)
 
 
 def ranked(mini: Reranker, table: pa.Table, **how: Any) -> list[tuple[int, Any]]:
@@ -130,12 +70,6 @@ def test_other_columns_keep_their_values_and_types(mini, table, kind):
     given = {row["id"]: row for row in table.to_arrow().to_pylist()}
     assert found.drop_columns("_relevance_score").to_pylist() == [given[i] for i in found["id"].to_pylist()]
     assert found["_relevance_score"].to_pylist() == sorted(found["_relevance_score"].to_pylist(), reverse=True)
-
-
-def test_equal_scores_keep_the_order_given(mini):
-    found = pa.Table.from_pylist(rows_of([TEXTS[3], TEXTS[2], TEXTS[0], TEXTS[2]]), SCHEMA)
-    for rows_given, best in ((found, [1, 3]), (found.take([3, 2, 1, 0]), [3, 1])):
-        assert MLXReranker(mini, top_n=2).rerank_vector(QUERY, rows_given)["id"].to_pylist() == best
 
 
 @pytest.mark.parametrize(
@@ -262,19 +196,6 @@ def test_the_texts_column_has_any_name_and_text_type(mini, table):
     assert rows(MLXReranker(mini, column="body").rerank_fts(QUERY, large)) == ranked(mini, table.to_arrow())
 
 
-def test_a_row_without_a_text_is_named(mini, tmp_path):
-    table = lancedb.connect(tmp_path).create_table("passages", rows_of([*TEXTS[:2], None, ""]), schema=SCHEMA)
-    rows_found = table.to_arrow()
-    told = r"row 2 has no text: its 'text' is null; .*where\('text IS NOT NULL', prefilter=True\)"
-    for method in ("rerank_vector", "rerank_fts"):
-        with pytest.raises(InputError, match=told):
-            getattr(MLXReranker(mini), method)(QUERY, rows_found)
-    query = reranked(table, "vector", MLXReranker(mini))
-    with pytest.raises(InputError, match="has no text"):
-        query.to_arrow()
-    assert len(query.where("text IS NOT NULL", prefilter=True).to_arrow()) == 3
-
-
 def test_a_column_that_is_missing_is_named(mini, table):
     with pytest.raises(InputError, match=r"no column 'body', but id, text, .*MLXReranker\(column=\.\.\.\)"):
         reranked(table, "fts", MLXReranker(mini, column="body")).to_arrow()
@@ -290,23 +211,3 @@ def test_cut_documents_are_logged(table, caplog):
         found = MLXReranker(max_length=20, top_n=1).rerank_vector(QUERY, table.to_arrow())
     assert [record.getMessage()[:35] for record in caplog.records] == ["5 of 6 pairs were cut to 20 tokens;"]
     assert len(found) == 1
-
-
-def test_what_is_wrong_is_told_at_once(mini):
-    with pytest.raises(InputError, match="dtypes: no option of Reranker, which has dtype, "):
-        MLXReranker(dtypes="float32")
-    with pytest.raises(InputError, match="loaded already"):
-        MLXReranker(mini, dtype="float32")
-    with pytest.raises(CheckpointNotFoundError, match="nowhere"):
-        MLXReranker("nowhere")
-    with pytest.raises(InputError, match="top_n must be a whole number of at least 1, not 0"):
-        MLXReranker(mini, top_n=0)
-    with pytest.raises(InputError, match="return_score must be 'relevance' or 'all', not 'score'"):
-        MLXReranker(mini, return_score="score")
-
-
-def test_it_is_a_reranker_of_lancedb_and_is_loaded_with_its_options():
-    reranker = MLXReranker("mini", dtype="bfloat16", max_length=64)
-    assert isinstance(reranker, BaseReranker)
-    assert (str(reranker), reranker.score) == ("MLXReranker", "relevance")
-    assert (reranker._reranker.dtype, reranker._reranker.max_length) == ("bfloat16", 64)

@@ -56,7 +56,7 @@ def test_same_ids_except_where_it_tokenises_again(original: Original, ours: Flag
     differing = {
         pair
         for pair, place in zip(PAIRS, encoded.inverse, strict=True)
-        if encoded.sequences[place].tolist() != original_ids(original, *pair)
+        if encoded.sequences[place].ids.tolist() != original_ids(original, *pair)
     }
     assert differing == AFFECTED
 

@@ -65,7 +65,7 @@ def test_same_ids(original: Original, ours: CrossEncoder, max_length: int, monke
     features = original.preprocess(pairs)
     encoded = ours.reranker.encoder.encode(pairs, Limits(max_length, longest_first=True))
     rows = zip(features["input_ids"], features["attention_mask"].bool(), strict=True)
-    assert [encoded.sequences[place].tolist() for place in encoded.inverse] == [
+    assert [encoded.sequences[place].ids.tolist() for place in encoded.inverse] == [
         ids[real].tolist() for ids, real in rows
     ]
 

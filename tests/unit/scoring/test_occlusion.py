@@ -1,9 +1,7 @@
 """Explanations: weights that are differences of logits, of words that are those of the text."""
 
-import json
 import threading
 import time
-from itertools import pairwise
 from pathlib import Path
 
 import bounds
@@ -11,45 +9,22 @@ import numpy as np
 import pytest
 from checkpoints import TINY, random_tensors, write_checkpoint
 from devices import busy_device
+from explanations import assert_sound, explained, shown
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from texts import PAIRS
-from tokenizers import Tokenizer
 
 from mlx_rerank import Reranker
-from mlx_rerank.checkpoints.hub import EMBEDDED
 from mlx_rerank.errors import CancelledError, DeadlineError, InputError, NonFiniteScoreError
-from mlx_rerank.models.mapping import SIGMOID
 from mlx_rerank.pairs.batching import Batching, pad
 from mlx_rerank.pairs.encoded import Row
 from mlx_rerank.pairs.limits import Limits
 from mlx_rerank.pairs.windows import Windows
 from mlx_rerank.scoring.explanation import Explanation, Highlight
-from mlx_rerank.scoring.occlusion import explain
 from mlx_rerank.scoring.stopping import Stop
 
-CORPUS = Path(__file__).parents[2].parent / "examples" / "corpus"
-SHAPE = TINY | {"vocab_size": 64000, "max_position_embeddings": 514}
 UNKNOWN = 3
 words = st.text(alphabet="ab panda熊。แก่ ﷺ½ﬁ👩\u200d👧e\u0301\n?「\u200b\x07", max_size=60)
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Reranker:
-    """A tiny model with the embedded one's tokenizer, so that texts of all scripts are cut as real ones are."""
-    tokenizer = Tokenizer.from_file(str(EMBEDDED["mini"] / "tokenizer.json"))
-    directory = tmp_path_factory.mktemp("checkpoints") / "small"
-    return Reranker(write_checkpoint(directory, SHAPE, tokenizer=tokenizer), dtype="float32", device="cpu")
-
-
-def explained(reranker: Reranker, query: str, document: str, **options) -> Explanation:
-    batching = Batching(512, side_by_side=reranker.engine.side_by_side)
-    usual = {"limits": reranker.limits, "batching": batching, "mapping": SIGMOID, "stop": Stop()}
-    return explain(reranker.encoder, reranker.engine, query, document, **(usual | options))
-
-
-def shown(text: str, highlights: tuple[Highlight, ...]) -> list[str]:
-    return [text[highlight.start : highlight.end] for highlight in highlights]
 
 
 def logit(reranker: Reranker, ids: list[int]) -> float:
@@ -78,20 +53,6 @@ def assert_weights(reranker: Reranker, found: Explanation) -> None:
         q, d = without(reranker, query, of_query), without(reranker, document, of_document)
         weight = (of_query or of_document).weight  # pyright: ignore[reportOptionalMemberAccess]
         assert weight == pytest.approx(whole - logit(reranker, [0, *q, 2, 2, *d, 2]), abs=1e-4)
-
-
-def assert_sound(reranker: Reranker, found: Explanation) -> None:
-    """Check that highlights are in order, apart, trimmed, within what was read, and of all of it."""
-    q, d = found.query_highlights, found.document_highlights
-    for text, highlights, span in ((found.query, q, (0, len(found.query))), (found.document, d, found.span)):
-        assert all(span[0] <= h.start < h.end <= span[1] for h in highlights)
-        assert all(a.end <= b.start for a, b in pairwise(highlights))
-        assert all(word == word.strip() for word in shown(text, highlights))
-        assert all(np.isfinite(h.weight) for h in highlights)
-    covered = {place for h in d for place in range(h.start, h.end)}
-    for a, b in reranker.encoder.tokens(found.document)[1].tolist():
-        if a >= found.span[0] and b <= found.span[1]:
-            assert {place for place in range(a, b) if not found.document[place].isspace()} <= covered
 
 
 @pytest.mark.numeric
@@ -125,34 +86,6 @@ def test_weights_are_what_the_logit_falls(mini: Reranker) -> None:
     )
     assert (found.query, found.document, found.truncated_tokens) == (query, document, 0)
     assert found.span == (0, len(document))
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("one", ["one"]),
-        (" \t one\u00a0two\u3000 three\n", ["one", "two", "three"]),
-        ("panda,\nbear -- 3.5%", ["panda,", "bear", "--", "3.5%"]),
-        ("他说「你好」，然后", ["他", "说", "「你", "好」，", "然后"]),
-        ("パンダはbambooを食べる。", ["パン", "ダ", "は", "bamboo", "を", "食べ", "る。"]),
-        ("แพนด้ากินไผ่", ["แพ", "น", "ด้า", "กิน", "ไผ่"]),
-        ("ﷺ ㎏ ½cup", ["ﷺ", "㎏", "½cup"]),
-        ("A㎏ b", ["A㎏", "b"]),  # whose second character has half a token
-        ("👩\u200d👩\u200d👧 🇨🇳!", ["👩\u200d👩\u200d👧", "🇨🇳!"]),
-        ("e\u0301te\u0301 que", ["e\u0301te\u0301", "que"]),
-        ("a<s> </s> b", ["a<s>", "</s>", "b"]),
-        ("x" * 900, ["x" * 900]),
-        ("", []),
-        (" \n\t", []),
-        ("\x07", []),
-        ("a \x07 b", ["a", "b"]),
-    ],
-)
-def test_words(small: Reranker, text: str, expected: list[str]) -> None:
-    assert shown(text, explained(small, "q", text).document_highlights) == expected
-    found = explained(small, text, "")
-    assert found.truncated_tokens or shown(text, found.query_highlights) == expected
-    assert found.document_highlights == ()
 
 
 @given(words, words, st.sampled_from([2, 5, 16, 128]), st.sampled_from([12, 64, 512]))
@@ -312,25 +245,3 @@ def test_deadlines_and_events(small: Reranker) -> None:
     cancel.set()
     with pytest.raises(CancelledError, match="when cancel was set"):
         explained(small, "panda", "the bear", stop=Stop(cancel=cancel))
-
-
-@pytest.mark.parametrize(
-    ("question", "words"),
-    [
-        ("572940973f37b319004781a5", ["IPCC"]),
-        ("56f8094aa6d7ea1400e17391", ["Italy", "Luther's"]),  # the question has both
-        ("572968cf1d046914007793cc", ["Chloroplasts"]),
-    ],
-)
-def test_the_words_that_carry_a_score(mini: Reranker, question: str, words: list[str]) -> None:
-    lines = {name: (CORPUS / f"{name}.jsonl").read_text("utf-8").splitlines() for name in ("questions", "passages")}
-    questions, passages = ({row["id"]: row for row in map(json.loads, lines[name])} for name in lines)
-    asked = questions[question]
-    ids = list(passages)
-    answer = ids.index(asked["relevant"][0])
-    document = " ".join(passages[ids[i]]["text"] for i in (answer - 1, answer))
-    found = explained(mini, asked["text"], document)
-    [strongest] = found.top(1)
-    assert found.document[strongest.start : strongest.end] in words
-    assert strongest.weight > 1
-    assert max(h.weight for h in found.query_highlights) > 0.3

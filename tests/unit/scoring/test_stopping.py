@@ -72,8 +72,8 @@ def test_time_enough(tiny_reranker: Reranker, call: Callable, monkeypatch: pytes
 @pytest.mark.numeric
 def test_what_was_scored_before_the_deadline(slow: tuple[Reranker, list[int], PairLogits]) -> None:
     reranker, computed, expected = slow
-    with pytest.raises(DeadlineError, match=r"^\d+ of 40 pairs were scored in 0.2 s") as caught:
-        reranker.score(PAIRS, timeout=0.2)
+    with pytest.raises(DeadlineError, match=r"^\d+ of 40 pairs were scored in 0.5 s") as caught:
+        reranker.score(PAIRS, timeout=0.5)
     reranker.engine.apply(lambda *_: None, Batch(np.zeros((1, 1), np.int32)))
     assert len(computed) <= len(caught.value.indices) + 2  # the rest was cancelled
     assert isinstance(caught.value, TimeoutError)

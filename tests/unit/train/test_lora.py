@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import bounds
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
@@ -86,7 +87,8 @@ def test_a_merged_directory_scores_as_the_trained_model(tiny: Path, tmp_path: Pa
     pairs = [(example.query, document) for example in EXAMPLES for document in example.documents]
     found = Reranker(target, device="cpu").logits(pairs).logits
     assert np.abs(found - Reranker(tiny, device="cpu").logits(pairs).logits).max() > 0.1
-    assert np.abs(found - expected).max() <= 1e-5
+    out = np.array(module_at(run.learner.model, "head.out_proj").weight)
+    assert np.abs(found - expected).max() <= bounds.logits(run.learner.model.shape, 64, out)
 
 
 def test_updates_are_added_to_the_weights_as_they_were_read(tiny: Path, tmp_path: Path) -> None:
