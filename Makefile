@@ -13,7 +13,7 @@ demo: $(VENV)/runtime
 	$(BIN)/mlx-rerank rank "What do pandas eat?" examples/passages.jsonl --top-n 8
 
 test: $(VENV)/dev
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 # The numeric tests again, with every kernel of OpenBLAS that the processor has, and without OpenBLAS.
 test-kernels: $(VENV)/dev
