@@ -52,5 +52,5 @@ def conversion_record(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     record = config.get(CONVERSION_KEY, {})
     if not isinstance(record, dict):
-        raise CheckpointError(f"config.json holds a {type(record).__name__} under {CONVERSION_KEY!r}, not an object")
+        raise CheckpointError(f"config.json holds {record!r:.40} under {CONVERSION_KEY!r}, not an object")
     return record
