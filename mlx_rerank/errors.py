@@ -79,7 +79,7 @@ class StoppedError(RerankError):
         indices: int64 [n], places in the caller's list of the pairs that were scored, in the order of completion.
         logits: float32 [n], theirs.
         truncated_tokens: int64 [n], tokens of each that the model did not see.
-        spans: int64 [n, 2], the characters of each document that its logit is of.
+        spans: int64 [n, 2], the characters of each document that its logit covers.
     """
 
     def __init__(

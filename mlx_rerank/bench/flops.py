@@ -66,7 +66,7 @@ def by_name(found: Sequence[Operation]) -> list[Operation]:
 
 
 def _layer(shape: ModelShape, rows: int, length: int, queries: int, itemsize: int) -> list[Operation]:
-    """Return a layer's operations, of which only the first `queries` tokens of each row are carried on."""
+    """Return a layer's operations, if only the first `queries` tokens of each row are carried on."""
     D, F = shape.hidden_size, shape.intermediate_size
     tokens, kept = rows * length, rows * queries
     projections = [_product("projections", tokens, D, 3 * D, itemsize)]

@@ -34,12 +34,12 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 def ratios(times: Sequence[float], base: Sequence[float]) -> Spread:
-    """Return how many times as long each round took as the same round of another: what drifts hits both alike."""
+    """Return how many times as long each round took as the same round of another: drift hits both alike."""
     return Spread.of([time / other for time, other in zip(times, base, strict=True)])
 
 
 def plan_rounds(names: Sequence[str], rounds: int) -> list[list[str]]:
-    """Return the order of each round: everybody once, and every round begins with the next."""
+    """Return the order of each round: everybody once, and every round begins with the next name."""
     starts = [number % len(names) for number in range(rounds)] if names else []
     return [[*names[start:], *names[:start]] for start in starts]
 
@@ -50,7 +50,7 @@ def growth(values: Sequence[float], warm_up: int, window: int = 20) -> float:
     Args:
         values: in the order measured, more than `warm_up`.
         warm_up: how many to leave out at the beginning.
-        window: how many values, after the warm-up and at the end, the medians that are compared are of.
+        window: how many values each compared median covers, after the warm-up and at the end.
     """
     after = values[warm_up:]
     return statistics.median(after[-window:]) / statistics.median(after[:window]) - 1

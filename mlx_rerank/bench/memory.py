@@ -166,5 +166,5 @@ def held(pid: int) -> dict[str, int | None]:
 
 
 def _megabytes(size: int | None) -> str:
-    """Return bytes in 1e6, or nothing where there are none to tell."""
+    """Return bytes in units of 1e6, or an empty text for None."""
     return "" if size is None else f"{size / 1e6:.1f}"

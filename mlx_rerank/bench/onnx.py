@@ -28,5 +28,5 @@ def export_onnx(directory: Path | str, path: Path | str) -> None:
     if not inputs["token_type_ids"].any():
         inputs.pop("token_type_ids")
     any_size = dict.fromkeys(inputs, dict.fromkeys((0, 1), torch.export.Dim.DYNAMIC))
-    # The exporter before this one bakes the shape of its example into the graph, whose logits are then wrong.
+    # The older exporter bakes the shape of its example into the graph; its logits are then wrong.
     torch.onnx.export(reference.model, kwargs=inputs, f=str(path), dynamo=True, dynamic_shapes=any_size, verbose=False)

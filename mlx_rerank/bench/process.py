@@ -83,7 +83,7 @@ class Worker:
 
     @property
     def pid(self) -> int:
-        """Of the process."""
+        """The id of the process."""
         return self._process.pid
 
     def score(self, pairs: list[tuple[str, str]]) -> Answer:

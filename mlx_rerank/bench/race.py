@@ -1,7 +1,7 @@
 """Contenders take turns at the same work, each in a process of its own, and what they took is kept.
 
 Every contender keeps its process over the rounds, and only one works at a time. In each round every contender does
-every workload once, in an order that rotates, so that a machine that gets busy or hot does so to all of them.
+every workload once, in an order that rotates, so that a machine that gets busy or hot slows all of them alike.
 """
 
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ class Race:
     """Runs contenders in turns and keeps what they took."""
 
     def __init__(self, contenders: Sequence[Contender], threads: int) -> None:
-        """Take note of who is there; those that lack a module are not."""
+        """Take note of who takes part; those that lack a module do not."""
         self.contenders = [contender for contender in contenders if not contender.missing]
         self.results = Results()
         self._threads = threads

@@ -18,7 +18,7 @@ _WIDE = 160  # characters, where no terminal says how wide it is
 
 
 def about(kind: str, command: str) -> dict[str, Any]:
-    """Return what any figure must be read with.
+    """Return the facts that any figure must be read with.
 
     Args:
         kind: the benchmark's name.

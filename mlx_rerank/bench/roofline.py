@@ -64,7 +64,7 @@ def run(options: Options, chip: tuple[float | None, float | None] | None = None)
 
     Args:
         options: what to measure.
-        chip: arithmetic in 1e12 and memory in 1e9 bytes a second of a chip to predict for; nothing is if None.
+        chip: a chip to predict for: arithmetic in 1e12 and memory in 1e9 bytes a second; no prediction if None.
 
     Raises:
         InputError: an option cannot be used, or the texts are too few.
@@ -106,7 +106,7 @@ def bounds(
     flops_per_second: float,
     bytes_per_second: float,
 ) -> dict[str, dict[str, Any]]:
-    """Return what mlx-rerank's batches of such pairs need, and the least seconds that takes, with each last layer.
+    """Return what mlx-rerank's batches of such pairs need, and the least seconds for it, with either last layer.
 
     Args:
         cost: of the model.
@@ -152,7 +152,7 @@ def measure_rates(cost: Cost, dtype: mx.Dtype, device: mx.Device) -> dict[str, A
 
 
 def print_tables(facts: dict[str, Any]) -> None:
-    """Print what was measured, what it is a share of, and the prediction, which is called one."""
+    """Print what was measured, what it is a share of, and the prediction, labelled as one."""
     pairs, rates = facts["settings"]["candidates"], facts["measured"]
     seconds = Spread.of(facts["seconds"])
     where = f"{facts['settings']['dtype']} on the {facts['settings']['device']}"
@@ -191,7 +191,7 @@ def print_tables(facts: dict[str, Any]) -> None:
 def _predicted(
     cost: Cost, lengths: np.ndarray, dtype: mx.Dtype, chip: tuple[float | None, float | None]
 ) -> dict[str, Any]:
-    """Return the bounds of a chip, under the figures that it was told to have."""
+    """Return the bounds of a chip, with the figures that were given for it."""
     tflops, bandwidth = chip
     assert tflops
     assert bandwidth
@@ -201,7 +201,7 @@ def _predicted(
 
 
 def _copier(device: mx.Device) -> Callable[[], Any]:
-    """Return what copies more memory than a cache holds: MLX's own addition on a GPU, numpy's copy on a CPU."""
+    """Return a function copying more than a cache holds: MLX's own addition on a GPU, numpy's copy on a CPU."""
     if device != mx.cpu:
         source = mx.zeros((COPIED // 4,), mx.float32)
         mx.eval(source)

@@ -113,7 +113,7 @@ def run(options: Options) -> dict[str, Any]:
 
 
 def request_sizes(count: int, seed: int) -> list[int]:
-    """Return how many documents each request has: 1 to 200, as often small as large on a scale of ratios."""
+    """Return how many documents each request has: 1 to 200, evenly spread on a logarithmic scale."""
     random = np.random.default_rng(seed)
     return np.exp(random.uniform(0, np.log(_LARGEST), count)).round().astype(int).tolist()
 
@@ -221,7 +221,7 @@ async def _load(
 
 
 async def _ask(http: httpx.AsyncClient, call: Pairs, expected: dict[tuple[str, str], float]) -> Reply:
-    """Send a request and compare its logits with those that are expected, where they are."""
+    """Send a request and compare its logits with those that are expected, if there are any."""
     query, documents = call[0][0], [document for _, document in call]
     begin = time.perf_counter()
     try:
@@ -239,7 +239,7 @@ async def _ask(http: httpx.AsyncClient, call: Pairs, expected: dict[tuple[str, s
 
 
 def _summary(replies: Sequence[Reply], memory: list[int], seconds: float) -> dict[str, Any]:
-    """Return what became of the requests, of which the last was answered after so many seconds."""
+    """Return what became of the requests; the last was answered after this many seconds."""
     done = [reply for reply in replies if reply.status == 200]
     if not done:
         raise WorkerError(f"of {len(replies)} requests under load none was answered: give --seconds more")

@@ -21,14 +21,14 @@ from mlx_rerank.scoring.budget import default_token_budget
 
 Pairs = list[tuple[str, str]]
 _SOURCE_CHARACTERS = 1_000_000  # of documents, joined, that windows are cut from
-_TRIES = 200  # windows for one that has the length asked for once it stands alone
+_TRIES = 200  # windows to try for one that has the wanted length on its own
 
 
 class Texts:
     """A query with its candidates in a seeded order, and windows cut from the candidates where more are needed."""
 
     def __init__(self, name: str, pairs: Pairs, seed: int = 0) -> None:
-        """Shuffle pairs, of which there must be one with a text."""
+        """Shuffle pairs; at least one must have a text."""
         self.name = name
         self._random = np.random.default_rng(seed)
         distinct = list(dict.fromkeys(pairs))
@@ -40,7 +40,7 @@ class Texts:
 
     @classmethod
     def read(cls, data: Path | None, seed: int = 0) -> "Texts":
-        """Read a directory in the BEIR layout, of which a seeded choice is the query; the package's samples for None.
+        """Read a directory in the BEIR layout and choose the query by the seed; the package's samples for None.
 
         Raises:
             InputError: there is no corpus.jsonl or queries.jsonl, or they cannot be read.

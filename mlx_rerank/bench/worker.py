@@ -1,7 +1,7 @@
 """A contender's own process: it loads, scores one pair, and then scores what it is handed, one JSON line at a time.
 
-Run by its path and not as a module of the package, so that a peer's process holds nothing of this package and of the
-BLAS that it loads. Standard output carries the answers; whatever libraries print goes to standard error.
+Run by its path and not as a module of the package, so that a peer's process holds neither this package nor the BLAS
+that it loads. Standard output carries the answers; whatever libraries print goes to standard error.
 """
 
 import importlib
@@ -20,7 +20,7 @@ _ONNX_BATCH = 32
 
 
 def load_mlx_rerank(own: dict[str, Any]) -> tuple[Score, str]:
-    """Return what scores with this package, and the dtype it computes in."""
+    """Return a scorer with this package, and the dtype it computes in."""
     from mlx_rerank import Reranker
 
     chosen = {key: own[key] for key in ("max_length", "dtype", "device") if own[key]}
@@ -29,7 +29,7 @@ def load_mlx_rerank(own: dict[str, Any]) -> tuple[Score, str]:
 
 
 def load_flag_embedding(own: dict[str, Any]) -> tuple[Score, str]:
-    """Return what scores with FlagEmbedding and its own defaults."""
+    """Return a scorer with FlagEmbedding and its own defaults."""
     from FlagEmbedding import FlagReranker
 
     half = own["dtype"] == "float16"
@@ -42,7 +42,7 @@ def load_flag_embedding(own: dict[str, Any]) -> tuple[Score, str]:
 
 
 def load_sentence_transformers(own: dict[str, Any]) -> tuple[Score, str]:
-    """Return what scores with sentence-transformers and its own defaults, but for the activation."""
+    """Return a scorer with sentence-transformers and its own defaults, but for the activation."""
     from sentence_transformers import CrossEncoder
 
     model = CrossEncoder(
@@ -53,7 +53,7 @@ def load_sentence_transformers(own: dict[str, Any]) -> tuple[Score, str]:
 
 
 def load_reference(own: dict[str, Any]) -> tuple[Score, str]:
-    """Return what scores with transformers' model, as this package's reference runs it."""
+    """Return a scorer with transformers' model, as this package's reference runs it."""
     from mlx_rerank.proof.reference import ReferenceReranker
 
     reranker = ReferenceReranker(Path(own["directory"]), max_length=own["max_length"], dtype=own["dtype"])
@@ -61,7 +61,7 @@ def load_reference(own: dict[str, Any]) -> tuple[Score, str]:
 
 
 def load_onnxruntime(own: dict[str, Any]) -> tuple[Score, str]:
-    """Return what scores an exported graph, in batches of 32 sorted by length, with this package's tokenizer."""
+    """Return a scorer with an exported graph, in batches of 32 sorted by length, with this package's tokenizer."""
     import numpy as np
 
     from mlx_rerank.checkpoints.checkpoint import Checkpoint

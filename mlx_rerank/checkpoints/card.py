@@ -48,7 +48,7 @@ def model_card(config: Mapping[str, Any], max_length: int, source_card: Path, *,
     done = config[CONVERSION_KEY]
     data = ModelCardData(
         license=known.get("license"),
-        language=None if "vocabulary" in done else known.get("language"),  # a trimmed one reads fewer
+        language=None if "vocabulary" in done else known.get("language"),  # a trimmed vocabulary reads fewer
         library_name="mlx",
         pipeline_tag="text-ranking",
         tags=["mlx", "mlx-rerank", "reranker", "cross-encoder"],
@@ -101,7 +101,7 @@ def describe_training(record: Mapping[str, Any]) -> str:
 
 
 def renamed(card: str, name: str) -> str:
-    """Return a model card under another name: in its headline and its first example, and nowhere else."""
+    """Return a model card with another name in its headline and first example, and nowhere else."""
     header, mark, body = card.partition("\n---\n") if card.startswith("---\n") else ("", "", card)
     text, fence, code = body.partition("```")  # a comment in code, or in the header, looks like a headline
     text = re.sub(r"^# .*", lambda _: f"# {name}", text, count=1, flags=re.MULTILINE)

@@ -81,7 +81,7 @@ class Checkpoint:
         """Return a hash of everything on disk that this checkpoint's logits depend on.
 
         Args:
-            digest: gives the hash, of one length, of a file's bytes.
+            digest: returns the hash of a file's bytes; all hashes have one length.
 
         Raises:
             CheckpointError: a file is not there, or the index of the weights is damaged.
@@ -95,7 +95,7 @@ class Checkpoint:
 
     @property
     def table_names(self) -> frozenset[str]:
-        """Names of the parameters that the table of word embeddings may have; the last two if it is packed."""
+        """Names that the word embeddings' parameters may have; scales and biases exist only if they are packed."""
         return frozenset(f"{self.family.words}.{kind}" for kind in ("weight", "scales", "biases"))
 
     def encoder(self) -> PairEncoder:
@@ -127,10 +127,10 @@ class Checkpoint:
             dtype: of all weights that are not packed.
             keep_quantized: leave packed weights packed, for devices with fast quantized products. Otherwise they are
                 dequantized here, once.
-            evaluate: read and check the weights now. Otherwise each is read when it is first used, and never by an
-                audit, except from a pytorch_model.bin.
-            words: load the word embeddings too. Otherwise they are not read, and the model is to be given the words of
-                each batch (mapped.py).
+            evaluate: read and check the weights now. Otherwise each is read when it is first used; an audit reads none,
+                except from a pytorch_model.bin.
+            words: load the word embeddings too. Otherwise they are not read, and each batch must bring the embeddings
+                of its words (mapped.py).
 
         Raises:
             CheckpointError: the weights cannot be read.

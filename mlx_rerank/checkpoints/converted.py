@@ -35,7 +35,7 @@ def converted(
         source: a Hugging Face directory.
         dtype: of all weights.
         shape: of the model, where it is not the source's.
-        select: makes the weights of that shape of the source's.
+        select: turns the source's weights into those of that shape.
         evaluate: read the weights now; otherwise each is read when it is first used.
     """
     parameters = weights.port(open_tensors(source.directory), source.family, source.shape, dtype)

@@ -23,7 +23,7 @@ from mlx_rerank.errors import CheckpointError, OutputError, RerankError
 
 T = TypeVar("T")
 FORMAT = (
-    2  # of what convert writes; one more whenever that changes, which tests/unit/checkpoints/test_copies.py notices
+    2  # version of what convert writes; tests/unit/checkpoints/test_copies.py notices when it must be raised by one
 )
 VARIABLE = "MLX_RERANK_CACHE"
 
@@ -31,10 +31,10 @@ logger = logging.getLogger("mlx_rerank")
 
 
 def load(checkpoint: Checkpoint, dtype: str, device: mx.Device, loader: Callable[[Checkpoint], T]) -> T:
-    """Return what a loader makes of a model: of its converted copy where that loads faster, else of the model itself.
+    """Return a loader's result for a model: from its converted copy if that loads faster, else from the model itself.
 
     Args:
-        checkpoint: any. Only one of the hub's that is stored in another dtype, or as a pytorch_model.bin, gets a copy.
+        checkpoint: any. Only a hub model that is stored in another dtype, or as a pytorch_model.bin, gets a copy.
         dtype: that the model will run in.
         device: that converts.
         loader: called with the checkpoint to read.
@@ -58,7 +58,7 @@ def cache_directory() -> Path | None:
     """Return the directory of all copies: $MLX_RERANK_CACHE, or the usual one of the platform; None if turned off.
 
     Raises:
-        RuntimeError: it is below the home directory, and there is none.
+        RuntimeError: it would be below the home directory, and there is none.
     """
     chosen = os.environ.get(VARIABLE)
     if chosen is not None:
@@ -90,13 +90,13 @@ def _find_or_make(checkpoint: Checkpoint, dtype: str, device: mx.Device) -> Path
 
 
 def _pays(checkpoint: Checkpoint, dtype: str) -> bool:
-    """Tell whether a copy loads faster than the model itself, which it does not where both hold the same bytes."""
+    """Tell whether a copy loads faster than the model itself; it does not if both hold the same bytes."""
     files = weights.safetensors_files(checkpoint.directory)
     return files is None or weights.stored_dtypes(files) != {dtype}
 
 
 def _make(checkpoint: Checkpoint, dtype: str, device: mx.Device, target: Path) -> bool:
-    """Write a copy and remove those of other commits; False where another process or thread is at it."""
+    """Write a copy and remove those of other commits; False if another process or thread is writing one."""
 
     def work() -> None:
         with mx.stream(device):
@@ -117,7 +117,7 @@ def _make(checkpoint: Checkpoint, dtype: str, device: mx.Device, target: Path) -
 
 @contextmanager
 def _alone(directory: Path) -> Iterator[bool]:
-    """Tell whether nobody else is in such a block for the directory; the system ends it when a process dies."""
+    """Tell whether nobody else holds this lock on the directory; the system releases it when a process dies."""
     with (directory / ".lock").open("ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -23,8 +23,8 @@ def resolve(model: str | Path, *, revision: str | None = None, cache_dir: str | 
     """
     if not isinstance(model, (str, Path)) or not str(model).strip():
         raise CheckpointNotFoundError(f"a model is a name, a hub id or a directory, not {model!r}")
-    if str(model) in EMBEDDED:
-        return EMBEDDED[str(model)]
+    if isinstance(model, str) and model in EMBEDDED:  # a Path is a directory, whatever its name
+        return EMBEDDED[model]
     try:
         path = Path(model).expanduser()
         is_directory, exists = path.is_dir(), path.exists()
@@ -43,7 +43,7 @@ def resolve(model: str | Path, *, revision: str | None = None, cache_dir: str | 
 
 
 def public_name(model: str | Path) -> str:
-    """Return what a model may be called where others read it: a hub id as it is, a directory by its last part."""
+    """Return the name of a model to show to others: a hub id as it is, a directory by its last part."""
     path = Path(model).expanduser()
     like_a_path = isinstance(model, Path) or model.startswith((".", "/", "~")) or model.count("/") > 1
     if not like_a_path and not path.is_dir():
@@ -58,7 +58,7 @@ def commit_of(directory: Path) -> str | None:
 
 def repo_of(directory: Path) -> str | None:
     """Return the hub id of a directory in the hub's cache; None for any other directory."""
-    kind, *name = directory.parent.parent.name.split("--")  # which no hub id has in it
+    kind, *name = directory.parent.parent.name.split("--")  # no hub id contains "--"
     return "/".join(name) if commit_of(directory) and kind == "models" and len(name) == 2 else None
 
 

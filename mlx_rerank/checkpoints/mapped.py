@@ -1,4 +1,4 @@
-"""Word embeddings that stay in their file, of which only the rows that a batch asks for are read.
+"""Word embeddings that stay in their file: only the rows that a batch needs are read.
 
 The table is nearly half of a multilingual model, and a batch needs a few hundred rows of it. MLX reads a tensor whole,
 so the file is mapped by numpy: what has been read is in the system's page cache, and can be dropped from there.
@@ -22,7 +22,7 @@ from mlx_rerank.pairs.batching import Batch
 
 EMBEDDINGS = ("resident", "mapped")
 # Mapping costs a batch one to three milliseconds. Below this size a table is no larger than the activations of a batch,
-# and to leave it out would save little; those of the multilingual models, with 250,002 rows, are several times larger.
+# and leaving it out would save little; the tables of multilingual models, with 250,002 rows, are several times larger.
 MAPPED_ABOVE = 64 * 2**20  # bytes
 Inputs = dict[str, mx.array | None]  # what a model is called with, by name
 Part = tuple[np.ndarray, mx.Dtype]  # rows as numpy sees them, and the dtype that they have
@@ -41,7 +41,7 @@ def can_map(checkpoint: Checkpoint) -> bool:
 
 
 def table_bytes(checkpoint: Checkpoint, dtype: mx.Dtype, *, keep_quantized: bool) -> int:
-    """Return what the word embeddings take as part of a loaded model; arguments are those of `Checkpoint.load`."""
+    """Return the bytes of the word embeddings in a loaded model; arguments are those of `Checkpoint.load`."""
     if not (checkpoint.quantized and keep_quantized):
         return checkpoint.shape.vocab_size * checkpoint.shape.hidden_size * dtype.size
     tensors = open_tensors(checkpoint.directory)
@@ -53,7 +53,7 @@ def choose_embeddings(checkpoint: Checkpoint, dtype: mx.Dtype, *, keep_quantized
     """Return "resident" or "mapped": what is wanted or, if None, "mapped" for a table of more than `MAPPED_ABOVE`.
 
     Raises:
-        InputError: what is wanted is neither, or cannot be.
+        InputError: the wanted value is neither, or the table cannot be mapped.
     """
     if wanted not in (None, *EMBEDDINGS):
         raise InputError(f"embeddings {wanted!r} is not one of {', '.join(EMBEDDINGS)}")
@@ -108,8 +108,8 @@ class MappedEmbeddings:
     def __call__(self, input_ids: np.ndarray) -> mx.array:
         """Return the words of a batch, lazily, the same bits that a table in memory gives.
 
-        Each distinct row is read, uploaded and unpacked once. Reading every token's instead took as long or, of packed
-        and of cast tables, up to nine times as long.
+        Each distinct row is read, uploaded and unpacked once. Reading a row for every token instead took as long or,
+        with packed or cast tables, up to nine times as long.
 
         Args:
             input_ids: integers [B, L], within the vocabulary.
@@ -135,7 +135,7 @@ class MappedEmbeddings:
         return mx.dequantize(rows["weight"], rows["scales"], rows.get("biases"), **packing, dtype=self._dtype)
 
     def _require_fit(self, checkpoint: Checkpoint) -> None:
-        """Raise WeightsError unless the table has the model's rows, and words come out of it as they should."""
+        """Raise WeightsError unless the table has the model's rows, and its words have the model's width."""
         shape, allowed = checkpoint.shape, weights.FLOATS if self._packing is None else (mx.uint32,)
         for kind, (part, stored) in self._parts.items():
             if kind == "weight" and stored not in allowed:
@@ -162,7 +162,7 @@ def _words_source(checkpoint: Checkpoint) -> str:
 
 
 def _map(directory: Path, names: list[str]) -> dict[str, Part]:
-    """Map those tensors of a directory that are there, of which the first weight must be."""
+    """Map the tensors of these names that a directory has; one of them must be a weight."""
     found = {}
     for path in weights.safetensors_files(directory):
         tensors = weights.read_safetensors(path)  # checks header and length, and knows every dtype
@@ -181,7 +181,7 @@ def _map(directory: Path, names: list[str]) -> dict[str, Part]:
 
 
 def _offset(path: Path, name: str) -> int:
-    """Return where in a safetensors file, that has been checked, a tensor's bytes begin.
+    """Return where a tensor's bytes begin in a safetensors file that has been checked.
 
     Source: the safetensors format: a length of 8 bytes, a JSON header of that length, then the data.
     """
@@ -191,10 +191,10 @@ def _offset(path: Path, name: str) -> int:
 
 
 def weights_bytes(checkpoint: Checkpoint, dtype: mx.Dtype, keep_quantized: bool) -> dict[str, int]:
-    """Return what the loaded weights take, from their shapes, with the embeddings in memory and in their file.
+    """Return the bytes of the loaded weights, from their shapes, with the embeddings in memory and in their file.
 
     Args:
-        checkpoint: whose they are.
+        checkpoint: whose weights they are.
         dtype: of all weights that are not packed.
         keep_quantized: whether packed weights stay packed.
 
@@ -209,7 +209,7 @@ def weights_bytes(checkpoint: Checkpoint, dtype: mx.Dtype, keep_quantized: bool)
 
 
 def inputs_of(batch: Batch, table: MappedEmbeddings | None) -> Inputs:
-    """Return what a model is to be called with, by name; in the device thread.
+    """Return a model's arguments for a batch, by name; call this in the device thread.
 
     Args:
         batch: the rows.

@@ -1,7 +1,7 @@
 """Weights on disk: the strict readers, and the writer.
 
 A Hugging Face checkpoint is turned into this package's parameters one at a time, by a table of its family that says for
-each parameter which tensors it is made of. A tensor that no rule asks for is an error, as is one that is not there.
+each parameter which tensors it is made of. A tensor that no rule asks for is an error, and so is a missing one.
 """
 
 import json
@@ -31,7 +31,7 @@ def port(
 
     Args:
         tensors: lazy tensors by their Hugging Face names. Each is taken out when it is used, because a reference to a
-            lazy array keeps its data once that has been read.
+            lazy array keeps the data that the array has read.
         family: whose table says what each parameter is made of.
         shape: of the model.
         dtype: what every parameter is cast to.
@@ -89,7 +89,7 @@ def safetensors_files(directory: Path) -> list[Path]:
 
 
 def stored_dtypes(files: Iterable[Path]) -> set[str]:
-    """Return the dtypes of the floating tensors in safetensors files, of which only the headers are read.
+    """Return the dtypes of the floating tensors in safetensors files; only the headers are read.
 
     Raises:
         CheckpointError: a file is damaged, or not there.
@@ -145,7 +145,7 @@ def unpack(
 
     Raises:
         CheckpointError: config.json does not say how a parameter is packed.
-        WeightsError: it says something else than the weights do.
+        WeightsError: config.json contradicts the weights.
     """
     names = set(weights)
     for name in sorted(names):
@@ -187,7 +187,7 @@ def save(path: Path, model: nn.Module) -> None:
     parameters = dict(evaluate(tree_flatten(model.parameters())))  # pyright: ignore[reportArgumentType]
     try:
         mx.save_safetensors(str(path), parameters, metadata={"format": "mlx"})
-    except RuntimeError as error:  # what MLX has for that
+    except RuntimeError as error:  # what MLX raises then
         raise OSError(str(error)) from error
 
 
@@ -202,7 +202,7 @@ def _has_infinity(value: mx.array) -> bool:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """Open a safetensors file, and raise CheckpointError where that or reading it fails."""
+    """Open a safetensors file, and raise CheckpointError if opening or reading it fails."""
     try:
         with safe_open(path, framework="numpy") as file:
             yield file

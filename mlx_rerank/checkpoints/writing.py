@@ -20,7 +20,7 @@ def require_absent(path: str | Path) -> Path:
 
     Raises:
         OutputExistsError: something is there.
-        OutputError: nothing can be.
+        OutputError: nothing can be written there.
     """
     target = Path(path)
     try:
@@ -43,7 +43,7 @@ def write_model(
         model: with the parameters to write.
         config: to write as config.json.
         source: the directory whose tokenizer and licences are copied.
-        texts: more files by name, in place of copied ones where these have the same name.
+        texts: more files by name; they replace copied files of the same name.
 
     Raises:
         OutputError: it cannot be written.

@@ -75,7 +75,7 @@ def _drop_output() -> None:
 
 
 def _usage_error(error: Exception) -> int:
-    """Show an error of the command's own words and return its exit code; raise any other again."""
+    """Show a usage error and return its exit code; raise any other error again."""
     show = getattr(error, "show", None)
     if show is None:
         raise error

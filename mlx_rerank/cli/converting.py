@@ -104,7 +104,7 @@ def upload(
 
 
 def _texts(path: str) -> list[str]:
-    """Return the documents of a file, a title, as in BEIR's files, before the text that it is of."""
+    """Return the documents of a file; a title, as in BEIR's files, comes before its text."""
     rows = read_documents([path], "auto")
     return [
         " ".join(part for part in (row.get("title"), row["text"]) if part and isinstance(part, str)) for row in rows
@@ -135,7 +135,7 @@ def _packings(
     embedding_group_size: int | None,
     embedding_mode: str | None,
 ) -> dict[str, Quantization | None]:
-    """Return how the encoder is packed and, where nothing else is said, the word embeddings likewise."""
+    """Return how the encoder and the word embeddings are packed: alike, unless options say otherwise."""
     words_mode = mode if embedding_mode is None else embedding_mode
     alike = words_mode == mode
     layers = _packing(mode, bits, group_size)
@@ -150,7 +150,7 @@ def _packings(
 
 
 def _packing(mode: str, bits: int | None, group_size: int | None) -> Quantization | None:
-    """Return a packing with what is usual in its mode where nothing else is said; None for the mode none."""
+    """Return a packing, with its mode's usual values where none are given; None for the mode none."""
     if mode == "none":
         if bits is not None or group_size is not None:
             raise InputError("the mode none packs nothing: leave its bits and group size out")

@@ -149,7 +149,7 @@ def _measured(reranker: "Reranker | ReferenceReranker", pairs: int, verbose: boo
 
 
 def _reranker(reference: bool, model: str, options: "ModelOptions", **stages: Any) -> "Reranker | ReferenceReranker":
-    """Return the reranker that a command asks for: MLX's, or PyTorch's, which has only the usual of what is MLX's."""
+    """Return the reranker that a command asks for: MLX's, or PyTorch's, which refuses options that only MLX has."""
     if not reference:
         from mlx_rerank.scoring.reranker import Reranker
 

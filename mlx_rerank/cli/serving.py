@@ -108,7 +108,7 @@ def _pool(models: list[str], **options: Any) -> "Pool":
 
 
 def _keys(path: Path | None) -> tuple[str, ...]:
-    """Return the keys of a file and of the environment, neither of which others see in a list of processes."""
+    """Return the keys of a file and of the environment, which other users do not see in a list of processes."""
     given = os.environ.get(_KEY_VARIABLE, "").strip()
     lines = []
     if path is not None:
@@ -140,7 +140,7 @@ def _size(option: str, text: str) -> int:
 
 
 def _warn(host: str, unix_socket: Path | None, settings: "Settings") -> None:
-    """Say it where anybody in the network may use the server."""
+    """Warn if anybody in the network may use the server."""
     if unix_socket is None and host not in ("127.0.0.1", "localhost", "::1") and not settings.keys:
         typer.echo(
             f"mlx-rerank: warning: {host} may be reached by others, and no key is needed: set --api-key-file", err=True

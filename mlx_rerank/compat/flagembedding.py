@@ -20,9 +20,9 @@ logger = logging.getLogger("mlx_rerank")
 class FlagReranker:
     """Drop-in replacement for `FlagEmbedding.FlagReranker`.
 
-    Source: FlagEmbedding 1.4.2 `inference/reranker/encoder_only/base.py`; tests/parity/test_flagembedding.py. Where
-    that has defects this differs: an empty list gives an empty list, a bare string is an error, and the error that
-    stops the work is the error that is raised.
+    Source: FlagEmbedding 1.4.2 `inference/reranker/encoder_only/base.py`; tests/parity/test_flagembedding.py. It
+    differs where FlagEmbedding has defects: an empty list gives an empty list, a bare string is an error, and the error
+    that stops the work is the one that is raised.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class FlagReranker:
 
         Args:
             sentence_pairs: one (query, passage) pair, or a list of them.
-            batch_size: most pairs computed at once; the constructor's if None, as all that follow.
+            batch_size: most pairs computed at once; the constructor's if None; likewise below.
             query_max_length: most tokens of a query.
             max_length: most tokens of a pair.
             normalize: return sigmoids of the logits.
@@ -130,7 +130,7 @@ class FlagReranker:
         return scores[0] if single else scores
 
     def _limit(self, max_length: int) -> int:
-        """Return max_length, or the model's own limit with a warning where that is less, as short texts still fit."""
+        """Return max_length or, with a warning, the model's own limit if that is less: short texts still fit."""
         limit = self.reranker.config.max_length
         if max_length > limit:
             warn(f"max_length {max_length} exceeds this model's {limit} tokens: longer pairs are cut to {limit}")

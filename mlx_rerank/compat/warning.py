@@ -12,10 +12,10 @@ _HERE = str(Path(__file__).parent)
 
 
 def old_names(**names: str | None) -> Callable[[Method], Method]:
-    """Let a method take the keywords of earlier versions of sentence-transformers, as their last version does.
+    """Let a method take the keywords of earlier versions of sentence-transformers, as its last version does.
 
     Args:
-        names: what each is called now; None where it has no effect any more, which a warning then says.
+        names: what each is called now; None if it no longer has an effect, which a warning then says.
     """
 
     def decorate(method: Method) -> Method:

@@ -54,10 +54,10 @@ def convert(
         revision: branch, tag or commit of a hub model.
         layers: how the encoder's matrices are packed; not at all if None.
         embeddings: how the word embeddings are packed; not at all if None.
-        target_bits: pack each layer, and the embeddings, as far as the scores of sample pairs bear it, to at most this
-            many bits a weight on average, scales included. It takes the place of the two above, and some minutes.
-        trim_vocab: texts of the kind that will be read. Of the vocabulary only the pieces that they use are kept, and
-            the single characters of their scripts; a text of such pieces scores as before. All is kept if None.
+        target_bits: pack each layer, and the embeddings, as far as the scores of sample pairs allow, to at most this
+            many bits a weight on average, scales included. It replaces the two arguments above, and takes some minutes.
+        trim_vocab: texts of the kind that will be read. The vocabulary keeps only the pieces that they use, and the
+            single characters of their scripts; a text of such pieces scores as before. If None, it keeps all.
         name: what the model card calls the model; as the directory if None.
 
     Returns:
@@ -116,14 +116,14 @@ def convert(
 
 
 def _table_bytes(table: nn.Module, shape: Shape, source: Shape) -> dict[str, int]:
-    """Return what the word embeddings take, and what they would take with the source's vocabulary."""
+    """Return the bytes of the word embeddings, and their bytes with the source's vocabulary."""
     parameters: Any = tree_flatten(table.parameters())
     kept = sum(value.nbytes for _, value in parameters)
     return {"bytes": kept, "source_bytes": kept // shape.vocab_size * source.vocab_size}
 
 
 def _calibration(encoder: PairEncoder, pairs: list[tuple[str, str]], longest: int) -> list[Inputs]:
-    """Return batches of those pairs that have fewer than a hundred tokens; of all of them, cut, where none has."""
+    """Return batches of the pairs with fewer than a hundred tokens or, if there are none, of all pairs, cut."""
     encoded = encoder.encode(pairs, Limits(min(_CALIBRATION_TOKENS, longest)))
     short = [row for row in encoded.sequences if row.tokens < _CALIBRATION_TOKENS] or encoded.sequences
     plan = plan_batches(np.array([row.tokens for row in short]), 32 * _CALIBRATION_TOKENS)

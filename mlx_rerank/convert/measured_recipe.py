@@ -1,4 +1,4 @@
-"""Choosing how few bits each part of a model can do with, by what every packing of it does to the logits."""
+"""Choosing how few bits suffice for each part of a model, by what every packing of it does to the logits."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -53,11 +53,11 @@ def check_target(family: Family, shape: Shape, target: float) -> None:
 def measured_recipe(
     model: nn.Module, family: Family, shape: Shape, batches: Sequence[Inputs], target: float, scale_bits: int
 ) -> Recipe:
-    """Pack each encoder layer, and the word embeddings, as far as the logits bear it.
+    """Pack each encoder layer, and the word embeddings, as far as the logits allow.
 
-    Every part is packed in every way, alone, and the change of the logits is measured. Then, from the finest packing
-    of all parts, the step that costs least per bit saved is taken until the target is met, and what a large last step
-    has left over goes where it helps most. Errors of several parts are taken to add up.
+    Every part is packed in every way, alone, and the change of the logits is measured. All parts start with their
+    finest packing. Then the step that costs least per bit saved is taken, again and again, until the target is met.
+    Bits that a large last step leaves over go where they help most. Errors of several parts are assumed to add up.
 
     Args:
         model: with all its weights, in one dtype; it is left as it was.
@@ -65,11 +65,11 @@ def measured_recipe(
         shape: of the model.
         batches: calibration pairs.
         target: most bits a weight, on average over what is packed, scales included.
-        scale_bits: of a scale or a bias, which every group has one of each.
+        scale_bits: of a scale or a bias; every group has one of each.
 
     Raises:
         InputError: the target is below what packing can do.
-        NonFiniteScoreError: the model's logits are not finite as it is.
+        NonFiniteScoreError: the model's logits are not finite before any packing.
     """
     modules: dict[str, Any] = dict(model.named_modules())
     parts = [(family.words,), *map(tuple, family.packable(shape))]

@@ -41,7 +41,7 @@ def check_recipe(recipe: Recipe, family: Family, shape: Shape) -> None:
     """Check that MLX has every packing of a recipe, and that its groups fill the model's rows.
 
     Raises:
-        InputError: it has not, or they do not.
+        InputError: MLX has no such packing, or the groups do not fill the rows.
     """
     widths = widths_of(family, shape)
     for path, packing in recipe.items():
@@ -122,12 +122,12 @@ def quantize(model: nn.Module, config: Mapping[str, Any], recipe: Recipe, words:
 
 
 def unpacked(weight: mx.array, packing: Quantization, *, words: bool) -> mx.array:
-    """Return what `quantize` would make of a weight [rows, D], unpacked again, in its own dtype.
+    """Return a weight [rows, D] packed as `quantize` packs it and unpacked again, in its own dtype.
 
     Args:
         weight: a matrix, or rows of the word embeddings.
-        packing: of it.
-        words: whether it is the latter, whose scales may be searched.
+        packing: of the weight.
+        words: whether it is rows of the word embeddings, whose scales may be searched.
     """
     if words and searched(packing):
         codes, scales, biases = search_scales(weight, packing).values()
@@ -138,12 +138,12 @@ def unpacked(weight: mx.array, packing: Quantization, *, words: bool) -> mx.arra
 
 
 def searched(packing: Quantization) -> bool:
-    """Tell whether scales of the word embeddings are searched: where they have few enough levels to try all."""
+    """Tell whether scales of the word embeddings are searched: only if they have few enough levels to try all."""
     return packing.mode == "affine" and packing.bits in (2, 4)
 
 
 def search_scales(table: mx.array, packing: Quantization) -> dict[str, mx.array]:
-    """Pack a table with the scale that loses least, of those that keep each group's largest entry exact.
+    """Pack a table; each group's scale loses least among those that keep the group's largest entry exact.
 
     `mx.quantize` takes one such scale from the range of the group. A table that was on a grid of this size before
     (many published ones were, block by block, as Q4_0) comes back without loss only if its own scale is among those

@@ -1,10 +1,10 @@
 """A smaller vocabulary: the pieces that a corpus uses, so that the embeddings of all others need not be stored.
 
 A text whose pieces are all kept is read as before, token by token. A Unigram tokenizer takes the path of pieces with
-the highest sum of scores. Leaving pieces out leaves paths out; it adds only such as go through a single character that
-is unknown now, and an unknown character scores 10 below the lowest piece, which is below what that character had. So
-the best path, if all of it is kept, is still the best, and the first among equals. The lowest score must stay the same,
-so a piece that has it is always kept. What surrounds the model (normaliser, splits, added tokens) stays as it was.
+the highest sum of scores. Leaving pieces out removes paths. It adds only paths through a single character that is
+unknown now. An unknown character scores 10 below the lowest piece, which is less than before. So the best path, if all
+of it is kept, is still the best, and the first among equals. The lowest score must stay the same, so a piece with that
+score is always kept. What surrounds the model (normaliser, splits, added tokens) stays as it was.
 """
 
 import json
@@ -22,11 +22,11 @@ from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.errors import CheckpointError, InputError
 from mlx_rerank.pairs.arguments import require_sequence, require_unicode
 
-_CHUNK = 512  # texts per call of the tokenizer, between which Ctrl-C is heard
-_HELD_OUT = 10  # every tenth text is
+_CHUNK = 512  # texts per call of the tokenizer; Ctrl-C is heard between calls
+_HELD_OUT = 10  # every tenth text is held out
 _LEAST_TO_HOLD_OUT = 100  # texts
 _SPACE = "▁"  # what a space before a word becomes
-_COMMON = "COMMON"  # the script of what is written in all of them
+_COMMON = "COMMON"  # the script of characters that all scripts use
 _UNSCRIPTED = ("COMBINING", "MODIFIER", "VARIATION", "CARON", "KATAKANA-HIRAGANA")  # begin names of common letters
 _BYTES = frozenset(f"<0x{byte:02X}>" for byte in range(256))  # what an unknown character becomes with byte_fallback
 
@@ -64,7 +64,7 @@ def trim(checkpoint: Checkpoint, texts: Iterable[str]) -> Trimming:
 
     Args:
         checkpoint: a Hugging Face one, whose tokenizer fits its model.
-        texts: the corpus; a text that comes again counts once.
+        texts: the corpus; a repeated text counts once.
 
     Raises:
         InputError: the corpus is no list of valid texts, or no text in it has a token.
@@ -73,7 +73,7 @@ def trim(checkpoint: Checkpoint, texts: Iterable[str]) -> Trimming:
     path = checkpoint.directory / "tokenizer.json"
     tokenizer = Tokenizer.from_file(str(path))
     source: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if source["model"].get("unk_id") is None:  # which no other kind has
+    if source["model"].get("unk_id") is None:  # no other kind has one
         kind = type(tokenizer.model).__name__
         what = f"a {kind} one" if kind != "Unigram" else "one without an unknown token"
         raise CheckpointError(f"only a Unigram tokenizer with an unknown token can be trimmed; {path} is {what}")
@@ -105,7 +105,7 @@ def trim(checkpoint: Checkpoint, texts: Iterable[str]) -> Trimming:
 
 
 def renumbering(source: Path, trimmed: Path) -> dict[int, int]:
-    """Return, for each token id of a checkpoint that its trimmed copy has kept, the id there."""
+    """Return the new id of each token id of a checkpoint that its trimmed copy has kept."""
     ours = Tokenizer.from_file(str(trimmed / "tokenizer.json")).get_vocab()
     theirs = Tokenizer.from_file(str(source / "tokenizer.json")).get_vocab()
     return {theirs[piece]: place for piece, place in ours.items() if piece in theirs}
@@ -138,7 +138,7 @@ def _processor_places(node: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _id_keys(config: Mapping[str, Any], size: int) -> list[str]:
-    """Return the keys of a config.json under which there is a token id."""
+    """Return the keys of a config.json that hold a token id."""
     return [
         key for key, value in config.items() if key.endswith("_token_id") and type(value) is int and 0 <= value < size
     ]
@@ -147,9 +147,9 @@ def _id_keys(config: Mapping[str, Any], size: int) -> list[str]:
 def _choose(
     tokenizer: Tokenizer, pieces: Mapping[str, int], always: np.ndarray, texts: list[str]
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """Return which tokens are kept, bool [V], and what there is to say about the texts.
+    """Return which tokens are kept, bool [V], and facts about the texts.
 
-    Of many texts, every tenth is first left aside, to see how many of these the pieces of the others would do for.
+    If there are many texts, every tenth is held out first, to see how many of them the others' pieces suffice for.
     """
     used, aside, held_out, count = np.zeros_like(always), np.zeros_like(always), [], 0
     for count, tokens in enumerate(_tokens(tokenizer, texts), 1):
@@ -182,7 +182,7 @@ def _distinct(texts: Iterable[str]) -> list[str]:
 
 
 def _tokens(tokenizer: Tokenizer, texts: list[str]) -> Iterator[np.ndarray]:
-    """Yield the token ids, each once, of each text that has any."""
+    """Yield the distinct token ids of each text that has any."""
     tokenizer.no_truncation()
     tokenizer.no_padding()
     for start in range(0, len(texts), _CHUNK):
@@ -192,7 +192,7 @@ def _tokens(tokenizer: Tokenizer, texts: list[str]) -> Iterator[np.ndarray]:
 
 
 def _with_characters(used: np.ndarray, pieces: Mapping[str, int]) -> np.ndarray:
-    """Return the used tokens and, of the scripts that they are written in, every single character."""
+    """Return the used tokens, and every single character of the scripts that they are written in."""
     scripts = {_COMMON} | {_script(character) for piece, i in pieces.items() if used[i] for character in piece}
     found = used.copy()
     for piece, i in pieces.items():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlx_rerank.checkpoints.card import model_card, renamed
 from mlx_rerank.checkpoints.checkpoint import Checkpoint, open_tensors
+from mlx_rerank.checkpoints.config import read_config
 from mlx_rerank.errors import CheckpointError, InputError, UploadError
 from mlx_rerank.version import __version__
 
@@ -21,7 +22,7 @@ _REMEDIES = {401: _LOG_IN, 403: "does the token allow writing under this name?"}
 def upload(directory: str | Path, repo_id: str, *, private: bool = False) -> str:
     """Send a converted directory to the hub in one commit, creating the repository if it does not exist.
 
-    Files that the repository has besides those of the directory stay there.
+    Other files of the repository stay there.
 
     Args:
         directory: what `convert` wrote.
@@ -64,7 +65,9 @@ def contents(directory: str | Path, repo_id: str) -> Mapping[str, Path | bytes]:
         CheckpointError: the directory was not written by `convert`, or is damaged.
     """
     require_repo_id(repo_id)
-    checkpoint = Checkpoint.open(Path(directory).expanduser())
+    given = Path(directory).expanduser()
+    read_config(given)  # which says so if it is not there
+    checkpoint = Checkpoint.open(given)
     if not checkpoint.converted:
         raise CheckpointError(f"{directory} was not converted by mlx-rerank: give a directory that convert has written")
     checkpoint.encoder()  # these two refuse what would not load
@@ -96,7 +99,7 @@ def require_repo_id(repo_id: str) -> None:
 
 
 def require_login(repo_id: str) -> None:
-    """Ask the hub who the token's owner is, so that a long conversion does not end at a token that is no good.
+    """Ask the hub who owns the token, so that a long conversion does not fail at its end because of a bad token.
 
     Raises:
         UploadError: there is no token, it is invalid or may only read, or the hub cannot be reached.

@@ -3,7 +3,7 @@
 The Linux wheel of MLX bundles the reference BLAS, whose matrix products run at a few GFLOP/s. Symbols of a library
 that is loaded globally *before* MLX take precedence over the bundled ones, so OpenBLAS or MKL can stand in for it.
 The environment variable MLX_RERANK_BLAS names another library or path to load, or is "off" for MLX's own.
-On macOS MLX uses Accelerate and nothing here does anything.
+On macOS MLX uses Accelerate, and this module does nothing.
 """
 
 import ctypes
@@ -54,7 +54,7 @@ def preload() -> None:
 
 
 def _load(wanted: str) -> str | None:
-    """Load a library or path; return why it does not serve, where it does not. No other is tried in its place."""
+    """Load a library or path; return why it cannot be used, or None. No other is tried in its place."""
     global _loaded, _library
     try:
         library = ctypes.CDLL(wanted, mode=ctypes.RTLD_GLOBAL)
@@ -74,7 +74,7 @@ def loaded() -> str | None:
 
 
 def import_with_own(name: str) -> Any:
-    """Import a module whose libraries keep the BLAS that they bring, where they would take the one loaded here.
+    """Import a module so that its libraries keep their own BLAS, instead of taking the one loaded here.
 
     Torch calls its own from threads of its own, and is some eight times as slow with this one.
 
@@ -92,7 +92,7 @@ def import_with_own(name: str) -> Any:
 
 
 def set_threads(number: int) -> None:
-    """Let a product use so many cores, from now on and in all of the process; without an optimised BLAS it uses one."""
+    """Let a product use this many cores, in the whole process from now on; without an optimised BLAS it uses one."""
     for name in _THREADS:
         function = getattr(_library, name, None)
         if function:

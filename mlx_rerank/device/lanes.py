@@ -1,8 +1,8 @@
 """Let MLX's CPU backend on Linux use all cores.
 
-MLX runs a stream's operations one after the other in one thread, and of these only matrix products are spread over
-cores, by the BLAS. So several batches, one for each core, run side by side in streams of their own.
-Elsewhere nothing here does anything: on macOS the CPU is Accelerate's, and a GPU needs no help.
+MLX runs a stream's operations one after the other in one thread, and only matrix products are spread over cores, by the
+BLAS. So several batches, one for each core, run side by side in streams of their own. Elsewhere this module does
+nothing: on macOS the CPU is Accelerate's, and a GPU needs no help.
 """
 
 import os
@@ -39,10 +39,10 @@ class Lanes:
         self._streams: list[mx.Stream] = []
 
     def each(self, function: Forward, batches: Sequence[Batch]) -> list[mx.array]:
-        """Return what a function makes of batches, in parts that follow on one another, yet to be evaluated.
+        """Return a function's results for batches, in consecutive parts, yet to be evaluated.
 
-        Where there are more lanes than batches, batches are cut by rows, the largest first. Whoever wants the parts to
-        run side by side evaluates them together: MLX starts no evaluation while it has some ten operations to run.
+        Where there are more lanes than batches, batches are cut by rows, the largest first. To run the parts side by
+        side, evaluate them together: MLX starts no evaluation while it has some ten operations to run.
 
         Args:
             function: of the arrays of a batch, or of some of its rows.
@@ -62,7 +62,7 @@ class Lanes:
 
 
 def _cut(batches: Sequence[Batch], count: int) -> list[Batch]:
-    """Cut batches by rows into so many parts altogether, or into single rows."""
+    """Cut batches by rows into `count` parts altogether, or into single rows."""
     first = [ids for ids, *_ in batches if ids is not None]
     pieces = [1] * len(batches)  # of each batch
     while sum(pieces) < count:

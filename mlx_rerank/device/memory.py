@@ -10,11 +10,11 @@ import mlx.core as mx
 
 _STATUS = Path("/proc/self/status")  # on Linux, where getrusage would count what the parent process once had
 
-# MLX keeps freed buffers for arrays of the same size, and by default nearly all that the machine has. Every batch of
-# another shape leaves some. The bound is looked at after a batch, instead of being set with `mx.set_cache_limit`: that
-# holds for the whole process, at all times, and would slow down whatever else runs on MLX in it. So another library
-# loses at most what it has in the cache at such a moment. The value is several times what one batch leaves: a batch of
-# 4,096 tokens of bge-reranker-v2-m3 has activations of 34 MB in float16. Not measured on Metal.
+# MLX keeps freed buffers for arrays of the same size, by default up to nearly all memory of the machine. Every batch of
+# another shape leaves some. The bound is checked after a batch. `mx.set_cache_limit` is not used: it holds for the
+# whole process at all times, and would slow down whatever else runs on MLX. So another library loses at most what it
+# has in the cache at that moment. The value is several times what one batch leaves: a batch of 4,096 tokens of
+# bge-reranker-v2-m3 has activations of 34 MB in float16. Not measured on Metal.
 CACHE_LIMIT = 512 * 2**20  # bytes
 
 

@@ -2,7 +2,7 @@
 
 On a GPU they are MLX's own. Its CPU backend (x86-64, MLX 0.32) adds and multiplies some 3,000 million numbers a second,
 but sums up rows and copies at a third of that rate, and takes exp and erf one at a time, some 50 million a second. So
-in float32 on a CPU they are made of whole sums and products.
+in float32 on a CPU the operations here are made of whole sums and products.
 """
 
 import math
@@ -15,9 +15,9 @@ import mlx.core as mx
 
 # 1/2 erfc(a / sqrt(2)) = P(a) ** -16 within 3e-7 / a; the form is that of Abramowitz and Stegun, 7.1.28, fitted anew.
 _TAIL = (1.0442748411, 0.0520639779, 0.0221137169, 0.0033705105, 7.5322323e-05, 3.9649195e-05, 6.9880152e-06)
-# 2 ** f = (u + f) / (u - f) within 5e-7 of itself, with u = this + that * f * f, for f in -1/2..1/2
+# 2 ** f = (u + f) / (u - f) within 5e-7 of itself, with u = _POWER[0] + _POWER[1] * f * f, for f in -1/2..1/2
 _POWER = (2.88540812, 0.11523606)
-_TO_INTEGER = 12582912.0  # 1.5 * 2**23: the bits of a sum with it end with the other number, rounded
+_TO_INTEGER = 12582912.0  # 1.5 * 2**23: the bits of x + this end with x, rounded
 _LEAST = -126.0  # exponent of the smallest normal float32
 _HIDDEN = -1e30  # added to the scores of masked tokens
 _BLOCK = 1 << 21  # attention scores computed at a time: 8 MB; more, and smaller, blocks gain nothing
@@ -26,7 +26,7 @@ _with_derivatives = ContextVar("with_derivatives", default=False)
 
 @contextmanager
 def differentiable() -> Iterator[None]:
-    """Within it use MLX's own operations on a CPU too: the shifts of bits in `_power_of_two` have no derivative."""
+    """Use MLX's own operations within, on a CPU too: the shifts of bits in `_power_of_two` have no derivative."""
     token = _with_derivatives.set(True)
     try:
         yield
@@ -124,14 +124,15 @@ def attention(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.arra
 def _attend(q: mx.array, k: mx.array, v: mx.array, bias: mx.array | None) -> mx.array:
     """Return attention by sums and products, with 2 as the base of softmax; float32.
 
-    The scores have a column for each query, because MLX adds and compares rows faster than what is within a row.
+    The scores have a column for each query, because MLX adds and compares whole rows faster than the numbers within a
+    row.
     """
     scores = k @ q.swapaxes(-1, -2)
     if bias is not None:
         scores = scores + bias
     highest = scores.max(axis=-2, keepdims=True)
     weights = _power_of_two(scores - highest)
-    # The difference is 0, or NaN where a score is not finite, of which _power_of_two may make a number.
+    # The difference is 0, or NaN if a score is not finite: _power_of_two may turn such a score into a number.
     total = mx.ones((1, k.shape[2])) @ weights + (highest - highest)
     return (weights.swapaxes(-1, -2) @ v) / total.swapaxes(-1, -2)
 

@@ -34,7 +34,7 @@ def require(name: str, extra: str, purpose: str) -> None:
         purpose: what it is for, as the beginning of a sentence.
 
     Raises:
-        MissingDependencyError: it is not.
+        MissingDependencyError: it is not installed.
     """
     if importlib.util.find_spec(name) is None:
         raise MissingDependencyError(f"{purpose} {name}: {_remedy(extra)}")

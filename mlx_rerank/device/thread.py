@@ -3,8 +3,8 @@
 MLX streams belong to the thread that made them: an array built in one thread cannot be evaluated in another. So one
 thread loads every model and runs every batch, and all others hand it functions and wait for what they return.
 
-The thread never ends. A thread that has used MLX runs Python code of MLX's in its last moments, and where that falls
-into the interpreter's own shutdown the process aborts.
+The thread never ends. A thread that has used MLX runs MLX's Python code as it ends; if the interpreter is shutting down
+then, the process aborts.
 """
 
 import atexit
@@ -24,7 +24,7 @@ S = TypeVar("S")
 T = TypeVar("T")
 Job = tuple[Future[Any], Callable[[], Any], Callable[[Any], Any] | None]  # the last finishes what the call has started
 Started = tuple[Future[Any], Callable[[], Any]]
-_IDLE = 5.0  # seconds without a job after which memory that is only kept for later ones is given back
+_IDLE = 5.0  # seconds without a job after which memory kept for later jobs is given back
 
 
 class DeviceThread:
@@ -107,7 +107,7 @@ class DeviceThread:
         if os.getpid() == self.pid:
             self.submit(park)
             parked.wait()
-            time.sleep(0.01)  # for the thread to get from telling that it is about to wait to waiting
+            time.sleep(0.01)  # the thread has said that it is about to wait: let it begin
 
 
 _thread: DeviceThread | None = None

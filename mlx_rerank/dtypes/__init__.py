@@ -1,8 +1,8 @@
 """One dtype throughout: which dtypes a model may run in, and the audit that it stays in one.
 
-MLX promotes without a word: a float32 bias, a scale given as an array, or arithmetic on an int mask turns all that
-follows into float32. The audit traces a forward pass, without computing it or reading a weight, and names the
-operations that lead out of the dtype.
+MLX promotes silently: a float32 bias, a scale given as an array, or arithmetic on an int mask turns everything after it
+into float32. The audit traces a forward pass, without computing it or reading a weight, and names the operations that
+lead out of the dtype.
 """
 
 from mlx_rerank.dtypes.audit import Report, assert_one_dtype, audit, report

@@ -32,8 +32,8 @@ def report(model: nn.Module, dtype: mx.Dtype, *arguments: Any, **keywords: Any) 
     """Trace a forward pass and find every operation that leads out of a dtype.
 
     A cast of what the model returns is allowed, and so is what happens inside the functions of `FLOAT32_INSIDE`, but
-    not what they return. Nothing is computed, and no weight is read. A second cause among what follows from a first one
-    is found once that is mended; only parameters of another dtype are always found.
+    not what they return. Nothing is computed, and no weight is read. A second cause that lies after a first one is
+    found only once the first is fixed. Parameters of another dtype are always found.
 
     Args:
         model: any module; its parameters are taken as they are.
@@ -44,7 +44,7 @@ def report(model: nn.Module, dtype: mx.Dtype, *arguments: Any, **keywords: Any) 
     Raises:
         InputError: the model raised an error, as attention does for a float32 mask among float16 values.
 
-    Source: `mlx_rerank.dtypes.trace`; tests/unit/dtypes/test_dtypes.py plants what it must find.
+    Source: `mlx_rerank.dtypes.trace`; tests/unit/dtypes/test_audit.py plants what it must find.
     """
     traced = trace(model, _WHOLE, arguments, keywords)
     operations, violations = find_causes(traced, dtype)

@@ -8,7 +8,7 @@ import mlx.core as mx
 from mlx_rerank.dtypes.policy import dtype_name
 from mlx_rerank.dtypes.trace import Operation, Trace, Value
 
-_REARRANGING = (  # as well as casts and marks: what they return is what they were given
+_REARRANGING = (  # like casts and marks, they return what they were given
     *("AsType", "Mark", "AsStrided", "Broadcast", "Contiguous", "Copy", "ExpandDims", "Flatten", "Full", "Reshape"),
     *("Slice", "Split", "Squeeze", "StopGradient", "Transpose", "Unflatten"),
 )
@@ -29,13 +29,13 @@ class Operand:
     name: str = ""
 
     def __str__(self) -> str:
-        """Return it as in a report."""
+        """Return it as a report shows it."""
         return f"{self.dtype} {list(self.shape)} {self.name}".rstrip()
 
 
 @dataclass
 class Violation:
-    """An operation that leads out of the dtype: nothing before it forced its result to have another one.
+    """An operation that leads out of the dtype: nothing before it forced its result into another dtype.
 
     Args:
         path: the module it belongs to, such as ``layers.0.attention``.
@@ -116,7 +116,7 @@ class _Judge:
             self._start(Value(key, constant.shape, constant.dtype), name, "made")
 
     def follow(self, operation: Operation) -> None:
-        """Judge an operation, of which all inputs are known."""
+        """Judge an operation whose inputs are all known."""
         inputs = [self._known[value.key] for value in operation.inputs]
         paths = [known.path for known in inputs if known.path is not None]
         path = operation.path if operation.path is not None else max(paths, key=len, default=None)
@@ -195,7 +195,7 @@ def _turned(operand: Operand, result: Value) -> str:
 
 
 def _seen(operation: Operation, inputs: list[_Known], value: Value, off: bool, path: str | None) -> Operand:
-    """Return a result as a report shows it where it is an operand: as it was before casts and broadcasts."""
+    """Return a result as a report shows it when it is an operand: as it was before casts and broadcasts."""
     if operation.name in _REARRANGING:
         before = inputs[0].seen
         dtype = before.dtype if off or operation.name != "AsType" else dtype_name(value.dtype)
@@ -211,7 +211,7 @@ def _operand(value: Value, name: str = "") -> Operand:
 
 
 def _cast_on_return(trace: Trace) -> frozenset[str]:
-    """Return the keys of arrays that do nothing but return a cast of the model's last result."""
+    """Return the keys of arrays that only cast the model's last result, to return it."""
     made_by = {value.key: operation for operation in trace.operations for value in operation.outputs}
     uses = Counter(value.key for operation in trace.operations for value in operation.inputs)
     exempt: set[str] = set()

@@ -8,7 +8,7 @@ from typing import Any
 Function = Callable[..., Any]
 Patch = tuple[Any, str, Callable[[Function], Function]]  # owner, the function's name there, and what wraps it
 
-_patching = threading.RLock()  # patches must come off in the order opposite to that in which they went on
+_patching = threading.RLock()  # patches must come off in reverse order
 
 
 @contextmanager

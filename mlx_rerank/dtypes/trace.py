@@ -124,7 +124,7 @@ class _Calls:
         self._open = [0]  # numbers of the calls that have not returned
 
     def patches(self, kinds: Iterable[type], whole: Iterable[str]) -> list[Patch]:
-        """Return what records calls of modules of some classes, and of functions, which hide what they are made of."""
+        """Return patches that record calls of these modules and functions; functions hide the operations inside."""
         owners = {f: next(owner for owner in (mx.fast, mx, operations) if hasattr(owner, f)) for f in whole}
         functions = [(owner, f, partial(self._of_function, f)) for f, owner in owners.items()]
         return [*((kind, "__call__", self._of_module) for kind in kinds), *functions]
@@ -153,7 +153,7 @@ class _Calls:
 
     @contextmanager
     def _entered(self, path: str | None, function: str) -> Iterator[int]:
-        """Open a call, of the innermost call's module unless another is given, and give its number."""
+        """Open a call and give its number; its module is the innermost call's unless a path is given."""
         self.made.append((self.made[self._open[-1]][0] if path is None else path, function))
         self._open.append(len(self.made) - 1)
         try:
@@ -171,7 +171,7 @@ class _Calls:
 
 
 def _read(events: Sequence[Mapping[str, Any]], calls: Sequence[tuple[str, str]]) -> Trace:
-    """Turn MLX's account of a trace into one in which marks are read."""
+    """Turn MLX's account of a trace into a Trace, reading the marks."""
     found = {event["type"]: event for event in events}
     constants = dict(found["constants"]["constants"])
     operations = []

@@ -14,7 +14,7 @@ def load(model: str | Path | Reranker, options: Mapping[str, Any] | None = None)
     """Return the reranker that an adapter works with.
 
     Args:
-        model: its name, or the reranker itself, which then may have no options.
+        model: its name, or the reranker itself, without options then.
         options: keyword arguments of Reranker.
 
     Raises:
@@ -33,7 +33,7 @@ def load(model: str | Path | Reranker, options: Mapping[str, Any] | None = None)
 
 
 def reading(result: RankedDocument, head: int = 0) -> dict[str, Any]:
-    """Return what is to be told of a document that was not read as a whole; nothing of others.
+    """Return metadata on the reading of a document that was not read as a whole; empty for others.
 
     Args:
         result: its place in a ranking.
@@ -50,5 +50,5 @@ def reading(result: RankedDocument, head: int = 0) -> dict[str, Any]:
 
 
 def without_reading(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return metadata without what another reranker told of its reading."""
+    """Return metadata without another reranker's entries on its reading."""
     return {name: value for name, value in metadata.items() if name not in ("truncated_tokens", "relevant_span")}

@@ -22,8 +22,8 @@ with framework("Haystack", extra="haystack"):
 class MLXRanker:
     """A ranker that orders documents by their relevance to a query, in the place of any of Haystack's own.
 
-    What it returns are copies. Their meta has `truncated_tokens`, where tokens of the query or the document were not
-    read; and `relevant_span`, [start, end] in characters of the content, where the score is of only that part.
+    What it returns are copies. Their meta has `truncated_tokens`, if tokens of the query or the document were not read;
+    and `relevant_span`, [start, end] in characters of the content, if the score covers only that part.
 
     Haystack 3 loads a saved pipeline with classes of other packages only where it is told to:
     `Pipeline.loads(text, allowed_modules=["mlx_rerank.integrations.haystack"])`.
@@ -40,7 +40,7 @@ class MLXRanker:
         embedding_separator: str = "\n",
         options: dict[str, Any] | None = None,
     ) -> None:
-        """Say what is to be loaded, by `warm_up` or the first run.
+        """Choose the model, which `warm_up` or the first run loads.
 
         Args:
             model: a model's name, as for `Reranker`.
@@ -78,7 +78,7 @@ class MLXRanker:
         await asyncio.to_thread(self._loaded)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what `from_dict` makes an equal component of."""
+        """Return a dict from which `from_dict` makes an equal component."""
         return default_to_dict(
             self,
             model=self.model,
@@ -108,8 +108,8 @@ class MLXRanker:
 
         Args:
             query: what is asked.
-            documents: what retrievers found. Of several with one id only the one with the highest score is ranked.
-            top_k: as at construction, whose value holds if None; so the next two.
+            documents: what retrievers found. If several have one id, only the one with the highest score is ranked.
+            top_k: as at construction, whose value holds if None; likewise the next two.
             scale_score: give scores in 0..1 instead of logits.
             score_threshold: the lowest score of a document that is returned.
 
@@ -154,7 +154,7 @@ class MLXRanker:
         }
 
     def _candidates(self, documents: list[Document]) -> list[dict[str, Any]]:
-        """Return what is ranked: of documents with one id the one that its retriever scored highest."""
+        """Return the documents to rank: if several have one id, only the one that its retriever scored highest."""
         candidates: dict[str, dict[str, Any]] = {}
         for i, document in enumerate(documents):
             if document.content is None:
@@ -175,7 +175,7 @@ def _answer(ranking: list[RankedDocument]) -> dict[str, list[Document]]:
 
 
 def _retrieved(document: Document) -> float:
-    """Return the score that a retriever gave; none is less than any."""
+    """Return the score that a retriever gave; a missing score is less than any."""
     return -math.inf if document.score is None else document.score
 
 

@@ -108,7 +108,7 @@ class MLXReranker(BaseReranker):
         return ranked.drop_columns([name for name in ranked.column_names if name in dropped])
 
     def _texts(self, results: pa.Table) -> list[str]:
-        """Return the texts of rows, which all must be some."""
+        """Return the texts of rows; every row must have one."""
         _require_column(results, self.column, "select it, or name the texts' column with MLXReranker(column=...)")
         texts = results[self.column].to_pylist()
         for i, text in enumerate(texts):

@@ -44,14 +44,14 @@ class _Model(BaseModel):
             RerankError: as `Reranker`; an unknown option is an InputError.
         """
         super().__init__(**fields)
-        self._reranker = load(self.model, self.options)  # here: of a validator's errors pydantic would make its own
+        self._reranker = load(self.model, self.options)  # here: pydantic would replace a validator's errors by its own
 
 
 class MLXRerank(_Model, BaseDocumentCompressor):
     """A compressor that keeps the most relevant documents, for example in a ContextualCompressionRetriever.
 
-    What it returns are copies. Their metadata has a `relevance_score`; `truncated_tokens`, where tokens of the query or
-    the document were not read; and `relevant_span`, [start, end] in characters, where the score is of only that part.
+    What it returns are copies. Their metadata has a `relevance_score`; `truncated_tokens`, if tokens of the query or
+    the document were not read; and `relevant_span`, [start, end] in characters, if the score covers only that part.
     """
 
     top_n: int | None = Field(default=None, ge=1, description="How many documents to return; all if None.")
@@ -64,7 +64,7 @@ class MLXRerank(_Model, BaseDocumentCompressor):
         Args:
             documents: what a retriever found.
             query: what is asked.
-            callbacks: not called, since nothing runs within that they could follow.
+            callbacks: not called, since nothing runs inside that they could trace.
 
         Returns:
             The best first; equal scores in the order given.
@@ -106,7 +106,7 @@ class MLXCrossEncoder(_Model, BaseCrossEncoder):
 
 
 def _texts(documents: Sequence[Document]) -> list[str]:
-    """Return the documents' texts, which all must be some."""
+    """Return the documents' texts; every document must have one."""
     for i, document in enumerate(documents):
         if not isinstance(document.page_content, str):  # pydantic checks it only when a document is made
             raise InputError(

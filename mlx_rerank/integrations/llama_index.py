@@ -25,9 +25,9 @@ dispatcher = instrumentation.get_dispatcher(__name__)  # pyright: ignore[reportP
 class MLXRerank(BaseNodePostprocessor):
     """A postprocessor that keeps the most relevant nodes, for example of a RetrieverQueryEngine.
 
-    It reads of a node what an embedding model would: `node.get_content(metadata_mode=MetadataMode.EMBED)`. What it
-    returns are copies. Their metadata has `truncated_tokens`, where tokens of the query or the node were not read; and
-    `relevant_span`, [start, end] in characters of what it reads, where the score is of only that part. Embedding models
+    It reads the same text of a node as an embedding model: `node.get_content(metadata_mode=MetadataMode.EMBED)`. What
+    it returns are copies. Their metadata has `truncated_tokens`, if tokens of the query or the node were not read; and
+    `relevant_span`, [start, end] in characters of what it reads, if the score covers only that part. Embedding models
     and LLMs are not shown these.
     """
 
@@ -63,7 +63,7 @@ class MLXRerank(BaseNodePostprocessor):
         if isinstance(fields.get("model"), Path):
             fields["model"] = str(fields["model"])  # so that it can be saved
         super().__init__(**fields)
-        self._reranker = load(self.model, self.options)  # here: of a validator's errors pydantic would make its own
+        self._reranker = load(self.model, self.options)  # here: pydantic would replace a validator's errors by its own
 
     @classmethod
     def class_name(cls) -> str:
@@ -71,10 +71,10 @@ class MLXRerank(BaseNodePostprocessor):
         return "MLXRerank"
 
     def to_dict(self, **kwargs: Any) -> dict[str, Any]:
-        """Return what `from_dict` makes an equal postprocessor of.
+        """Return a dict from which `from_dict` makes an equal postprocessor.
 
         Raises:
-            InputError: it was given a Reranker, of which no name is known.
+            InputError: it was given a Reranker, whose name is not known.
         """
         if isinstance(self.model, Reranker):
             raise InputError("a Reranker cannot be saved: construct MLXRerank with the model's name instead")
@@ -129,7 +129,7 @@ class MLXRerank(BaseNodePostprocessor):
         dispatcher.event(ReRankEndEvent(nodes=found))
 
     def _copy(self, given: NodeWithScore, result: RankedDocument) -> NodeWithScore:
-        """Return a node with what is known of its relevance, which is not to change what models read of it."""
+        """Return a node with what is known of its relevance, without changing what models read of it."""
         told = ({"retrieval_score": given.score} if self.keep_retrieval_score else {}) | reading(result)
         node = given.node
         changes = {
@@ -141,10 +141,10 @@ class MLXRerank(BaseNodePostprocessor):
 
 
 def _texts(nodes: Sequence[NodeWithScore]) -> list[str]:
-    """Return what is read of nodes, which all must have a text."""
+    """Return what is read of nodes; every node must have a text."""
     for i, given in enumerate(nodes):
         node = given.node
-        # Of a node of several media none may be a text; its content is an empty one then.
+        # A node of several media may have no text; its content is empty then.
         if isinstance(node, Node) and (node.text_resource is None or node.text_resource.text is None):
             raise InputError(f"nodes[{i}], id {node.node_id!r}, has no text: leave it out, or give it one")
     return [given.node.get_content(metadata_mode=MetadataMode.EMBED) for given in nodes]

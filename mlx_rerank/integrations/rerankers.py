@@ -19,10 +19,10 @@ with framework("rerankers", extra="rerankers"):
 
 
 class MLXRanker(BaseRanker):
-    """A ranker in the place of any that their `Reranker` function returns.
+    """A ranker to use in place of any that their `Reranker` function returns.
 
-    The documents of its results are copies. Their metadata has `truncated_tokens`, where tokens of the query or the
-    document were not read; and `relevant_span`, [start, end] in characters, where the score is of only that part.
+    The documents of its results are copies. Their metadata has `truncated_tokens`, if tokens of the query or the
+    document were not read; and `relevant_span`, [start, end] in characters, if the score covers only that part.
     """
 
     def __init__(self, model: str | Path | Reranker = "mini", *, raw_scores: bool = False, **options: Any) -> None:
@@ -64,7 +64,7 @@ class MLXRanker(BaseRanker):
         Args:
             query: what is asked.
             docs: texts or Documents, or one.
-            doc_ids: one for each; if None, a Document's own, and the place of one that has none.
+            doc_ids: one for each; if None, each Document's own, or its place if it has none.
             metadata: one for each; if None, a Document's own.
 
         Returns:

@@ -11,11 +11,11 @@ FAMILIES = (xlm_roberta.FAMILY, bert.FAMILY)
 
 
 def family_of(config: Mapping[str, Any]) -> Family:
-    """Return the family that a Hugging Face config.json is of.
+    """Return the family of a Hugging Face config.json.
 
     Raises:
-        UnsupportedModelError: it is of none, or of one that is not run with these settings; the message says what was
-            found.
+        UnsupportedModelError: it belongs to no family, or to one that does not run with these settings; the message
+            says what was found.
     """
     for family in FAMILIES:
         if family.accepts(config):

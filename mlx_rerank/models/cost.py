@@ -9,7 +9,7 @@ _FUSED_HEADS = (64, 80, 128)  # sizes for which the GPU's attention never holds 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of an encoder whose layers have one attention and one feed-forward of two matrices.
+    """The cost of an encoder whose layers have one attention and one feed-forward of two matrices.
 
     Args:
         shape: of the model.
@@ -24,7 +24,7 @@ class Cost:
         return [(D, 3 * D), (D, D), (D, F), (F, D)]
 
     def operations(self, length: int) -> int:
-        """Return the operations of all layers on a token of a pair of a length: an addition for each multiplication."""
+        """Return all layers' operations on one token of a pair of this length: an addition for each multiplication."""
         products = sum(inputs * outputs for inputs, outputs in self.products)
         attention = 2 * self.shape.hidden_size * length  # with every key, and with every value
         return 2 * self.shape.num_hidden_layers * (products + attention)

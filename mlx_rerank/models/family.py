@@ -30,8 +30,8 @@ class InTransformers:
         model: name of its class in transformers.
         config: name of its configuration's class.
         tokenizer: name of its tokenizer's class.
-        special_tokens: what a tokenizer is to be told that is made of tokenizer.json alone.
-        hidden_states: of a shape, the module path of each hidden state, in the order that transformers has them.
+        special_tokens: arguments for a tokenizer that is made of tokenizer.json alone.
+        hidden_states: takes a shape, gives the module path of each hidden state, in transformers' order.
     """
 
     model: str
@@ -52,16 +52,16 @@ class Family:
         accepts: tells whether a config.json is of this family; refuses a relative that is not run, saying what was
             found (UnsupportedModelError).
         shape: reads the numbers of a config.json (CheckpointError).
-        table: of a shape, the rules of all parameters.
-        ignored: names of tensors that a checkpoint may hold, and that nothing is made of.
-        frame: what surrounds two texts, of a tokenizer and a shape (CheckpointError where these do not fit).
-        build: of a shape, a module with `layers` and a `head`. It maps ids int32 [B, L], attention_mask and segments
-            bool [B, L] or None, and words [B, L, D] or None, to logits float32 [B]; the score rule is in it.
+        table: takes a shape, gives the rules of all parameters.
+        ignored: names of tensors that a checkpoint may hold and that are not used.
+        frame: takes a tokenizer and a shape, gives what surrounds two texts (CheckpointError if they do not fit).
+        build: takes a shape, gives a module with `layers` and a `head`. It maps ids int32 [B, L], attention_mask and
+            segments bool [B, L] or None, and words [B, L, D] or None, to logits float32 [B]; the score rule is in it.
         score_rule: what a logit is read from, in words.
         mapping: of logits to scores in 0..1.
         words: path of the table of word embeddings.
-        packable: of a shape, for each layer the matrices that may be packed, by path, with the width of their rows.
-        cost: of a shape, what a token costs.
+        packable: takes a shape, gives each layer's matrices that may be packed, by path, with the width of their rows.
+        cost: takes a shape, gives what a token costs.
         in_transformers: where the reference finds it.
     """
 
@@ -118,7 +118,7 @@ def wanted(title: str, example: str) -> str:
 
 
 def require_one_label(config: Config, wanted: str) -> None:
-    """Refuse a classifier whose labels are not one.
+    """Refuse a classifier that does not have exactly one label.
 
     Raises:
         UnsupportedModelError: it has another number of labels.
@@ -130,15 +130,15 @@ def require_one_label(config: Config, wanted: str) -> None:
 
 
 def require_values(config: Config, wanted: str, expected: Mapping[str, Any]) -> None:
-    """Refuse a model that computes otherwise than its family does here.
+    """Refuse a model that computes differently from its family here.
 
     Args:
         config: of a checkpoint.
         wanted: the beginning of the message.
-        expected: values by key; a key that is missing has the value.
+        expected: values by key; a missing key counts as having the value.
 
     Raises:
-        UnsupportedModelError: one of them is another.
+        UnsupportedModelError: a value differs.
     """
     for key, value in expected.items():
         if config.get(key, value) != value:
@@ -149,7 +149,7 @@ def require_special_tokens(tokenizer: Tokenizer, expected: Mapping[str, int]) ->
     """Check that a tokenizer has special tokens at the ids that a config.json gives them.
 
     Raises:
-        CheckpointError: it has not.
+        CheckpointError: a token is missing, or has another id.
     """
     found = {token: tokenizer.token_to_id(token) for token in expected}
     if found != expected:

@@ -26,7 +26,7 @@ def look_up(table: nn.Embedding | nn.QuantizedEmbedding, ids: mx.array, dtype: m
 
 
 def some_outputs(linear: "Linear | nn.QuantizedLinear", x: mx.array, outputs: slice) -> mx.array:
-    """Return a range of what a linear module, packed or not, makes of x [..., D]; the rest is not computed."""
+    """Return a range of the outputs of a linear module, packed or not, for x [..., D]; the rest is not computed."""
     if isinstance(linear, Linear):
         return linear.some_outputs(x, outputs)
     biases = linear.biases[outputs] if linear.biases is not None else None

@@ -1,4 +1,4 @@
-"""From logits to scores in 0..1: a value that belongs to a model, as its families state it."""
+"""From logits to scores in 0..1: each family states the mapping of its models."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ class ScoreMapping:
 
     Args:
         name: under which a converted directory records it.
-        function: of logits [N], gives scores in 0..1 in their dtype.
+        function: takes logits [N], gives scores in 0..1 in their dtype.
     """
 
     name: str

@@ -19,12 +19,12 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True)
 class Join:
-    """How a parameter is made of tensors, and how these are had back of it.
+    """How a parameter is made of tensors, and how the tensors are restored from it.
 
     Args:
-        join: of the tensors, gives the parameter, lazily.
-        separate: of the parameter, float32 in numpy, and the tensors' shapes, gives the tensors. `proof` restores a
-            checkpoint with it, so nothing of MLX may be in it.
+        join: takes the tensors, gives the parameter, lazily.
+        separate: takes the parameter, float32 in numpy, and the tensors' shapes, gives the tensors. `proof` restores a
+            checkpoint with it, so it must not use MLX.
     """
 
     join: Callable[..., mx.array]
@@ -47,12 +47,12 @@ class Rule:
 
 
 def _stack(*tensors: mx.array) -> mx.array:
-    """Put matrices or vectors under one another."""
+    """Stack matrices or vectors along the first axis."""
     return tensors[0] if len(tensors) == 1 else mx.concatenate(list(tensors), axis=0)
 
 
 def _unstack(value: np.ndarray, shapes: Shapes) -> list[np.ndarray]:
-    """Cut a matrix or vector into those that are under one another."""
+    """Cut a matrix or vector into those that were stacked."""
     ends = np.cumsum([shape[0] for shape in shapes])
     return [np.ascontiguousarray(part) for part in np.split(value, ends[:-1])]
 
@@ -66,13 +66,13 @@ def copied(target: str, source: str, shape: tuple[int, ...]) -> Rule:
 
 
 def linear(target: str, sources: Sequence[str], outputs: int, inputs: int) -> list[Rule]:
-    """Return the rules of a linear module's weight and bias, made of those of modules that are stacked.
+    """Return the rules of a linear module's weight and bias, each stacked from those of other modules.
 
     Args:
         target: path of the module.
         sources: paths of the modules in the checkpoint.
-        outputs: of each of them.
-        inputs: of all.
+        outputs: of each of these modules.
+        inputs: of every module.
     """
     shapes = {"weight": (outputs, inputs), "bias": (outputs,)}
     return [

@@ -10,10 +10,10 @@ Document = str | Mapping[str, Any]  # a mapping holds its text under "text"
 
 
 def pairs_to_score(pairs: str | Iterable[Sequence[str]], document: str | None) -> tuple[Iterable[Sequence[str]], bool]:
-    """Return pairs, and whether there is one that was given as query and document.
+    """Return pairs, and whether the caller gave a single query and document.
 
     Raises:
-        InputError: it is neither.
+        InputError: the arguments are neither pairs nor a query and a document.
     """
     if isinstance(pairs, str) and document is not None:
         return [(pairs, document)], True
@@ -26,7 +26,7 @@ def document_text(document: Document, index: int) -> str:
     """Return the text of a document.
 
     Raises:
-        InputError: it is neither a text nor a mapping with a `text` that is one.
+        InputError: it is neither a text nor a mapping whose `text` is a text.
     """
     text = document.get("text") if isinstance(document, Mapping) else document
     if not isinstance(text, str):
@@ -51,7 +51,7 @@ def pairs_to_rank(query: str, documents: Iterable[Document]) -> tuple[list[Docum
 
 
 def require_sequence(name: str, values: Any) -> None:
-    """Refuse what has no order, or whose elements are not what they seem: a text's are letters, a table's column names.
+    """Refuse values without an order, and those that iterate over letters (a text) or column names (a table).
 
     Raises:
         InputError: it is not something like a list.
@@ -95,7 +95,7 @@ def checked_pairs(pairs: Iterable[Sequence[str]]) -> Iterator[tuple[str, str]]:
 
 
 def iterate_pairs(pairs: Iterable[Sequence[str]]) -> Iterator[tuple[str, str]]:
-    """Return an iterator over pairs: those of a list are checked now, any others as they are read.
+    """Return an iterator over pairs: a list is checked now, any other iterable as it is read.
 
     Raises:
         InputError: something is not a list of pairs of texts; it names the pair.

@@ -9,8 +9,8 @@ import numpy as np
 from mlx_rerank.pairs.arguments import require_whole_number
 from mlx_rerank.pairs.encoded import Row
 
-BATCH_OVERHEAD = 32  # tokens that could be computed in the time that one more batch takes to set up
-PADDING_SHARE = 0.03  # of a large batch that may be padding
+BATCH_OVERHEAD = 32  # tokens that could be computed in the time it takes to set up one more batch
+PADDING_SHARE = 0.03  # share of a large batch that may be padding
 
 
 class Batch(NamedTuple):
@@ -34,7 +34,7 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Batching:
-    """How rows become batches, and batches groups that run side by side.
+    """How rows are put into batches, and batches into groups that run side by side.
 
     Args:
         token_budget: most padded tokens of a batch.
@@ -60,19 +60,19 @@ class Batching:
         return most_rows(longest, self.token_budget, self.max_rows)
 
     def rows_that_fit(self, descending: np.ndarray) -> int:
-        """Return how many rows, of lengths that descend, make the first batch."""
+        """Return how many of the rows, the longest first, make the first batch."""
         return rows_that_fit(descending, self.token_budget, self.max_rows)
 
 
 def plan_batches(lengths: np.ndarray, token_budget: int, max_rows: int | None = None) -> list[np.ndarray]:
     """Group sequences into batches of similar length, longest first.
 
-    A batch ends when it is full, or when one more row would bring its padding above what a batch of its own costs.
+    A batch ends when it is full, or when the padding with one more row would cost more than a batch of its own.
 
     Args:
         lengths: integers [N], tokens of each sequence.
-        token_budget: most padded tokens of a batch, rows x longest row. A sequence longer than that is a batch of its
-            own, because it has to be scored all the same.
+        token_budget: most padded tokens of a batch, rows x longest row. A longer sequence is a batch of its own,
+            because it must be scored too.
         max_rows: most rows of a batch; no limit if None.
 
     Returns:
@@ -100,7 +100,7 @@ def most_rows(longest: int, token_budget: int, max_rows: int | None) -> int:
 
 
 def rows_that_fit(descending: np.ndarray, token_budget: int, max_rows: int | None) -> int:
-    """Return how many sequences, from the first on, make one batch.
+    """Return how many of the first sequences make one batch.
 
     Args:
         descending: integers [N], tokens of each sequence, the longest first; at least one.

@@ -10,7 +10,7 @@ from mlx_rerank.pairs.windows import combine
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Row:
-    """What a model reads at once: a pair, or a window of its document, as token ids.
+    """What a model reads at once, as token ids: a pair, or a query and one window of its document.
 
     Args:
         ids: int32 [tokens].
@@ -27,21 +27,21 @@ class Row:
 
     @property
     def key(self) -> bytes:
-        """Bytes that two rows share if the model cannot tell them apart: ids alone do not say where a query ends."""
+        """Bytes that are equal for rows that the model cannot tell apart: ids alone do not say where a query ends."""
         return self.second.to_bytes(4, "little") + self.ids.tobytes()
 
 
 @dataclass(frozen=True)
 class EncodedPairs:
-    """Pairs as token ids: a row for each pair, or for each window of its document, and each distinct sequence once.
+    """Pairs as token ids: a row for each pair or window of its document; equal rows share one sequence.
 
     Args:
         sequences: distinct rows.
         inverse: int64 [R], for each row its place in `sequences`.
         owners: int64 [R], for each row its place among the caller's pairs, 0 ... N - 1 without a gap.
-        spans: int64 [R, 2], for each row where in its document the characters that it is of begin and end.
+        spans: int64 [R, 2], for each row, where its characters begin and end in the document.
         truncated_tokens: int64 [N], tokens of query and document that were cut.
-        share_read: float64 [N], of each document's tokens, those that were kept; 1 for a document without any.
+        share_read: float64 [N], share of each document's tokens that was kept; 1 for a document without tokens.
     """
 
     sequences: list[Row]
@@ -53,7 +53,7 @@ class EncodedPairs:
 
     @classmethod
     def joined(cls, parts: "Sequence[EncodedPairs]") -> "EncodedPairs":
-        """Return the pairs of several, at least one, in that order; sequences that they share are there once."""
+        """Join parts, at least one, in that order; a sequence that several parts have is kept once."""
         if len(parts) == 1:
             return parts[0]
         places: dict[bytes, int] = {}
@@ -75,7 +75,7 @@ class EncodedPairs:
 
     @property
     def tokens(self) -> np.ndarray:
-        """Tokens that are read for each pair, in all its rows, int64 [N]."""
+        """Tokens that the model reads for each pair, over all its rows, int64 [N]."""
         return np.add.reduceat(self.lengths[self.inverse], self.first_rows) if len(self.owners) else self.owners
 
     @property

@@ -13,7 +13,7 @@ from mlx_rerank.pairs.frames import Frame
 from mlx_rerank.pairs.limits import Limits
 from mlx_rerank.pairs.windows import Windows
 
-_CHUNK = 512  # texts per call of the tokenizer, between which Ctrl-C is heard
+_CHUNK = 512  # texts per call of the tokenizer; Ctrl-C is heard between calls
 
 
 class PairEncoder:
@@ -25,7 +25,7 @@ class PairEncoder:
         Args:
             tokenizer: of the model.
             frame: what surrounds the two texts in a row.
-            vocab_size: rows of the model's table of words.
+            vocab_size: rows of the model's table of word embeddings.
 
         Raises:
             CheckpointError: the tokenizer knows more tokens than the table.
@@ -45,7 +45,7 @@ class PairEncoder:
         return self.frame.pad
 
     def tokens(self, text: str) -> tuple[list[int], np.ndarray]:
-        """Return a text's token ids without special tokens, and int64 [T, 2], the characters that each is of.
+        """Return a text's token ids without special tokens, and the characters of each, int64 [T, 2].
 
         Raises:
             InputError: it is not valid Unicode.
@@ -62,11 +62,12 @@ class PairEncoder:
         Args:
             pairs: (query, document) texts.
             limits: lengths to cut to.
-            known: token ids of texts that need not be tokenised again. Afterwards it holds those of these pairs.
+            known: token ids of texts that need not be tokenised again. Afterwards it holds only the texts of these
+                pairs.
 
         Raises:
-            InputError: a text is not valid Unicode; the limits leave no room for text; or a pair is too long, where
-                they say that this is an error.
+            InputError: a text is not valid Unicode; the limits leave no room for text; or a pair is too long, and the
+                limits make that an error.
 
         Source: FlagEmbedding 1.4.2 BaseReranker.compute_score_single_gpu; tests/parity/test_flagembedding.py.
         """
@@ -98,7 +99,7 @@ class PairEncoder:
         return ids
 
     def _places(self, documents: Sequence[str]) -> dict[str, np.ndarray]:
-        """Return where the tokens of documents are; asked for those of which not all is kept."""
+        """Return where the tokens of documents are; only documents that are cut need this."""
         texts, places = list(dict.fromkeys(documents)), {}
         for start in range(0, len(texts), _CHUNK):
             chunk = texts[start : start + _CHUNK]
@@ -111,7 +112,7 @@ class _Rows:
     """The rows of pairs, as they are put together."""
 
     def __init__(self, limits: Limits, special_tokens: int, offsets: Mapping[str, np.ndarray]) -> None:
-        """Begin with none."""
+        """Start without rows."""
         self._limits, self._special_tokens, self._offsets = limits, special_tokens, offsets
         self.sequences: list[Row] = []
         self._owners: list[int] = []
@@ -125,10 +126,10 @@ class _Rows:
         Args:
             pair: its texts.
             lengths: their tokens.
-            split: those that are kept, as `Limits.split` says.
+            split: how many of these are kept, as `Limits.split` says.
 
         Returns:
-            For each row its first token of the document, and the one after its last.
+            For each row, the first document token that it holds, and the one after the last.
         """
         limits, (query, document), (q, d), (kept_q, kept_d) = self._limits, pair, lengths, split
         windows, read = [(0, kept_d)], kept_d
@@ -152,7 +153,7 @@ class _Rows:
         return windows
 
     def encoded(self) -> EncodedPairs:
-        """Return them, each distinct sequence once."""
+        """Return the rows, each distinct sequence once."""
         places: dict[bytes, int] = {}
         inverse = [places.setdefault(row.key, len(places)) for row in self.sequences]
         distinct = dict(zip(inverse, self.sequences, strict=True))
@@ -170,7 +171,7 @@ def _offsets(encoding: Any) -> np.ndarray:
 
 
 def _span(text: str, offsets: np.ndarray, first: int, end: int) -> tuple[int, int]:
-    """Return the characters that tokens are of; what comes before the first and after the last belongs to them."""
+    """Return the characters of some tokens; those before a document's first and after its last token count too."""
     begin = int(offsets[first, 0]) if first else 0
     stop = len(text) if end == len(offsets) else int(offsets[end - 1, 1]) if end else 0
     return begin, max(begin, stop)

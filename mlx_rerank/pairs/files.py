@@ -17,8 +17,8 @@ def read_documents(paths: Sequence[str], form: InputFormat) -> list[Mapping[str,
     Args:
         paths: files, or "-" for standard input; no path at all means standard input too.
         form: "lines" (a document a line), "jsonl" (an object a line, with `text` and perhaps `id`), "files" (each path
-            is a document; "-" reads their names), or "auto": several paths are files, what starts with ``{`` or is
-            called .jsonl is jsonl, and the rest are lines.
+            is a document; "-" reads their names), or "auto": several paths are files; what starts with ``{`` or is
+            named .jsonl is jsonl; all else is lines.
 
     Raises:
         InputError: a file cannot be read, or a line is not what the form says.

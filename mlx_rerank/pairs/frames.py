@@ -17,7 +17,7 @@ class Frame:
         middle: between query and document.
         end: after the document.
         pad: fills rows that are shorter than the longest of their batch.
-        hidden: takes the place of a token that the model is not to see, when words are explained.
+        hidden: replaces tokens that are hidden from the model when words are explained.
         segments: whether the model is told where its second segment begins: at the document.
     """
 
@@ -39,14 +39,14 @@ class Frame:
         return len(self.start)
 
     def document_at(self, query_tokens: int) -> int:
-        """Return the place of a document's first token, after a query of so many."""
+        """Return the place of a document's first token, after a query of this many tokens."""
         return len(self.start) + query_tokens + len(self.middle)
 
     def rows(self, query: Sequence[int], documents: Sequence[Sequence[int]]) -> list[Row]:
         """Return a row for each part of a document, every one with the same query.
 
         Args:
-            query: its token ids, as far as they are kept.
+            query: its token ids that are kept.
             documents: the token ids of each part.
         """
         head = [*self.start, *query, *self.middle]

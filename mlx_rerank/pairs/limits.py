@@ -8,7 +8,7 @@ from mlx_rerank.pairs.arguments import require_whole_number
 from mlx_rerank.pairs.windows import Windows
 
 LongDocuments = Literal["truncate", "error"] | Windows
-_LEAST_FOR_WINDOWS = 64  # tokens of a pair, so that the longest query leaves a window 15 of them
+_LEAST_FOR_WINDOWS = 64  # tokens of a pair; then the longest query leaves 15 of them to a window
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Limits:
     longest_first: bool = False
 
     def __post_init__(self) -> None:
-        """Raise InputError for what is no length, or for limits that exclude one another."""
+        """Raise InputError for an invalid length, or for limits that exclude one another."""
         require_whole_number("max_length", self.max_length, least=0)
         if isinstance(self.long_documents, Windows) and self.max_length < _LEAST_FOR_WINDOWS:
             raise InputError(
@@ -52,17 +52,17 @@ class Limits:
 
     @property
     def best(self) -> int:
-        """Of how many of a document's windows the mean is taken; 1 where it is not read in windows."""
+        """Over how many of a document's windows the mean is taken; 1 if it is not read in windows."""
         return self.long_documents.best if isinstance(self.long_documents, Windows) else 1
 
     def room(self, special_tokens: int) -> int:
         """Return how many tokens of a pair are left for its two texts.
 
         Args:
-            special_tokens: that the model's frame takes of every pair.
+            special_tokens: how many the model's frame adds to every pair.
 
         Raises:
-            InputError: none is left.
+            InputError: no token is left.
         """
         if self.max_length <= special_tokens:
             raise InputError(
@@ -79,10 +79,10 @@ class Limits:
             document_length: tokens of the document.
             room: most tokens of both, as `room` says.
 
-        Source: with longest_first, tokenizers 0.23 `truncate_encodings`; tests/unit/pairs/test_encoder.py compares them.
+        Source: with longest_first, tokenizers 0.23 `truncate_encodings`; compared in tests/unit/pairs/test_encoder.py.
         """
         if self.longest_first:
-            half = (room + (query_length > document_length)) // 2  # of an odd number, the longer text has one more
+            half = (room + (query_length > document_length)) // 2  # if odd, the longer text gets one more
             wanted = max(half, room - document_length)
         else:
             wanted = self.max_length * 3 // 4 if self.query_max_length is None else self.query_max_length
@@ -93,10 +93,10 @@ class Limits:
 
 
 def parse_long_documents(value: LongDocuments | str) -> LongDocuments:
-    """Return how long documents are read; "windows" stands for the usual ones.
+    """Return how long documents are read; "windows" stands for the default `Windows()`.
 
     Raises:
-        InputError: there is no such way.
+        InputError: the value is none of these.
     """
     if value in ("truncate", "error") or isinstance(value, Windows):
         return value
@@ -111,7 +111,7 @@ def checked_length(max_length: int, longest: int, special_tokens: int) -> int:
     Args:
         max_length: most tokens of a pair, special ones included, as a caller wants it.
         longest: the most that the model can read.
-        special_tokens: that its frame takes of every pair.
+        special_tokens: how many its frame adds to every pair.
 
     Raises:
         InputError: the model has no positions for it, or it leaves no room for text.

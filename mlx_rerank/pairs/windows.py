@@ -1,4 +1,4 @@
-"""Windows of a long document: where it is cut, and what its windows' logits make of it."""
+"""Windows of a long document: where it is cut, and how its windows' logits give the document's."""
 
 import math
 import re
@@ -10,7 +10,7 @@ import numpy as np
 from mlx_rerank.errors import InputError
 from mlx_rerank.pairs.arguments import require_whole_number
 
-_BREAKS = (  # after which a window may begin, the best last; each pattern takes time that is linear in the text
+_BREAKS = (  # a window may begin after these, the best last; each pattern takes time that is linear in the text
     re.compile(r"\s+"),
     re.compile(r"\n\s*"),
     re.compile(r"[.!?…]['\"’”»)\]]*\s+|[。！？｡][’”」』）]*\s*|[।॥؟۔]\s*"),  # sentences
@@ -21,17 +21,17 @@ _PARAGRAPH = len(_BREAKS)
 
 @dataclass(frozen=True)
 class Windows:
-    """How a document that does not fit is read: in windows, of paragraphs where it has any.
+    """How a document that does not fit is read: in windows, made of paragraphs if it has any.
 
-    A paragraph is a window, together with those after it while they have less than an eighth of `length` tokens. What
-    has no such end within max_length is cut at `length` tokens or before, between sentences where it can, else between
-    lines or words; there the next window begins with something of the last.
+    A paragraph is a window; while a window has less than an eighth of `length` tokens, the next paragraph is added.
+    Text without a paragraph's end within max_length is cut at `length` tokens or before: between sentences if possible,
+    else between lines or words. The next window then repeats the end of the last.
 
     Args:
-        length: tokens of the document in a window that is no paragraph, at most, as far as max_length allows. Passages
-            of some 150 words are what cross-encoders are trained on, and what they tell apart best.
+        length: most document tokens of a window that is not made of whole paragraphs, as far as max_length allows.
+            Cross-encoders are trained on passages of some 150 words, and tell these apart best.
         overlap: most tokens that a window shares with the one before, where they meet within a paragraph.
-        best: the document's logit is the mean of so many windows' highest ones; 1 takes the highest.
+        best: the document's logit is the mean of this many of its windows' highest logits; 1 takes the highest.
     """
 
     length: int = 256
@@ -84,10 +84,10 @@ def combine(logits: Sequence[float], best: int) -> tuple[float, int]:
 
     Args:
         logits: of its windows, at least one.
-        best: of how many the mean is taken.
+        best: how many of the highest the mean is taken over.
 
     Returns:
-        A logit that is not finite, where one of them is not.
+        The logit and the place. The logit is not finite if a window's is not.
     """
     if len(logits) == 1:
         return logits[0], 0

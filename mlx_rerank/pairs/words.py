@@ -1,4 +1,4 @@
-"""Where the words of a text begin, and which tokens are of each."""
+"""Where the words of a text begin, and which tokens belong to each."""
 
 import re
 import unicodedata
@@ -13,7 +13,7 @@ _NO_SPACES = re.compile(  # Thai, Lao, Tibetan; Burmese; Khmer; Chinese, Japanes
     "\U00020000-\U0003ffff]"
 )
 _LEADING_VOWELS = "เแโใไເແໂໃໄ"  # of Thai and Lao, written before the consonant that they follow
-_GOING_ON = ("Mn", "Mc", "Me", "Cf", "Pc", "Pd", "Pe", "Pf", "Po")  # marks, and all punctuation but what opens
+_GOING_ON = ("Mn", "Mc", "Me", "Cf", "Pc", "Pd", "Pe", "Pf", "Po")  # marks, and all punctuation but the opening kinds
 
 
 class Word(NamedTuple):
@@ -35,13 +35,13 @@ class Word(NamedTuple):
 
 
 def words_of(text: str, offsets: np.ndarray, span: tuple[int, int], place: int) -> list[Word]:
-    """Return the words that were read of a text.
+    """Return the words of a text that the model read.
 
     Args:
         text: all of it.
         offsets: int64 [T, 2], the characters of each token that was read.
         span: the characters that were read.
-        place: of the first of the tokens in the row.
+        place: the first token's place in the row.
     """
     piece, offsets = text[slice(*span)], offsets - span[0]
     visible = np.array([not character.isspace() for character in piece], bool)
@@ -60,7 +60,7 @@ def words_of(text: str, offsets: np.ndarray, span: tuple[int, int], place: int) 
 
 
 def _owners(text: str, offsets: np.ndarray, visible: np.ndarray) -> tuple[list[int], np.ndarray]:
-    """Return where words begin in a text, and for each token which word it is of.
+    """Return where words begin in a text, and which word each token belongs to.
 
     Args:
         text: in which words are found.
@@ -74,7 +74,7 @@ def _owners(text: str, offsets: np.ndarray, visible: np.ndarray) -> tuple[list[i
     for head in heads.tolist():
         begins[head] |= head > 0 and _may_begin(text[head - 1], text[head])
     for head, tail in zip(heads.tolist(), offsets[:, 1].tolist(), strict=True):
-        begins[head + 1 : tail] = False  # no token is of two words
+        begins[head + 1 : tail] = False  # no token belongs to two words
     starts = np.flatnonzero(begins)
     return starts.tolist(), np.searchsorted(starts, heads, side="right") - 1
 

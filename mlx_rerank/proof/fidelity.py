@@ -70,7 +70,7 @@ def compare(
 
 
 def kendall_tau(found: np.ndarray, expected: np.ndarray) -> float:
-    """Return Kendall's tau-b of two rankings of the same documents; 0 where one of them holds all equal.
+    """Return Kendall's tau-b of two rankings of the same documents; 0 if one of them holds all documents equal.
 
     Source: scipy.stats.kendalltau.
     """

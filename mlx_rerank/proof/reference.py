@@ -135,8 +135,9 @@ class ReferenceReranker:
         return dict(self.tokenizer.pad(given, padding=True, return_tensors="pt"))
 
     def _encode(self, query: str, document: str) -> tuple[ReferenceRow, int, int]:
-        """Return a pair as a row, the query cut to three quarters of max_length, the rest to fit; how many tokens were
-        cut; and where the characters of the document end that were read.
+        """Return a pair as a row, how many tokens were cut, and where the read characters of the document end.
+
+        The query is cut to three quarters of max_length, then the document to fit.
         """
         q, d = (self._pieces.encode(text, add_special_tokens=False) for text in (query, document))
         total, offsets, room = len(q) + len(d), d.offsets, self.max_length - self._special_tokens
@@ -155,7 +156,7 @@ class ReferenceReranker:
 
 
 def require_reference() -> None:
-    """Check that what the reference and a comparison with it need is installed, before anything that takes long.
+    """Check, before anything that takes long, that the packages for a comparison with the reference are installed.
 
     Raises:
         MissingDependencyError: torch, transformers or scipy is not installed.

@@ -1,8 +1,8 @@
 """From a converted directory back to the tensors of a Hugging Face checkpoint, in numpy alone.
 
-The reverse of conversion. Packed weights are unpacked bit by bit here, and by MLX there. Which tensors a parameter was
-made of is read backwards from the family's table. So a wrong name in it cannot hide: the tensor has its own name again,
-and the reference computes with it what the model here, which has it in another place, does not.
+The reverse of conversion. Packed weights are unpacked bit by bit here, and by MLX there. The family's table, read
+backwards, says which tensors a parameter was made of. So a wrong name in it cannot hide: the tensor gets its own name
+again, and the reference uses it in its own place, while the model here uses it in another.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from mlx_rerank.checkpoints.checkpoint import Checkpoint
 
 
 def state_dict(directory: Path) -> dict[str, np.ndarray]:
-    """Return float32 tensors by their Hugging Face names; what conversion adds to others comes back as zeros."""
+    """Return float32 tensors by their Hugging Face names; tensors that were added to others come back as zeros."""
     checkpoint = Checkpoint.open(directory)
     weights = _unpacked(load_file(directory / "model.safetensors"), checkpoint.raw.get("quantization", {}))
     state = {}

@@ -10,12 +10,12 @@ from typing import Any
 from mlx_rerank.proof.fidelity import Fidelity
 
 FLOAT16_MAX = 65504.0
-PUBLISHED_TOLERANCE = 2e-2  # of a published logit, most of which were computed in float16
+PUBLISHED_TOLERANCE = 2e-2  # of published logits; most were computed in float16
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What a model may differ by and still pass.
+    """How much a model may differ and still pass.
 
     Args:
         logit: largest |delta logit|.
@@ -70,7 +70,7 @@ class Verification:
         device: that MLX ran on.
         tolerance: what was allowed.
         fidelity: distances of logits, scores and rankings; None where some logits were not finite.
-        different_tokens: pairs that the reference's tokenizer reads otherwise, or cuts elsewhere.
+        different_tokens: pairs that the reference's tokenizer reads differently, or cuts elsewhere.
         max_length: most tokens of a pair.
         truncated_pairs: how many were cut to that.
         followed: pairs whose hidden states and activations were looked at.
@@ -191,7 +191,7 @@ def store(report: Verification, directory: Path) -> None:
 
 
 def failed_verification(directory: Path) -> bool:
-    """Tell whether a directory holds a report that it did not pass."""
+    """Tell whether a directory holds a report of a failed verification."""
     try:
         return json.loads((directory / REPORT_FILE).read_text(encoding="utf-8"))["passed"] is False
     except (OSError, ValueError, LookupError, TypeError):

@@ -55,14 +55,14 @@ def verify(
         model: a name, hub id or directory, as `Reranker` takes it.
         against: the checkpoint whose weights the reference runs, such as the one that a packed model was made from.
             The model itself if None, so that packed weights are compared with the same weights unpacked.
-        against_revision: of the former, where it is a hub model.
+        against_revision: branch, tag or commit of `against`, if it is a hub model.
         pairs: (query, document) pairs; the package's own samples if None. Where the model's vocabulary was trimmed and
             `against` has all of it, pairs that lose a token are left out, and the report says how many.
         dtype: that MLX computes in; the device's default if None.
         device: that MLX runs on.
         max_length: most tokens of a pair.
-        tolerance: largest |delta logit| to pass. If None, by the dtype, or, against other weights, by how the model's
-            are kept.
+        tolerance: largest |delta logit| to pass. If None, set by the dtype and, against other weights, by how the
+            model's weights are stored.
         revision: of a hub model.
 
     Raises:
@@ -114,7 +114,7 @@ def verify(
 
 
 def _allowed(checkpoint: Checkpoint, dtype: str, other_weights: bool) -> Tolerance:
-    """Return what is allowed by the dtype and, where the reference has other weights, by how the model's are kept."""
+    """Return the tolerance by the dtype and, if the reference has other weights, by how the model's are stored."""
     kinds = [dtype]
     if other_weights:
         stored = str(checkpoint.raw.get("dtype") or checkpoint.raw.get("torch_dtype")).removeprefix("torch.")
@@ -129,13 +129,13 @@ def _rows(reranker: Reranker, pairs: Pairs) -> list[Row]:
 
 
 def _as_in_reference(row: Row) -> ReferenceRow:
-    """Return a row of MLX's as the reference has one."""
+    """Return one of MLX's rows in the reference's form."""
     second = row.second or row.tokens
     return ReferenceRow(row.ids.tolist(), [0] * second + [1] * (row.tokens - second))
 
 
 def _trimmed(checkpoint: Checkpoint) -> bool:
-    """Tell whether a conversion kept a part of the vocabulary only, so that token ids are other than the source's."""
+    """Tell whether conversion kept only a part of the vocabulary, so that token ids differ from the source's."""
     return "vocabulary" in conversion_record(checkpoint.raw)
 
 
@@ -144,7 +144,7 @@ def _comparable(
 ) -> tuple[Pairs, list[ReferenceRow], list[ReferenceRow]]:
     """Return the pairs that can be compared, their rows in the reference, and those they should have in the model.
 
-    The numbers are the ids of a trimmed vocabulary by those in the reference; None where the vocabularies are the same.
+    `numbers` maps the reference's ids to those of a trimmed vocabulary; None if the vocabularies are the same.
 
     Raises:
         InputError: no pair has only tokens that were kept.
@@ -236,7 +236,7 @@ def _compare_logits(
 ) -> tuple[Fidelity | None, int, str | None]:
     """Return the distances of all logits, how many pairs were cut, and why there are no distances.
 
-    Pairs of the same tokens count once: among equals the order is chance.
+    Pairs with the same tokens count once: the order of equals is chance.
     """
     first = {(*row.ids, *row.segments): i for i, row in reversed(list(enumerate(rows)))}
     distinct = [pairs[i] for i in sorted(first.values())]
@@ -250,9 +250,9 @@ def _compare_logits(
 
 
 def _published(reranker: Reranker, model: str, checkpoint: Checkpoint) -> tuple[PublishedLogit, ...]:
-    """Return what was published for a model, or for the one it was converted from, and what it gives here."""
+    """Return the logits published for a model, or for the one it was converted from, and what it gives here."""
     source = conversion_record(checkpoint.raw).get("source", model)
-    known = {} if _trimmed(checkpoint) else PUBLISHED.get(source, {})  # their tokens may be lost
+    known = {} if _trimmed(checkpoint) else PUBLISHED.get(source, {})  # a trimmed vocabulary may lack their tokens
     found = reranker.logits(list(known))
     rows = zip(known, found.logits.tolist(), found.truncated_tokens.tolist(), strict=True)
     return tuple(PublishedLogit(*pair, known[pair], logit) for pair, logit, cut in rows if not cut)

@@ -6,14 +6,14 @@ import mlx.core as mx
 
 from mlx_rerank.models.cost import Cost
 
-# An evaluation cannot be interrupted: until it ends no other caller gets its turn and a cancelled one is not rid of its
-# work, and an operating system may kill one that keeps the screen's GPU for seconds. This is a second's work for a
-# device of 4 TFLOP/s, and enough to keep one busy.
+# An evaluation cannot be interrupted: until it ends, no other caller gets its turn, and a cancelled caller cannot drop
+# its work. An operating system may kill an evaluation that keeps the screen's GPU for seconds. This is a second's work
+# for a device of 4 TFLOP/s, and enough to keep one busy.
 _OPERATIONS = 4e12
 _MEMORY_SHARE = 1 / 8  # of the machine's memory, for what a model needs beside its weights
 _IN_FLIGHT = 2  # batches whose temporaries may exist at once: see DeviceThread.submit_split
 _SMALLEST, _LARGEST = 512, 16384  # below, too little to fill a device; above, nothing is gained any more
-_ON_CPU = 512  # of which one batch runs on each core: temporaries that outgrow the caches cost more than is gained
+_ON_CPU = 512  # one such batch runs on each core: temporaries that outgrow the caches cost more than they gain
 
 
 def default_token_budget(cost: Cost, device: mx.Device, dtype: mx.Dtype, max_length: int) -> int:

@@ -23,7 +23,7 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True)
 class Computation:
-    """All but limits and texts that the bits of a logit depend on.
+    """Everything that the bits of a logit depend on, except limits and texts.
 
     Args:
         fingerprint: of the checkpoint's files.
@@ -63,7 +63,7 @@ class CachedLogits:
     def complete(
         self, pairs: Sequence[Pair], limits: Limits, compute: Callable[[Sequence[Pair]], PairLogits]
     ) -> PairLogits:
-        """Return the logits of pairs: those that are known, and the others as computed now, which are kept.
+        """Return the logits of pairs: known ones are looked up, the others are computed and kept.
 
         Args:
             pairs: (query, document) texts.
@@ -72,7 +72,7 @@ class CachedLogits:
 
         Raises:
             StoppedError: compute was stopped; what it had done is kept.
-            NonFiniteScoreError: it made NaN or infinity.
+            NonFiniteScoreError: the model produced NaN or infinity.
         """
         names = keys(self.computation, limits, pairs)
         scores = self.cache.get(names)
@@ -128,10 +128,10 @@ def keys(computation: Computation, limits: Limits, pairs: Sequence[Pair]) -> lis
     versions = __version__, version("mlx")
     common = _hash(json.dumps([astuple(computation), astuple(limits), versions]))
     texts = {text: _hash(text) for text in dict.fromkeys(text for pair in pairs for text in pair)}
-    # Hashes are all of one length, so that no text can pass for the end of one and the beginning of another.
+    # All hashes have one length, so that these bytes can be split into query and document in only one way.
     return [blake2b(common + texts[query] + texts[document], digest_size=_BYTES).digest() for query, document in pairs]
 
 
 def _hash(text: str) -> bytes:
-    """Return the hash of a text, which may not be valid Unicode: that is for the encoder to say."""
+    """Return the hash of a text. It may be invalid Unicode, which the encoder refuses later."""
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_BYTES).digest()

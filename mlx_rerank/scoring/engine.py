@@ -75,7 +75,7 @@ class Engine:
         return self._weights is not None
 
     def unload(self) -> None:
-        """Free the weights, after the batches that were handed over before; the next batch loads them again.
+        """Free the weights, after the batches that are already queued; the next batch loads them again.
 
         Raises:
             DeviceError: this is a fork of the process that loaded the model.
@@ -98,7 +98,7 @@ class Engine:
             stop: when to stop before the end, at the next group, even while others use the device; never if None.
 
         Raises:
-            Stopped: the end came first.
+            Stopped: it was time to stop before the end.
             InputError: token ids outside the vocabulary, or more tokens than the model has positions.
             DeviceError: this is a fork of the process that loaded the model.
             CheckpointError: the weights were unloaded, and cannot be loaded again.
@@ -120,10 +120,10 @@ class Engine:
                 future.cancel()
 
     def apply(self, function: Callable[[nn.Module, Inputs], T], batch: Batch) -> T:
-        """Call a function with what the model takes, in the device thread and on its device; wait for what it returns.
+        """Call a function with the model and its arguments, in the device thread and on its device; return the result.
 
         Args:
-            function: of the model, and what it is to be called with.
+            function: takes the model and the arguments to call it with.
             batch: the rows.
 
         Raises:
@@ -138,7 +138,7 @@ class Engine:
         return self._thread.submit(self._on_device, call).result()
 
     def _on_device(self, function: Callable[[], T]) -> T:
-        """Call a function on the model's device; in the device thread, as all that follows."""
+        """Call a function on the model's device; in the device thread, like all methods below."""
         with mx.stream(self._device):
             return function()
 
@@ -151,7 +151,7 @@ class Engine:
     def _drop(self) -> None:
         """Forget the weights."""
         self._weights = None
-        gc.collect()  # what an error's traceback may still hold
+        gc.collect()  # an error's traceback may still hold them
         memory.give_back()
 
     def _submit(self, group: Sequence[Batch]) -> Future[np.ndarray]:
@@ -183,7 +183,7 @@ def _load(checkpoint: Checkpoint, dtype: mx.Dtype, keep_quantized: bool, mapped:
     """Load a model, and map its embeddings if they are not part of it."""
     model = checkpoint.load(dtype, keep_quantized=keep_quantized, words=not mapped)
     table = MappedEmbeddings.open(checkpoint, dtype) if mapped else None
-    memory.give_back()  # buffers of tensors before they were cast, which no batch has a use for
+    memory.give_back()  # no batch can use the buffers of tensors from before they were cast
     return model, table
 
 

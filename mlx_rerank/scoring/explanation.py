@@ -17,7 +17,7 @@ _RAISES = "rgb(var(--mlx-rerank-raises,46 160 67)/{opacity})"
 _LOWERS = "rgb(var(--mlx-rerank-lowers,219 68 55)/{opacity})"
 _MARK = "background:{colour};color:inherit;border-radius:2px"
 _TEXT = "white-space:pre-wrap;overflow-wrap:anywhere;margin:.4em 0"
-_STYLES = {  # on a terminal: from which share of the strongest on, what raises the score, and what lowers it
+_STYLES = {  # on a terminal: least share of the strongest weight, style of what raises the score, of what lowers it
     0.6: ("bold black on green", "bold white on red underline"),
     0.3: ("bold green", "bold red underline"),
     0.1: ("green", "red underline"),
@@ -33,7 +33,7 @@ class Highlight:
         start: its first character's place in the text.
         end: the place after its last one.
         weight: in logits, how much the logit falls when it is hidden; negative where it rises.
-        part: whether it is a part of several words that was weighed as a whole, and not word by word.
+        part: whether it is several words that were weighed as a whole, not word by word.
     """
 
     start: int
@@ -50,8 +50,8 @@ class Explanation:
         query: what was asked.
         document: what was scored.
         score: in 0..1.
-        logit: that it is the sigmoid of. Weights do not add up to it: where two words say the same, the logit falls
-            little without either.
+        logit: the score is its sigmoid. Weights do not add up to it: if two words say the same, the logit falls little
+            without either.
         query_highlights: the query's words, in its order, none overlapping.
         document_highlights: the document's.
         truncated_tokens: tokens of both that the model did not see.
@@ -68,7 +68,7 @@ class Explanation:
     span: tuple[int, int]
 
     def top(self, n: int) -> list[Highlight]:
-        """Return the n highlights of the document that raise the score most, the strongest first; fewer if few do.
+        """Return the n highlights of the document that raise the score most, the strongest first; fewer if fewer do.
 
         Raises:
             InputError: n is not a whole number of at least 1.

@@ -20,7 +20,7 @@ Pair = tuple[str, str]
 
 @runtime_checkable
 class Loaded(Protocol):
-    """A Reranker, which this file knows nothing else of."""
+    """All that this file knows of a Reranker."""
 
     model: LoadedModel
     first_stage: "FirstStage | None"
@@ -43,13 +43,13 @@ class FirstStage:
 
     @classmethod
     def load(cls, model: str | Path | Loaded | None, keep: int | None, options: ModelOptions) -> "FirstStage | None":
-        """Return the first stage that is asked for, if one is.
+        """Return the first stage, or None if none is asked for.
 
         Args:
             model: a name or a directory; or a reranker, which stays as it is.
             keep: candidates that it leaves; 20 if None.
-            options: of the strong model, which a first stage loaded by name shares, but for the revision. Its own limit
-                takes the place of a larger max_length.
+            options: of the strong model. A first stage loaded by name shares them, except the revision; its own limit
+                replaces a larger max_length.
 
         Raises:
             InputError: keep is below one, or there is no model for it, or the model has a first stage itself.
@@ -91,7 +91,7 @@ class FirstStage:
         """Return the ranking, by the strong model, of the candidates that this one keeps.
 
         Args:
-            strong: the strong model. Where there are not more candidates than are kept, it reads them all.
+            strong: the strong model. If there are no more candidates than are kept, it reads them all.
             documents: the candidates.
             pairs: each one's text with the query.
             wanted: which of them are returned.
@@ -100,7 +100,7 @@ class FirstStage:
 
         Raises:
             InputError: more are wanted than are kept.
-            RerankError: as `Reranker.rank`; it says in which stage.
+            RerankError: as `Reranker.rank`; the message names the stage.
         """
         if wanted.top_n is not None and wanted.top_n > self.keep:
             raise InputError(
@@ -119,7 +119,7 @@ class FirstStage:
     def _choose(self, pairs: Sequence[Pair], stop: Stop, show_progress: bool | None) -> np.ndarray:
         """Return the places of the best pairs, in the order given, so that equal scores of the second stage keep it."""
         found = _logits(None, self.model, pairs, stop, show_progress)
-        log_truncation(found.truncated_tokens, self.model.limits.max_length)  # which no result tells
+        log_truncation(found.truncated_tokens, self.model.limits.max_length)  # no result shows it
         return np.sort(np.argsort(-found.logits, kind="stable")[: self.keep])
 
 

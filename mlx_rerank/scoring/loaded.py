@@ -28,7 +28,7 @@ DEFAULT_MAX_LENGTH = 512
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """How a model is loaded and computes: what `Reranker` takes beside a name and a first stage, and means there."""
+    """How a model is loaded and computes: `Reranker`'s arguments of the same names."""
 
     dtype: str | None = None
     device: str | None = None
@@ -42,7 +42,7 @@ class ModelOptions:
     score_cache: str | Path | None = None
 
     def __post_init__(self) -> None:
-        """Raise InputError for what no model can be loaded with."""
+        """Raise InputError for a value that no model can be loaded with."""
         if not isinstance(self.deterministic, bool):
             raise InputError(f"deterministic must be True or False, not {self.deterministic!r}")
         if self.token_budget is not None:
@@ -51,7 +51,7 @@ class ModelOptions:
 
     @property
     def on(self) -> tuple[mx.Device, mx.Dtype]:
-        """The device that is asked for, and the dtype, which is the device's usual one if none is.
+        """The device and the dtype asked for; if no dtype is, the device's usual one.
 
         Raises:
             DeviceError: this machine has no such device.
@@ -142,7 +142,7 @@ class LoadedModel:
     def pipeline(
         self, pairs: Iterable[Sequence[str]], limits: Limits, stop: Stop, batch_size: int | None = None
     ) -> Pipeline:
-        """Return the work on pairs, in which a score cache has no part."""
+        """Return the work on pairs; it does not use the score cache."""
         return Pipeline(
             self.encoder,
             self.engine,

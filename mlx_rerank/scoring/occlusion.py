@@ -52,11 +52,11 @@ def explain(
     stop: Stop,
     max_passes: int = MAX_PASSES,
 ) -> Explanation:
-    """Return the weight of each word of a pair: its logit less that of the pair with the word's tokens hidden.
+    """Return the weight of each word of a pair: the pair's logit minus its logit with the word's tokens hidden.
 
-    A word is what stands between spaces, punctuation included; in scripts without spaces it is a token. Where a
-    document has more words than half of max_passes, its sentences are weighed first: at most a quarter of max_passes,
-    neighbours taken together. Then the part of most weight is divided into its sentences or words, again and again
+    A word is what stands between spaces, punctuation included; in scripts without spaces it is a token. If a document
+    has more words than half of max_passes, its sentences are weighed first, in at most a quarter of max_passes:
+    neighbours are joined to fit. Then the part of most weight is divided into its sentences or words, again and again
     while passes are left. A part that was not divided keeps its weight as a whole. A query has a quarter of max_passes
     at first, and is divided likewise.
 
@@ -65,7 +65,7 @@ def explain(
         engine: the model.
         query: what was asked.
         document: what was scored.
-        limits: lengths to cut to. Only what was read is explained; of a document read in windows, the best one.
+        limits: lengths to cut to. Only what was read is explained; if a document is read in windows, the best window.
         batching: how rows are put into batches.
         mapping: of logits to scores.
         stop: when to end before the work is done.
@@ -73,7 +73,7 @@ def explain(
             default is enough for every word of some 100, and for the strongest ones of longer documents.
 
     Raises:
-        InputError: a text is none or not valid Unicode, the pair is longer than limits allow, or max_passes is not a
+        InputError: a text is no str or not valid Unicode, the pair is longer than limits allow, or max_passes is not a
             whole number of at least 2.
         NonFiniteScoreError: the model produced NaN or infinity.
         StoppedError: it was time to end; it holds no results.
@@ -105,14 +105,14 @@ class _Occlusion:
         mapping: ScoreMapping,
         stop: Stop,
     ) -> None:
-        """Take what is to be done; arguments are those of `explain`."""
+        """Take the work; arguments are those of `explain`."""
         self._encoder, self._engine, self._pair = encoder, engine, pair
         self._batching, self._mapping, self._stop = batching, mapping, stop
         self._row, self._logit = Row(np.empty(0, np.int32)), math.nan
         self.passes = 0  # done so far, with something hidden
 
     def explanation(self, limits: Limits, max_passes: int) -> Explanation:
-        """Do all of it."""
+        """Do the work and return the explanation."""
         encoded = self._encoder.encode([self._pair], limits)
         logits = self._logits(encoded.sequences)[encoded.inverse]
         best = int(logits.argmax())
@@ -148,7 +148,7 @@ class _Occlusion:
         asked = words_of(query, q_offsets[:q], (0, asked_end), frame.query_at)
         start = frame.document_at(q)
         tokens = self._row.ids[start : self._row.tokens - len(frame.end)].tolist()
-        # The first of them is where the span begins, and several tokens may be of the same character.
+        # The row's first document token begins where the span begins, but several tokens may share that character.
         places = np.flatnonzero(d_offsets[:, 0] == begin).tolist()
         d = next((place for place in places if d_ids[place : place + len(tokens)] == tokens), 0)
         return asked, words_of(document, d_offsets[d : d + len(tokens)], (begin, end), start)
@@ -175,7 +175,7 @@ class _Occlusion:
 
 
 def _next(parts: Sequence[_Part], left: int) -> _Part | None:
-    """Return the part to divide next: of those for which there are enough passes left, the one of most weight."""
+    """Return the part to divide next: the one of most weight that the passes left suffice for."""
     fitting = [part for part in parts if len(part.words) > 1 and len(_divide(part.words, _PARTS)) <= left]
     return max(fitting, key=lambda part: part.weight, default=None)
 

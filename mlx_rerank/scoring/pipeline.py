@@ -39,7 +39,7 @@ class Scored:
         indices: int64 [n], their places in what the caller gave.
         logits: float32 [n].
         truncated_tokens: int64 [n], tokens of each that the model did not see.
-        spans: int64 [n, 2], characters of each document that its logit is of.
+        spans: int64 [n, 2], characters of each document that its logit covers.
     """
 
     indices: np.ndarray
@@ -50,15 +50,15 @@ class Scored:
 
 @dataclass(slots=True)
 class _Open:
-    """A pair of which not all rows are done.
+    """A pair whose rows are not all done.
 
     Args:
         index: its place in what the caller gave.
         texts: its query and document.
         truncated_tokens: that the model does not see.
         spans: characters of its document, for each row.
-        logits: those of its rows that are there.
-        missing: how many are not.
+        logits: of its rows; NaN for those that are not done.
+        missing: how many rows are not done.
     """
 
     index: int
@@ -81,7 +81,7 @@ class _Window:
 class Pipeline:
     """The work of one call.
 
-    Of a pair that is done 16 bytes of a digest and its logit are kept, so that an equal one is not computed again.
+    For each row that is done, a digest of 16 bytes and the logit are kept, so that an equal row is not computed again.
     """
 
     def __init__(
@@ -117,9 +117,9 @@ class Pipeline:
         self._failure: Exception | None = None  # of the caller's iterable
         self._text_ids: dict[str, list[int]] = {}  # of the last window's texts
         self._known: dict[bytes, float] = {}  # logits of the sequences that are done, by their digests
-        self._waiting: dict[bytes, list[tuple[_Open, int]]] = {}  # pairs, and which row, of the sequences that are not
+        self._waiting: dict[bytes, list[tuple[_Open, int]]] = {}  # for sequences not done: pairs and their rows
         self._ready: list[_Open] = []  # pairs whose sequences were done when they were read
-        self._handed_over: deque[list[bytes]] = deque()  # what each group that the engine has is of
+        self._handed_over: deque[list[bytes]] = deque()  # digests of the sequences in each group that the engine has
         self._done = [_scored([], 1)]
         self._exhausted = False
 
@@ -130,7 +130,7 @@ class Pipeline:
         return Scored(*(np.concatenate([getattr(part, column) for part in self._done]) for column in columns))
 
     def gather(self, show_progress: bool | None) -> PairLogits:
-        """Do all the work, and return what came of it in the caller's order.
+        """Do all the work, and return the results in the caller's order.
 
         Args:
             show_progress: a progress bar on stderr; on a terminal and after a second if None.
@@ -165,7 +165,7 @@ class Pipeline:
                 yield from map(ScoredPair, *(column.tolist() for column in columns), spans)
 
     def run(self) -> Generator[Scored, None, None]:
-        """Yield pairs as they are done. Where reading one fails, those before it come first.
+        """Yield pairs as they are done. If reading one fails, those before it come first.
 
         Raises:
             InputError: something is not a pair of texts; or what the caller's iterable raises.
@@ -189,9 +189,9 @@ class Pipeline:
             raise self._failure
 
     def _windows(self, tokeniser: Executor) -> Iterator[_Window]:
-        """Yield windows, the next being tokenised while the one before is worked on."""
+        """Yield windows; the next one is tokenised while the caller works on this one."""
         pairs = self._next_pairs(FIRST_WINDOW)
-        if self._stop.possible:  # then not here, as some texts take long
+        if self._stop.possible:  # then not in this thread: some texts take long
             window = self._stop.wait(tokeniser.submit(self._encode, 0, pairs))
         else:
             window = self._encode(0, pairs)
@@ -202,7 +202,7 @@ class Pipeline:
             window = self._stop.wait(upcoming) if upcoming else None
 
     def _next_pairs(self, count: int) -> list[Pair]:
-        """Read up to so many pairs; where that fails, those before, and the failure is kept for the end."""
+        """Read up to `count` pairs. If that fails, return those before, and keep the error for the end."""
         self._stop.check()
         pairs: list[Pair] = []
         try:
@@ -213,11 +213,11 @@ class Pipeline:
         return pairs
 
     def _encode(self, start: int, pairs: Sequence[Pair]) -> _Window:
-        """Tokenise a window, except for texts of the one before."""
+        """Tokenise a window, except for texts that the window before has too."""
         return _Window(start, pairs, self._encoder.encode(pairs, self._limits, self._text_ids))
 
     def _groups(self, windows: Iterator[_Window]) -> Iterator[list[Batch]]:
-        """Yield padded batches, until a window holds nothing new: then what is ready is to be handed on first."""
+        """Yield padded batches, until a window holds nothing new: then pairs that are ready must be handed on first."""
         for window in windows:
             keys, new = self._admit(window)
             if not new:
@@ -229,7 +229,7 @@ class Pipeline:
         self._exhausted = True
 
     def _admit(self, window: _Window) -> tuple[list[bytes], list[int]]:
-        """Note who waits for what; return the digests of the window's sequences, and the places of those to compute."""
+        """Note which pairs wait for which sequences; return the digests of all, and the places of those to compute."""
         encoded = window.encoded
         keys = [blake2b(row.key, digest_size=16).digest() for row in encoded.sequences]
         new = [place for place, key in enumerate(keys) if key not in self._known and key not in self._waiting]
@@ -273,7 +273,7 @@ class Pipeline:
 
 
 def _scored(done: Sequence[_Open], best: int) -> Scored:
-    """Return pairs of which all rows are done."""
+    """Return pairs whose rows are all done."""
     found = [combine(pair.logits, best) for pair in done]
     return Scored(
         np.array([pair.index for pair in done], dtype=np.int64),

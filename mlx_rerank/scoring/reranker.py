@@ -56,22 +56,22 @@ class Reranker:
             max_length: most tokens of a pair, special ones included; 512, or the model's limit if less, if None.
             long_documents: what becomes of a document that does not fit. "truncate" leaves its end unread; "windows"
                 reads all of it in parts that overlap, and takes the best one's score (`Windows(...)` says how
-                long they are, and of how many the mean is taken); "error" raises an InputError.
+                long they are, and how many the mean is taken over); "error" raises an InputError.
             token_budget: most padded tokens computed at once; by the model's shape, the device and its memory if None
-                (budget.py). More needs more memory, and stops later when a call is to end.
+                (budget.py). A larger one needs more memory, and stops later when a call must end.
             deterministic: compute every pair in a batch of its own, so that nothing but the pair decides its logit, bit
-                for bit. Otherwise the pairs beside it move a float32 logit by 1e-5 at most (test_invariance.py).
-            embeddings: "resident" holds the word embeddings in memory, as all else. "mapped" leaves them in their file,
-                of which only the rows that a batch asks for are read; the scores are the same bits. If None, tables
-                of more than 64 MB are mapped. The file may be deleted or renamed meanwhile, but not overwritten.
+                for bit. Otherwise the pairs beside it move a float32 logit by 1e-5 at most (tests/parity).
+            embeddings: "resident" holds the word embeddings in memory, as all else. "mapped" leaves them in their file
+                and reads only the rows that a batch needs; the scores are the same bits. If None, tables of more than
+                64 MB are mapped. The file may be deleted or renamed meanwhile, but not overwritten.
             revision: branch, tag or commit of a hub model.
             cache_dir: where hub downloads are kept.
-            score_cache: a file in which scores are kept and looked up, by this process and others; made if it is not
-                there. A score that was found has the bits that it was computed with, whatever was beside it then.
-            first_stage: a faster model that chooses which candidates of `rank` this one scores. The others are not in
-                the ranking, as scores of two models cannot be compared, and what it cuts is logged. A name is loaded
-                with these options but revision, max_length being cut to its limit; a Reranker keeps its own.
-            keep: candidates that the first stage chooses, 20 if None; where there are not more, it is skipped.
+            score_cache: a file that keeps scores for this process and others; made if it is not there. A score from it
+                has the bits that were computed first, whatever pairs were beside it then.
+            first_stage: a faster model that chooses which candidates of `rank` this one scores. The others are left out
+                of the ranking, as scores of two models cannot be compared; what it cuts is logged. A name is loaded
+                with these options except revision, and max_length cut to its limit; a Reranker keeps its own.
+            keep: candidates that the first stage chooses, 20 if None; if there are no more, it is skipped.
 
         Raises:
             CheckpointNotFoundError: the model's name leads nowhere.
@@ -79,7 +79,7 @@ class Reranker:
             UnsupportedModelError: it is not a single-label cross-encoder of a family that is run here.
             DeviceError: this machine has no such device.
             InputError: the dtype is unknown, a limit is out of range, the embeddings cannot be mapped, score_cache is
-                another program's database, keep is not for a first stage, or the first stage has one itself.
+                another program's database, keep is not for a first stage, or the first stage has a first stage.
             MissingDependencyError: the checkpoint needs torch to be read.
         """
         options = ModelOptions(
@@ -103,7 +103,7 @@ class Reranker:
         return any(engine.loaded for engine in self.engines)
 
     def unload(self) -> None:
-        """Free the memory of the weights, and of the first stage's; the next batch, whoever's it is, loads them again.
+        """Free the memory of the weights, the first stage's too; the next batch of any caller loads them again.
 
         Raises:
             DeviceError: this process is a fork.
@@ -160,7 +160,7 @@ class Reranker:
         timeout: float | None = None,
         cancel: threading.Event | None = None,
     ) -> Generator[ScoredPair, None, None]:
-        """Score pairs as they come and yield each as soon as it is scored; a score cache has no part in it.
+        """Score pairs as they come and yield each as soon as it is scored; the score cache is not used.
 
         Closing the iterator stops the work. Where reading the pairs fails, those before the failure come first.
 
@@ -222,8 +222,8 @@ class Reranker:
     ) -> list[RankedDocument]:
         """Rank documents as `rank` does, without holding up the event loop.
 
-        Any number of calls may wait at once; a few at a time are worked on, in the order of their coming. A task that
-        is cancelled stops its work at the next batch.
+        Any number of calls may wait at once; a few run at a time, in the order they came. A cancelled task stops its
+        work at the next batch.
 
         Args:
             query: what is asked.
@@ -254,7 +254,7 @@ class Reranker:
         Args:
             query: what is asked.
             document: what is scored.
-            max_passes: most times that the pair is computed; where they are too few for its words, sentences are first.
+            max_passes: most times that the pair is computed; if they are too few for its words, sentences come first.
             timeout: seconds after which to stop; never if None.
             cancel: an event to stop at, which another thread may set.
 
@@ -273,7 +273,7 @@ class Reranker:
         timeout: float | None = None,
         cancel: threading.Event | None = None,
     ) -> PairLogits:
-        """Run the model on pairs: what `score` and `rank` are made of.
+        """Run the model on pairs; `score` and `rank` are made of this.
 
         Args:
             pairs: (query, document) pairs.

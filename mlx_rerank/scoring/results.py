@@ -1,4 +1,4 @@
-"""What comes back: frozen dataclasses that every path and every shell shares, and what a logit is made into."""
+"""What comes back: frozen dataclasses that every path and every shell shares, made from logits."""
 
 import logging
 import math
@@ -24,8 +24,8 @@ class RankedDocument:
         score: higher is more relevant; in 0..1 unless raw scores were asked for.
         document: what the caller passed, untouched.
         truncated_tokens: tokens of the query and this document that the model did not see.
-        span: the characters of its text, from the first to the one after the last, that the score is of: all of them;
-            those that were read, where its end was cut; or those of the best window, where it was read in windows.
+        span: the characters of its text that the score covers, from the first to the one after the last: all of them;
+            those that were read, if its end was cut; or those of the best window, if it was read in windows.
     """
 
     index: int
@@ -50,7 +50,7 @@ class Selection:
     raw_scores: bool
 
     def __post_init__(self) -> None:
-        """Raise InputError where top_n is below one, or threshold is nothing that a score can be compared with."""
+        """Raise InputError where top_n is below one, or threshold cannot be compared with a score."""
         if self.top_n is not None:
             require_whole_number("top_n", self.top_n)
         least = self.threshold
@@ -70,7 +70,7 @@ class ScoredPair:
         index: its place in what the caller gave.
         score: higher is more relevant; in 0..1 unless raw scores were asked for.
         truncated_tokens: its tokens that the model did not see.
-        span: the characters of its document that the score is of, as in `RankedDocument`.
+        span: the characters of its document that the score covers, as in `RankedDocument`.
     """
 
     index: int
@@ -86,7 +86,7 @@ class PairLogits:
     Args:
         logits: float32 [N], unbounded.
         truncated_tokens: int64 [N], tokens of each pair that the model did not see.
-        spans: int64 [N, 2], the characters of each document that its logit is of, as in `RankedDocument`.
+        spans: int64 [N, 2], the characters of each document that its logit covers, as in `RankedDocument`.
         mapping: the model's, of logits to scores.
     """
 
@@ -116,9 +116,9 @@ def require_finite(
 
     Args:
         logits: float [N].
-        pairs: that they are of.
+        pairs: whose logits they are.
         hint: what may be wrong and what to do about it, as a sentence without its full stop.
-        indices: places of the pairs in the caller's list, where they are only some of it.
+        indices: places of the pairs in the caller's list, if they are only part of it.
 
     Raises:
         NonFiniteScoreError: a logit is not finite; it names the first such pair.

@@ -33,7 +33,7 @@ _TABLES = {  # ids count up without a gap, so the first and the last one tell ho
 }
 _VALUE = struct.Struct("<fIIII")  # logit, truncated tokens, begin and end of the span, checksum of all and the key
 _TIMEOUT = 5.0  # seconds to wait for another process's transaction
-_UNUSABLE = sqlite3.Error, OSError, ValueError, RuntimeError  # the latter of paths: a null character, no such user
+_UNUSABLE = sqlite3.Error, OSError, ValueError, RuntimeError  # the last two for paths: a null character, no such user
 _CHUNK = 900  # keys of a query: sqlite before 3.32 takes 999
 
 logger = logging.getLogger("mlx_rerank")
@@ -45,7 +45,7 @@ class CachedScore(NamedTuple):
     Args:
         logit: float32.
         truncated_tokens: that the model did not see.
-        begin: where the characters of the document begin that the logit is of.
+        begin: where the document's characters that the logit covers begin.
         end: where they end.
     """
 
@@ -63,7 +63,7 @@ class ScoreCache:
 
         Args:
             path: the file, whose directory is made too. sqlite keeps two more beside it while it is in use.
-            max_entries: most scores kept. Where there would be more, the oldest go until a tenth is free.
+            max_entries: most scores kept. If there would be more, the oldest are removed until a tenth is free.
 
         Raises:
             InputError: the path is of the wrong type, or leads to a database of another program.
@@ -113,7 +113,7 @@ class ScoreCache:
             self._disconnect()
 
     def _run(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
-        """Do something in a transaction, on a new file where this one is damaged; None where the cache is off."""
+        """Do something in a transaction, on a new file if this one is damaged; return None if the cache is off."""
         if os.getpid() != self._pid:  # neither a connection nor a lock survives a fork
             return None
         with self._lock:
@@ -131,7 +131,7 @@ class ScoreCache:
                 return None
 
     def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Do something in a transaction; where the file turns out to be damaged, with a new one."""
+        """Do something in a transaction; if the file proves damaged, do it with a new one."""
         try:
             with self._connected() as connection:
                 return work(connection)
@@ -179,7 +179,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
                 connection.execute(f"PRAGMA application_id = {_APPLICATION}")
                 for statement in _TABLES.values():
                     connection.execute(statement)
-    with suppress(sqlite3.OperationalError):  # others are at it, and the next to open the file finds it done
+    with suppress(sqlite3.OperationalError):  # others are doing it, and the next to open the file finds it done
         connection.execute("PRAGMA journal_mode = WAL")  # readers and a writer at once
     connection.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose scores, never the file
     connection.execute("PRAGMA cache_size = -32768")

@@ -11,7 +11,7 @@ from mlx_rerank.errors import CancelledError, DeadlineError, InputError, Stopped
 
 T = TypeVar("T")
 _POLL = 0.02  # seconds between two looks at an event, which cannot be waited for along with a future
-_LONG = 3600.0  # seconds; a lock cannot wait for as long as a timeout may be
+_LONG = 3600.0  # seconds; a timeout may be longer than a lock can wait
 
 
 class Stopped(Exception):  # noqa: N818 - a signal

@@ -15,15 +15,15 @@ from mlx_rerank.server.answers import turn_down
 # Names that always mean this machine: its own, and those under which containers on it find it.
 _CONTAINERS = ("host.docker", "gateway.docker", "host.containers", "host.lima", "host.orb")
 _LOCAL_NAMES = frozenset({"localhost", *(f"{name}.internal" for name in _CONTAINERS)})
-# Without a key: the page, which asks for one, probes, and what tells clients that they need one.
+# Open without a key: the page, which asks for one, probes, and what tells clients that they need one.
 _OPEN_PATHS = frozenset({"/", "/health", "/ready", "/openapi.json", "/v1/cluster/auth"})
 
 
 class SameSite:
     """Refuses what a page of another site makes a browser send.
 
-    Such a page can have its own name resolve to this machine (DNS rebinding), which the Host header tells, or send to
-    this machine from its own origin, which the Origin header tells. Names are checked, addresses need not be: nobody
+    Such a page can have its own name resolve to this machine (DNS rebinding), which the Host header shows, or send to
+    this machine from its own origin, which the Origin header shows. Names are checked. Addresses need no check: nobody
     can have an address resolve to another.
     """
 
@@ -62,7 +62,7 @@ class Keys:
     def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
         """Take the application and the keys."""
         self._app = app
-        self._keys = [sha256(key.encode()).digest() for key in keys]  # so that all that is compared has one length
+        self._keys = [sha256(key.encode()).digest() for key in keys]  # so that all compared values have one length
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer 401."""

@@ -12,12 +12,12 @@ EXPOSED_HEADERS = ("x-request-id", *WORK_HEADERS, "retry-after")  # to pages of 
 
 
 def refuse(error: RefusedError, dialect: dialects.Dialect) -> JSONResponse:
-    """Return the answer that an error is."""
+    """Return the answer for an error."""
     headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     if error.status == 408:
-        headers["Connection"] = "close"  # the rest of the body, should it come, is no request
+        headers["Connection"] = "close"  # the rest of the body, if it comes, is no request
     return JSONResponse(dialects.refusal(dialect, error), error.status, headers)
 
 
@@ -27,7 +27,7 @@ async def turn_down(error: RefusedError, scope: Scope, receive: Receive, send: S
 
 
 def internal_error() -> RefusedError:
-    """Return what a client is told of an error that nobody expected: not its words, which may hold another's text."""
+    """Return what a client is told of an unexpected error: not its message, which may hold another's text."""
     return RefusedError(500, "internal_error", "the server failed at this request, and its log says where")
 
 

@@ -195,7 +195,7 @@ async def _answer(request: Request, dialect: dialects.Dialect, work: Coroutine[A
         return Response(status_code=CLIENT_GONE)
     except RefusedError as error:
         return refuse(error, dialect)
-    except Exception as error:  # whatever it is, its words may hold a document: they go no further
+    except Exception as error:  # whatever it is, its message may hold a document: it goes no further
         log_failure(error)
         return refuse(internal_error(), dialect)
 
@@ -241,7 +241,7 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
-    """Say which field is not what the schema says; not what it holds."""
+    """Say which field does not fit the schema, but not what it holds."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"] if part != "body")
@@ -250,7 +250,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-    """Answer with an error of the framework's, or with the one of ours that it was made of while the body was read."""
+    """Answer with the framework's error, or with the error of ours that it wraps, raised while the body was read."""
     assert isinstance(error, HTTPException)
     cause = error.__cause__
     if isinstance(cause, ClientDisconnect):

@@ -15,13 +15,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mlx_rerank.errors import RefusedError
 
 _DEEPEST = 64  # levels of nesting; no client needs more than four
-_BODIES = 16  # bodies of the largest size that may be there at once, or more smaller ones
+_BODIES = 16  # bodies of the largest size that may be held at once, or more smaller ones
 
 
 class JsonRequest(Request):
     """A request whose body is strict JSON: UTF-8, no NaN, no lone surrogates, not nested without end.
 
-    The names of its fields are left in `state.fields`, for the dialect to be told by.
+    The names of its fields are left in `state.fields`, because they decide the dialect.
     """
 
     async def json(self) -> Any:
@@ -59,7 +59,7 @@ class JsonRequest(Request):
 
 
 class JsonRoute(APIRoute):
-    """A route whose requests are read as `JsonRequest`, and whose body has to be called JSON."""
+    """A route whose requests are read as `JsonRequest`, and whose content type must be JSON."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the function that answers a request."""
@@ -78,10 +78,10 @@ class JsonRoute(APIRoute):
 
 
 class BoundedBody:
-    """Gives up on bodies that are too long, too long in coming, or too many at once."""
+    """Gives up on bodies that are too long, too slow to arrive, or too many at once."""
 
     def __init__(self, app: ASGIApp, most: int, seconds: float) -> None:
-        """Take the application, the most bytes of a body, and the time in which all of them have to be there."""
+        """Take the application, the most bytes of a body, and the seconds in which it must arrive."""
         self._app, self._most, self._seconds = app, most, seconds
         self._held = 0  # bytes of all bodies whose requests are not answered yet
 
@@ -95,7 +95,7 @@ class BoundedBody:
 
         async def receive_within_bounds() -> Message:
             nonlocal size, complete
-            if complete:  # what else comes is the client's going, which may take as long as it likes
+            if complete:  # only the client's disconnect can still come, at any time
                 return await receive()
             self._check(int(announced) if announced.isdecimal() else 0)
             try:
@@ -115,7 +115,7 @@ class BoundedBody:
             self._held -= size
 
     def _check(self, size: int) -> None:
-        """Raise RefusedError for a body that is too long, or that is too much beside all others."""
+        """Raise RefusedError for a body that is too long, alone or together with all others."""
         if size > self._most:
             message = f"the body has more than {self._most} bytes: send fewer or shorter documents at a time"
             raise RefusedError(413, "body_too_large", message)

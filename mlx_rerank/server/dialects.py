@@ -17,7 +17,7 @@ _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_
 
 
 class Shape(Enum):
-    """Of an answer."""
+    """The shape of an answer."""
 
     COMMON = "common"  # Cohere, Jina, vLLM, infinity, llama-server
     VOYAGE = "voyage"
@@ -85,7 +85,7 @@ def ranking(dialect: Dialect, model: str, ranked: Sequence[Ranked], tokens: int,
         dialect: how.
         model: the name that the client is to read.
         ranked: results, best first.
-        tokens: that were read for all documents, those that are not among the results included.
+        tokens: that were read for all documents, including those that are not among the results.
         documents: whether to return them.
     """
     if dialect.shape is Shape.TEI:
@@ -121,7 +121,7 @@ def explanation(model: str, found: Explanation) -> dict[str, Any]:
 
 
 def _usage(tokens: int) -> dict[str, int]:
-    """Return what was read."""
+    """Return how many tokens were read."""
     return {"prompt_tokens": tokens, "completion_tokens": 0, "total_tokens": tokens}
 
 

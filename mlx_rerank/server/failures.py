@@ -1,4 +1,4 @@
-"""Errors that nobody expected, told without their words, which may quote a document."""
+"""Errors that nobody expected, logged without their messages, which may quote a document."""
 
 import logging
 import traceback

@@ -54,8 +54,8 @@ class Work:
     Args:
         model: that it ran on.
         pairs: that were scored.
-        tokens: that were computed; of equal pairs one.
-        truncated: pairs of which not all was read.
+        tokens: that were computed; equal pairs count once.
+        truncated: pairs that were not read as a whole.
         queue_seconds: from being tokenised to its first batch.
         inference_seconds: from its first batch to its last logit.
         total_seconds: from being read to its last logit.
@@ -72,7 +72,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Answer:
-    """The logits and scores of a request's pairs, in its order, the spans that they are of, and what they took."""
+    """The logits and scores of a request's pairs, in its order, the spans that they cover, and what they took."""
 
     logits: np.ndarray
     scores: np.ndarray
@@ -104,7 +104,7 @@ class Handler:
 
     @staticmethod
     def stopping() -> RefusedError:
-        """Return what a request is told that comes too late."""
+        """Return the error for a request that comes too late."""
         return RefusedError(503, "stopping", "the server is stopping: try again when it is back", retry_after=5)
 
     async def rerank(self, request: RerankRequest, dialect: Dialect) -> tuple[Any, Work]:
@@ -182,7 +182,7 @@ class Handler:
             served.pairs -= pairs
 
     def _check(self, pairs: Sequence[tuple[str, str]], field: str) -> None:
-        """Refuse what is too much, or nothing."""
+        """Refuse an empty request, and texts that are too long."""
         bounds = self.bounds
         if not pairs:
             raise RefusedError(400, "empty", f"`{field}` is empty: send at least one text", param=field)
@@ -195,7 +195,7 @@ class Handler:
                 raise RefusedError(413, "text_too_long", message, param=field)
 
     async def _explained(self, request: ExplainRequest, served: Served) -> tuple[Explanation, Work]:
-        """Have the words of a pair weighed, in a thread that stops where nobody waits any more."""
+        """Weigh the words of a pair, in a thread that stops when nobody waits any more."""
         begin = time.monotonic()
         async with self.pool.use(served):
             assert served.reranker
@@ -238,7 +238,7 @@ class Handler:
 
 
 def _text(document: str | dict[str, Any], index: int, request: RerankRequest, field: str) -> str:
-    """Return what is to be read of a document."""
+    """Return the text of a document that is read."""
     text = text_of(document, request.rank_fields)
     if text is None:
         wanted = " or ".join(request.rank_fields or ("text", "content"))
@@ -259,7 +259,7 @@ def _limits(request: Request, reranker: Reranker) -> Limits:
 
 
 def _too_long(truncated: int, pairs: int, limits: Limits, field: str = "document") -> RefusedError:
-    """Return what a request is told that allows nothing to be cut."""
+    """Return the error for a request that allows nothing to be cut."""
     message = (
         f"{truncated} of {pairs} pairs have more than {limits.max_length} tokens, and truncation is off: "
         "send shorter texts, or allow it"

@@ -23,7 +23,7 @@ logger = logging.getLogger("mlx_rerank.server")
 
 
 class _TextFormatter(logging.Formatter):
-    """Puts what a line is about after its message, as name=value."""
+    """Puts a line's facts after its message, as name=value."""
 
     def format(self, record: logging.LogRecord) -> str:
         facts = {name: value for name, value in vars(record).items() if name not in _STANDARD}
@@ -55,7 +55,7 @@ class RequestLog:
     """Gives every request an id, logs its end, and counts it."""
 
     def __init__(self, app: ASGIApp, count: Callable[[str, int, float, Work | None], None]) -> None:
-        """Take the application and who counts: it is told route, status, seconds and what was computed."""
+        """Take the application and a function that counts: it is given route, status, seconds and what was computed."""
         self._app, self._count = app, count
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,7 +82,7 @@ class RequestLog:
                 await turn_down(internal_error(), scope, receive, send_with_id)
         finally:
             seconds, work = time.monotonic() - begin, state.get("work")
-            route = getattr(scope.get("route"), "path", None)  # of ours: a client's own words are not for labels
+            route = getattr(scope.get("route"), "path", None)  # of ours: a client's own words must not become labels
             route = "other" if route is None else scope.get("root_path", "") + route
             self._count(route, status, seconds, work)
             self._log(scope, route, status, identity, seconds, work)

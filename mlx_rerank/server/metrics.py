@@ -56,7 +56,7 @@ class Metrics:
 
 
 class _PoolCollector(Collector):
-    """What models, queues and memory are like when they are asked."""
+    """The state of models, queues and memory when it is asked for."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool

@@ -10,9 +10,9 @@ from mlx_rerank.server.handler import Handler
 
 
 class Routing:
-    """Lets every route be found below some prefixes too, and asked for its head.
+    """Makes every route available below some prefixes too, and to HEAD requests.
 
-    The path stays as it is, for the dialect to be told by.
+    The path stays as it is, because it decides the dialect.
     """
 
     def __init__(self, app: ASGIApp, prefixes: Sequence[str]) -> None:
@@ -33,7 +33,7 @@ class Routing:
 class Attendance:
     """Counts the requests that are under way, refuses new ones once the server is stopping, and says goodbye.
 
-    With the last answer of a connection the client is told to close it, so that no request of its crosses with the end.
+    The last answer on a connection tells the client to close it, so that it sends no request while the server ends.
     """
 
     def __init__(self, app: ASGIApp, handler: Handler) -> None:

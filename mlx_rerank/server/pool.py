@@ -41,7 +41,7 @@ class Pool:
             memory_limit: bytes that the weights of all loaded models may take; no limit if None.
             refuse_unknown: answer 404 to a name that is not served, instead of using the default model.
             warm_up: load every model at the start, and score a few pairs with it.
-            options: of every Reranker; a model's own dtype goes before theirs.
+            options: of every Reranker; a model's own dtype takes precedence.
 
         Raises:
             InputError: there are no models, or two of one name.
@@ -83,7 +83,7 @@ class Pool:
         """Return the model that a client's name means.
 
         Raises:
-            RefusedError: none has it, and the default one does not stand in.
+            RefusedError: no model has it, and the default one does not stand in.
         """
         if name and name not in self._served and self._refuse_unknown:
             message = f"model {name[:80]!r} is not served here; these are: {', '.join(self._served)}"
@@ -101,7 +101,7 @@ class Pool:
         """Lend a model, loaded, and keep it loaded meanwhile.
 
         Raises:
-            RefusedError: the start is not over, it cannot be loaded, or it is larger than memory may be.
+            RefusedError: the start is not over, the model cannot be loaded, or it is larger than the memory limit.
         """
         self.require_ready()
         async with self._lent(served):
@@ -154,12 +154,12 @@ class Pool:
             message = f"{served.spec.name} cannot be loaded: the server's log says why"
             failure = RefusedError(503, "model_error", message)
             failure.__cause__ = error
-        finally:  # which nothing comes before once the lock is free, so that nobody else takes the room meanwhile
+        finally:  # nothing runs between the lock's release and this, so that nobody else takes the room
             served.loading = None
             self._lend(served, failure)
 
     def _lend(self, served: Served, failure: RefusedError | None) -> None:
-        """Settle what is waited for."""
+        """Answer those who wait for the model."""
         waiting = [waiter for waiter in served.waiters if not waiter.done()]
         served.waiters.clear()
         for waiter in waiting:

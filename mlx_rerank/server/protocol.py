@@ -1,4 +1,4 @@
-"""Uvicorn's HTTP protocol, with an end to its patience and its memory."""
+"""Uvicorn's HTTP protocol, with limits on its patience and its memory."""
 
 import re
 from asyncio import TimerHandle, Transport
@@ -10,9 +10,9 @@ _UPGRADE = re.compile(rb"\r\nupgrade:[^\r\n]*", re.IGNORECASE)
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Closes connections on which nothing comes to an end: no head, no body that nobody reads any more, no reading.
+    """Closes connections on which something does not end: a head, a body that nobody reads any more, or the reading.
 
-    What is refused here has no shape of a dialect: it is no request yet.
+    A refusal here follows no dialect, because there is no request yet.
     """
 
     patience = 30.0  # seconds
@@ -63,7 +63,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_response_complete()
 
     def on_message_complete(self) -> None:
-        """Be content; the next head may come."""
+        """Stop waiting: the next head may come."""
         self._in_head = True
         self._stop_waiting()
         super().on_message_complete()
@@ -74,7 +74,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().pause_writing()
 
     def resume_writing(self) -> None:
-        """Be content with what it has read."""
+        """Stop waiting: the client has read enough."""
         self._stop_reading()
         super().resume_writing()
 

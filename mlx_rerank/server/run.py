@@ -101,10 +101,10 @@ def address(listener: socket.socket) -> str:
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn's, which loads the models while it listens, and refuses new requests before it stops."""
+    """Uvicorn's server, which loads the models while it listens, and refuses new requests before it stops."""
 
     def __init__(self, config: uvicorn.Config, handler: Handler, listener: socket.socket) -> None:
-        """Take the configuration, who answers, and where."""
+        """Take the configuration, the handler and the socket."""
         super().__init__(config)
         self._handler = handler
         self._address, self._file = address(listener), _file_of(listener)
@@ -112,7 +112,7 @@ class _Server(uvicorn.Server):
         self.interrupted = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Note a signal; unlike uvicorn's, it is not raised again in the end: the server has done as it was told."""
+        """Note a signal; unlike uvicorn, do not raise it again at the end: the server has done as it was told."""
         self.force_exit |= self.should_exit and sig == signal.SIGINT
         self.interrupted |= sig == signal.SIGINT
         self.should_exit = True
@@ -131,8 +131,8 @@ class _Server(uvicorn.Server):
         """Accept nobody any more, answer the requests whose head is there, refuse those that still come; then close."""
         logger.info("stopping", extra={"under_way": self._handler.under_way})
         self._handler.draining = True
-        await asyncio.sleep(0)  # those who wait to be accepted are, before there is nobody to accept them
-        _remove(self._file)  # while its number is taken: a successor's file could have the same one afterwards
+        await asyncio.sleep(0)  # so that waiting connections are accepted while somebody accepts them
+        _remove(self._file)  # while its inode number is taken: a successor's file could have the same one afterwards
         for server in self.servers:
             server.close()
         linger = time.monotonic() + _LINGER
@@ -173,8 +173,8 @@ class _Server(uvicorn.Server):
 def _tcp_socket(host: str, port: int) -> socket.socket:
     """Return a socket that listens at an address of a host: 127.0.0.1 for localhost, which clients try in any case."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    family, kind, protocol, _, place = min(found, key=lambda row: row[0] != socket.AF_INET)  # the first of the old kind
-    # The protocol is named because asyncio turns Nagle's algorithm off only where it is: 40 ms an answer otherwise.
+    family, kind, protocol, _, place = min(found, key=lambda row: row[0] != socket.AF_INET)  # the first IPv4 one if any
+    # asyncio turns Nagle's algorithm off only if the protocol is named; otherwise it costs 40 ms an answer.
     listener = socket.socket(family, kind, protocol)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     return _listening(listener, place)
@@ -202,7 +202,7 @@ def _listening(listener: socket.socket, place: Any) -> socket.socket:
 
 
 def _file_of(listener: socket.socket) -> tuple[Path, int] | None:
-    """Return the file of a Unix socket, and which of that name it is."""
+    """Return the file of a Unix socket, and its inode number."""
     if listener.family != socket.AF_UNIX:
         return None
     path = Path(listener.getsockname())
@@ -220,7 +220,7 @@ def _remove_stale(path: Path) -> None:
     """Remove the socket of a server that is gone.
 
     Raises:
-        OSError: something else is there, or a server that is not.
+        OSError: something else is there, or a server that is still running.
     """
     with suppress(FileNotFoundError):
         if not stat.S_ISSOCK(path.lstat().st_mode):

@@ -36,8 +36,8 @@ class Job:
     Args:
         sequences: distinct rows.
         result: float32 [len(sequences)] logits; cancel it to drop what is not computed yet.
-        todo: of the sequences that were not handed over, the shortest first.
-        clock: tokens that were handed over, from where all clocks were when the job came.
+        todo: the places of the sequences that were not handed over, the shortest first.
+        clock: tokens that were handed over, counted from where all clocks were when the job came.
         queued: when it came, in seconds of the monotonic clock.
         started: when its first batch was handed over.
     """
@@ -56,12 +56,12 @@ class Job:
         self._left = len(self.sequences)
 
     def longest_first(self, most: int) -> Iterator[tuple[int, int, "Job"]]:
-        """Yield what is to be done and has so many tokens at most, the longest first."""
+        """Yield the sequences still to do with at most `most` tokens, the longest first."""
         for i in range(bisect_right(self.todo, (most, len(self.sequences))) - 1, -1, -1):
             yield (*self.todo[i], self)
 
     def complete(self, place: int, logit: float) -> None:
-        """Take in a logit, and hand over all of them with the last."""
+        """Take in a logit; with the last one, hand over all."""
         self._logits[place] = logit
         self._left -= 1
         if not self._left and self.result.set_running_or_notify_cancel():
@@ -185,7 +185,7 @@ class Scheduler:
         return now
 
     def _fail(self, error: Exception) -> None:
-        """Tell those whose pairs were handed over."""
+        """Hand the error to the jobs whose pairs were handed over."""
         failed = {job for members in self._handed_over for job, _ in members}
         self._handed_over.clear()
         with self._changed:

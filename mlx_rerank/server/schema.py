@@ -12,7 +12,7 @@ from mlx_rerank.scoring.occlusion import MAX_PASSES
 
 
 class _FirstError(FailFast):
-    """Has the first error of a list be enough: a million of them would fill the memory. Unions need it hashable."""
+    """Stops at the first error of a list: a million of them would fill the memory. Unions need it hashable."""
 
     def __hash__(self) -> int:
         """Return the same for all, as they are equal."""
@@ -20,7 +20,7 @@ class _FirstError(FailFast):
 
 
 def _no_number(value: Any) -> Any:
-    """Refuse 0 and 1 as true and false, which pydantic takes; it may take "true", as some clients write it."""
+    """Refuse 0 and 1 for true and false, which pydantic takes; "true" stays allowed, as some clients write it."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         raise ValueError("must be true or false, not a number")
     return value
@@ -31,7 +31,7 @@ Flag = Annotated[bool, BeforeValidator(_no_number)]
 DocumentFields = dict[str, JsonValue]
 _FIRST_ERROR = _FirstError()
 Texts = Annotated[list[Text], _FIRST_ERROR]
-_SOME: dict[str, JsonValue] = {"minItems": 1}  # in the document alone, for an empty list has a status of its own
+_SOME: dict[str, JsonValue] = {"minItems": 1}  # in the OpenAPI document alone: an empty list has a status of its own
 
 
 class Request(BaseModel):

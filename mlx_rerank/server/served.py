@@ -51,13 +51,13 @@ class Served:
     Args:
         spec: what was asked for.
         options: of its Reranker.
-        reranker: it, from the first load on.
-        scheduler: its queue, likewise.
+        reranker: the model itself, from the first load on.
+        scheduler: its queue, from the first load on.
         in_memory: whether its weights are loaded.
-        memory: bytes of its weights, as its files say; 0 until they have been asked.
+        memory: bytes of its weights, by its files; 0 until they have been read.
         active: requests that it is lent to.
-        waiters: one future for each request that it is to be lent to when it is loaded.
-        leaving: whether it is to be lent to nobody, since another model needs its room.
+        waiters: one future for each request that waits for it to be loaded.
+        leaving: whether it must not be lent any more, since another model needs its room.
         pairs: of all its requests, whether it is loaded or not.
         used: when the last request was done, in seconds of the monotonic clock.
         loading: the work on it, while it is under way.
@@ -79,14 +79,14 @@ class Served:
 
     @property
     def idle(self) -> bool:
-        """Whether nobody has it, and none of its batches is left over from those who have gone."""
+        """Whether nobody uses it, and no batch is left over from requests that have gone."""
         return not self.active and (self.scheduler is None or self.scheduler.idle)
 
     async def resolve(self) -> Path:
         """Return the directory of its checkpoint, downloaded if need be.
 
         Raises:
-            CheckpointNotFoundError: it cannot be had.
+            CheckpointNotFoundError: it is not there and cannot be downloaded.
         """
         if self._directory is None:
             find = partial(hub.resolve, self.spec.model, revision=self.options.revision)
@@ -103,7 +103,7 @@ class Served:
         """Read its weights.
 
         Raises:
-            RerankError: that cannot be done.
+            RerankError: the weights cannot be loaded.
         """
         directory = await self.resolve()
         if self.reranker is None:

@@ -23,7 +23,7 @@ def property_list(arguments: Sequence[str]) -> bytes:
         {
             "Label": LABEL,
             "ProgramArguments": [sys.executable, "-m", "mlx_rerank", "serve", *arguments],
-            "WorkingDirectory": str(Path.cwd()),  # that paths among the arguments may be relative to
+            "WorkingDirectory": str(Path.cwd()),  # paths among the arguments may be relative to it
             "RunAtLoad": True,
             "KeepAlive": {"SuccessfulExit": False},
             "ProcessType": "Interactive",  # else macOS slows it down

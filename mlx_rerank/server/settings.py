@@ -10,7 +10,7 @@ class Settings:
     Args:
         hosts: names, beside those of this machine, that the server may be called by.
         origins: of pages, such as https://chat.example, that may use it.
-        keys: one of which a request must have; none needed if empty.
+        keys: a request must have one of them; none needed if empty.
         body_bytes: most of a request's body.
         body_timeout: seconds in which a request's head has to arrive, and then its body.
     """

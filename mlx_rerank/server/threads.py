@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 async def in_new_thread(function: Callable[[], T]) -> T:
-    """Call a function in a thread of its own, and return what it does.
+    """Call a function in a thread of its own, and return its result.
 
     Unlike the event loop's own pool it has room for whoever comes, however long others take; and a download that
     stalls does not keep the process from ending.
@@ -19,7 +19,7 @@ async def in_new_thread(function: Callable[[], T]) -> T:
     future: asyncio.Future[T] = loop.create_future()
 
     def settle(finish: Callable[[Any], None], outcome: Any) -> None:
-        if not future.done():  # else who waited has gone
+        if not future.done():  # else nobody waits any more
             finish(outcome)
 
     def work() -> None:

@@ -1,4 +1,4 @@
-"""Training: a reranker that is adapted to one's own queries and documents, on the same model that scores."""
+"""Training: adapting a reranker to your own queries and documents, on the same model that scores."""
 
 from mlx_rerank.train.examples import Example, read_examples
 from mlx_rerank.train.options import TrainingOptions

@@ -23,7 +23,7 @@ def checkpoint_layers(model: Model) -> None:
 
 
 def _checkpointed(kind: type[nn.Module]) -> type[nn.Module]:
-    """Return a class of layers like `kind`, of which only the input is kept for the backward pass."""
+    """Return a class of layers like `kind` that keep only their input for the backward pass."""
 
     class Checkpointed(kind):
         def __call__(self, x: mx.array, *args: Any, **keywords: Any) -> mx.array:
@@ -34,7 +34,7 @@ def _checkpointed(kind: type[nn.Module]) -> type[nn.Module]:
                 return super(Checkpointed, self).__call__(x, *args, **keywords)
 
             result = mx.checkpoint(forward)(parameters, x)
-            self.update(parameters)  # what `forward` has left is of its own trace, and of no use to the next batch
+            self.update(parameters)  # `forward` left parameters of its own trace, which the next batch cannot use
             return result
 
     return Checkpointed

@@ -144,7 +144,7 @@ def _with_lists(query: str, row: Mapping[str, Any]) -> Example:
 
 
 def _triple(query: str, row: Mapping[str, Any]) -> Example:
-    """Read a triple, or a tuple with more negatives; a label is how far a teacher puts the negatives below."""
+    """Read a triple, or a tuple with more negatives; a label is the positive's margin in a teacher's scores."""
     negatives = tuple(_texts([value])[0] for key, value in row.items() if key.startswith("negative") and value)
     label, teacher = _has(row, _LABEL), None
     if label is not None:

@@ -100,8 +100,8 @@ class Learner:
         """Update the weights once.
 
         Args:
-            step: what from.
-            rate: of learning.
+            step: what to learn from.
+            rate: the learning rate.
 
         Raises:
             NonFiniteScoreError: the loss or its gradient is NaN or infinite.
@@ -119,7 +119,7 @@ class Learner:
         reached = float(loss), float(norm)  # pyright: ignore[reportArgumentType]
         if not all(map(math.isfinite, reached)):
             return self._overflowed(*reached)
-        self.whole = False  # until the update is complete, the state is of no step
+        self.whole = False  # until the update is complete, the state belongs to no step
         self._optimizer.learning_rate = rate
         self.parameters = self._optimizer.apply_gradients(clipped, self.parameters)
         mx.eval(self.parameters, self._optimizer.state)
@@ -141,7 +141,7 @@ class Learner:
             return mx.value_and_grad(objective)(self.parameters)
 
     def _loss(self, part: Part, step: Step) -> mx.array:
-        """Return the sum of the part's losses, each divided by what the whole step has of its kind."""
+        """Return the sum of the part's losses, each divided by the whole step's count of what it sums over."""
         logits = mx.concatenate([self._logits(batch) for batch in part.batches])[mx.array(part.places)]
         teacher = None if part.teacher is None else mx.array(part.teacher)
         targets = losses.Targets(mx.array(part.shown), mx.array(part.labels), teacher)
@@ -173,7 +173,7 @@ class Learner:
         return found
 
     def weights(self) -> Arrays:
-        """Return the trained weights by the model's names, float32; of a matrix with a low-rank update not itself."""
+        """Return the trained weights by the model's names, float32; a matrix with a low-rank update is left out."""
         return {name: value for name, value in self.parameters.items() if "lora_" not in name}
 
     def updates(self) -> Arrays:
@@ -182,7 +182,7 @@ class Learner:
         return low_rank_updates(self.model)
 
     def _overflowed(self, loss: float, norm: float) -> Learned:
-        """Try again with a smaller scale where float16 was too narrow; else there is nothing to go on with."""
+        """Skip the step and halve the loss scale, or raise an error if it is 1 already: then the weights are lost."""
         if self.scale == 1:
             raise NonFiniteScoreError(
                 f"training step {self.steps + 1} has a loss of {loss} and a gradient of norm {norm}: the weights are "

@@ -17,7 +17,7 @@ class LoRALinear(Linear):
     """A linear map whose matrix stays as it is, with a low-rank one added to it: W + scale B A."""
 
     def __init__(self, linear: nn.Linear, rank: int, scale: float, key: mx.array) -> None:
-        """Begin with an update of nothing.
+        """Begin with an update of zero.
 
         Args:
             linear: the map, whose weight is [F, D].
@@ -42,7 +42,7 @@ class LoRALinear(Linear):
         return super().some_outputs(x, outputs) + self._scale * ((x @ self.lora_a.T) @ self.lora_b[outputs].T)
 
     def added(self) -> mx.array:
-        """Return scale B A, float32 [F, D]: what makes of W the weight of a plain linear map that gives the same."""
+        """Return scale B A, float32 [F, D]: added to W, it gives the weight of an equivalent plain linear map."""
         return self._scale * (self.lora_b.astype(mx.float32) @ self.lora_a.astype(mx.float32))
 
 

@@ -34,7 +34,7 @@ def listwise(logits: mx.array, targets: Targets) -> mx.array:
 
     Args:
         logits: float32 [G, S].
-        targets: groups without a positive label count nothing.
+        targets: groups without a positive label do not count.
     """
     total = targets.labels.sum(axis=1, keepdims=True)
     return _cross_entropy(logits, targets.labels / mx.maximum(total, 1e-9), targets.shown)
@@ -54,7 +54,7 @@ def distillation(logits: mx.array, targets: Targets, temperature: float) -> mx.a
 
 
 def margin_mse(logits: mx.array, targets: Targets) -> mx.array:
-    """Return the squared error of how far each document is below the group's first, summed over documents but those.
+    """Return the squared error of each document's margin below its group's first, summed over all but the first.
 
     Args:
         logits: float32 [G, S].

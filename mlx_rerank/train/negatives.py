@@ -1,4 +1,4 @@
-"""Hard negatives: documents that look right to a first stage, or to the model itself, and are not known to be.
+"""Hard negatives: documents that look relevant to a first stage, or to the model itself, but are not known to be.
 
 Sources: BM25: Robertson and Zaragoza 2009, in bm25s (Lù 2024, arXiv 2407.03618); negatives of the model that score near
 the positive are left out as likely false ones: Moreira et al. 2024, "NV-Retriever" (arXiv 2407.15831), TopK-PercPos.
@@ -18,7 +18,7 @@ from mlx_rerank.train.examples import Example
 
 DEPTH = 50  # of BM25's ranking
 MINED = 15  # negatives of a query
-_OF_THE_POSITIVE = 0.95  # share of the positive's score above which a negative is probably none
+_OF_THE_POSITIVE = 0.95  # a negative above this share of the positive's score is probably relevant
 _UNSPACED = ("CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "HANGUL")
 
 
@@ -43,8 +43,8 @@ def mine(
         examples: to train on. Their documents belong to the corpus.
         corpus: more documents to choose from.
         mapping: of the model's logits to scores.
-        score: returns the model's logits of every example's documents. With it, of BM25's best those are taken that the
-            model likes best; without it, those that BM25 likes best.
+        score: returns the model's logits of every example's documents. With it, negatives are those of BM25's best that
+            the model scores highest; without it, BM25's best themselves.
 
     Raises:
         InputError: there is nothing to choose from.
@@ -71,7 +71,7 @@ def bm25(queries: Sequence[str], documents: Sequence[str], top: int) -> list[lis
     """Return the places of every query's best documents, best first; those that share no word are not among them."""
     bm25s = imported("bm25s", "train")
     corpus = [terms(text) for text in documents]
-    if not any(corpus):  # which bm25s cannot index
+    if not any(corpus):  # bm25s cannot index a corpus without words
         return [[] for _ in queries]
     retriever = bm25s.BM25(k1=0.9, b=0.4)
     retriever.index(corpus, show_progress=False)
@@ -89,7 +89,7 @@ def terms(text: str) -> list[str]:
 
 
 def _split(word: str) -> list[str]:
-    """Return a word or, where a part of it is of a script without spaces, that part's overlapping pairs of letters."""
+    """Return a word or, if a part of it is in a script without spaces, that part's overlapping pairs of letters."""
     if word.isascii():
         return [word]
     found = []
@@ -105,7 +105,7 @@ def _liked(
     mapping: ScoreMapping,
     score: Callable[[Sequence[Example]], list[np.ndarray]],
 ) -> list[list[str]]:
-    """Order negatives by the model's liking, without those that it takes for about as good as the positive."""
+    """Order negatives by the model's scores, without those that it scores about as high as the positive."""
     positives = [example.documents[example.positives[0]] if example.positives else None for example in examples]
     asked = [
         Example(example.query, (positive or texts[0], *texts), (0.0,) * (1 + len(texts)))

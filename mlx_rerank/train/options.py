@@ -29,17 +29,18 @@ class TrainingOptions:
         losses: weights of the losses whose sum is minimised; see losses.py.
         temperature: of the teacher's scores, for distillation.
         lora_rank: of the low-rank updates of the encoder's matrices; 0 trains the matrices themselves.
-        lora_alpha: the updates count alpha / rank times; twice the rank if None.
-        train_embeddings: train the word embeddings too. They are most of a small model, and a few texts touch few rows.
+        lora_alpha: the updates are multiplied by alpha / rank; twice the rank if None.
+        train_embeddings: train the word embeddings too. They are most of a small model's weights, and a few texts touch
+            few rows.
         max_length: most tokens of a pair; 512, or the model's limit where that is less, if None.
-        token_budget: most tokens whose activations are held at once; a step of more accumulates gradients.
+        token_budget: most tokens whose activations are held at once; a larger step accumulates gradients.
         checkpoint_layers: compute activations again in the backward pass instead of keeping them: much less memory, for
             about a third more time.
         dtype: that the forward and backward passes run in, beside float32 weights; float16 on a GPU and float32 on a
             CPU if None.
         negatives: "bm25" or "model" adds hard negatives to the data's own (negatives.py).
         seed: of the order, the choice of documents, and the low-rank updates' first values.
-        evaluate_every: steps between looks at the dev set; once an epoch if None.
+        evaluate_every: steps between evaluations on the dev set; once an epoch if None.
         save_every: steps between saves from which an interrupted run goes on.
     """
 
@@ -106,7 +107,7 @@ class TrainingOptions:
         return (2 * self.lora_rank if self.lora_alpha is None else self.lora_alpha) / max(1, self.lora_rank)
 
     def rate(self, step: int, steps: int) -> float:
-        """Return the learning rate of a step, counted from 0, of so many: up, then down, in straight lines."""
+        """Return the learning rate of a step, counted from 0, of `steps`: up, then down, in straight lines."""
         rising = math.ceil(self.warmup * steps)
         if step < rising:
             return self.peak_rate * (step + 1) / rising

@@ -21,10 +21,10 @@ class Progress:
 
         Args:
             output: the directory that the run will write.
-            facts: what the run is about, in JSON: options, data and model. A state of another run is not gone on from.
+            facts: what the run is about, in JSON: options, data and model. The state of another run is refused.
         """
         self.path = output.with_name(output.name + ".training")
-        self._part = self.path.with_name(self.path.name + ".part.safetensors")  # MLX adds the ending where it is not
+        self._part = self.path.with_name(self.path.name + ".part.safetensors")  # MLX adds the ending if it is missing
         self._facts = json.loads(json.dumps({"format": _FORMAT, **facts}))
 
     def save(self, learner: Learner, history: list[dict[str, Any]], since: Mapping[str, Any]) -> None:
@@ -50,7 +50,7 @@ class Progress:
             raise OutputError(f"the state of the training run cannot be written to {self.path}: {error}") from error
 
     def restore(self, learner: Learner) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        """Put a learner where the run was when it was interrupted, if it was; return the history, and what came since.
+        """Restore a learner to where an interrupted run was, if there is one; return the history, and what came since.
 
         Raises:
             InputError: the file holds the state of another run, or none.

@@ -66,7 +66,7 @@ def save_trained(
 def _untouched(
     checkpoint: Checkpoint, recipe: Recipe, trained: Arrays, dtype: mx.Dtype
 ) -> Iterator[tuple[str, mx.array]]:
-    """Yield the packed weights that were not trained as they are: packing them again would move some."""
+    """Yield unchanged the packed weights that were not trained: packing them again would change some."""
     tensors = open_tensors(checkpoint.directory)
     modules = {path for path in recipe if f"{path}.weight" not in trained}
     return weights.cast({name: value for name, value in tensors.items() if name.rpartition(".")[0] in modules}, dtype)

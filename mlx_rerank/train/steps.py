@@ -39,7 +39,7 @@ class Group:
 
     @property
     def ranks(self) -> bool:
-        """Whether there is something to put above something else."""
+        """Whether a document can be ranked above another."""
         return len(self.labels) > 1 and bool(self.labels.max() > 0)
 
 
@@ -69,7 +69,7 @@ class Step:
 
     Args:
         parts: of it, computed one after the other.
-        groups: how many groups have something to put above something else.
+        groups: how many groups have a document to rank above another.
         lists: how many have several documents.
         documents: how many documents there are.
         followers: how many of them are not the first of their group.
@@ -109,11 +109,11 @@ class Steps:
         return self._an_epoch * self._options.epochs
 
     def epoch_ends(self, step: int) -> bool:
-        """Tell whether an epoch ends after so many steps."""
+        """Tell whether an epoch ends after this many steps."""
         return step % self._an_epoch == 0
 
     def after(self, done: int) -> Iterator[Step]:
-        """Yield the steps that follow the first so many."""
+        """Yield the steps that follow the first `done`."""
         while done < len(self):
             epoch, within = divmod(done, self._an_epoch)
             pool, seen = divmod(within, _POOL)
@@ -193,7 +193,7 @@ class Steps:
 
 
 def drawn(example: Example, size: int, random: np.random.Generator) -> Example:
-    """Return an example with at most so many documents: a positive one, first, and others that are not positive.
+    """Return an example with at most `size` documents: a positive one, first, and others that are not positive.
 
     Args:
         example: with any number of documents.

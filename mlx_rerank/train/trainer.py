@@ -49,8 +49,9 @@ def train(
 ) -> Path:
     """Train a reranker and write it to a directory.
 
-    While it runs, its state is kept in a file beside the directory. A run that was interrupted goes on from there when
-    it is called again with the same arguments, to the result that it would have had; on a CPU to the bit.
+    While it runs, its state is kept in a file beside the directory. An interrupted run goes on from there when it is
+    called again with the same arguments, and ends with the same result as without the interruption; on a CPU to the
+    bit.
 
     Args:
         data: queries with documents, or a file of them (`read_examples`).
@@ -159,7 +160,7 @@ class Run:
         report: Report | None,
         show_progress: bool | None,
     ) -> list[Record]:
-        """Take the steps that are left, and return what was noted on the way, before an interruption included."""
+        """Take the steps that are left, and return all notes, those from before an interruption included."""
         steps = Steps(examples, self.encoder, self.options, self.max_length)
         history, since = progress.restore(self.learner)
         self.since = Since(**since)
@@ -191,7 +192,7 @@ class Run:
                 progress.save(self.learner, history, asdict(self.since))
 
     def _note(self, steps: Steps, dev: Sequence[Example], history: list[Record], report: Report) -> None:
-        """Note how far the run is, where that is due and was not done before an interruption."""
+        """Note the run's progress, if that is due and was not done before an interruption."""
         done, every = self.learner.steps, self.options.evaluate_every
         due = done in (0, len(steps)) or (done % every == 0 if every else steps.epoch_ends(done))
         if not due or (history and history[-1]["step"] == done):

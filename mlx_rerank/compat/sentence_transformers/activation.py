@@ -19,7 +19,7 @@ def identity(logits: np.ndarray) -> np.ndarray:
     return logits
 
 
-_OWN = {"Identity": identity, "Sigmoid": sigmoid}  # by the names of torch's
+_OWN = {"Identity": identity, "Sigmoid": sigmoid}  # by torch's names
 
 
 def activation_named(path: str | None) -> Activation:
@@ -63,7 +63,7 @@ def activated(activation: Activation, logits: np.ndarray) -> np.ndarray:
     try:
         scores = activation(column.copy())
     except Exception:  # torch's functions have many ways to refuse an array
-        if sys.modules.get("torch") is None:  # then it is none of them
+        if sys.modules.get("torch") is None:  # then it is none of torch's
             raise
         scores = activation(tensor_of(column.copy()))
     scores = np.asarray(scores.detach() if hasattr(scores, "detach") else scores, dtype=np.float32)
@@ -75,7 +75,7 @@ def activated(activation: Activation, logits: np.ndarray) -> np.ndarray:
 
 
 def tensor_of(array: np.ndarray) -> Any:
-    """Return an array as a torch tensor on the CPU, of the same memory, for callers that work with torch.
+    """Return an array as a torch tensor on the CPU that shares its memory, for callers that work with torch.
 
     Raises:
         MissingDependencyError: torch is not installed.

@@ -23,12 +23,12 @@ class CrossEncoder:
 
     Not here: training and saving (`fit`, `save_pretrained`, `push_to_hub`), and what is torch's (`model`, `to`).
 
-    Source: sentence-transformers 6.2.0 `cross_encoder/model.py`; tests/parity/test_sentence_transformers.py. Where that
-    has defects this differs. A text alone is an error, and not scored as if it were a pair; documents given as one text
-    are an error, and not ranked letter by letter; so is a negative top_k, which there leaves out the last. A
-    tokenizer that states no length does not get two tokens more than the model has positions for. Two long texts do not
-    fill the memory: there every pair of their parts is made, and thrown away. What is not read is logged. A logit of
-    NaN is an error.
+    Source: sentence-transformers 6.2.0 `cross_encoder/model.py`; tests/parity/test_sentence_transformers.py. It differs
+    where sentence-transformers has defects. A text alone is an error, not scored as if it were a pair. Documents given
+    as one text are an error, not ranked letter by letter. A negative top_k is an error; there it leaves out the last
+    results. A tokenizer that states no length does not get two tokens more than the model has positions for. Two long
+    texts do not fill the memory; there every pair of their parts is made, and thrown away. Truncation is logged. A
+    logit of NaN is an error.
     """
 
     num_labels = 1
@@ -77,7 +77,7 @@ class CrossEncoder:
             device: "cpu" for the CPU; "mps", "cuda" ... for the GPU if there is one.
             modules: unused.
             prompts: texts that may be put before a query, by name, besides those of the checkpoint.
-            default_prompt_name: of the one that is, unless a call says otherwise.
+            default_prompt_name: of the prompt that is used, unless a call says otherwise.
             cache_folder: where hub downloads are kept; if None, what SENTENCE_TRANSFORMERS_HOME says.
             trust_remote_code: unused: no code from a checkpoint is ever run.
             revision: branch, tag or commit of a hub model.
@@ -128,7 +128,7 @@ class CrossEncoder:
 
     @property
     def max_length(self) -> int:
-        """Most tokens of a pair; a longer one loses the end of its longer text, and then of both."""
+        """Most tokens of a pair; a longer pair loses the end of its longer text, then of both."""
         return self._max_length
 
     @max_length.setter
@@ -161,22 +161,22 @@ class CrossEncoder:
 
         Args:
             inputs: one (query, document) pair, or a list of them.
-            prompt_name: of the prompt to put before every query; the default one's if None.
-            prompt: to put before every query, whatever its name.
+            prompt_name: name of the prompt to put before every query; the default one if None.
+            prompt: the text to put before every query, in place of a named one.
             batch_size: most pairs computed at once.
             show_progress_bar: on stderr; on a terminal and after a second if None.
             activation_fn: makes scores of logits; the constructor's if None.
             apply_softmax: without effect on one score a pair, as in sentence-transformers.
             convert_to_numpy: return numpy's types, not torch's.
             convert_to_tensor: return a torch tensor, whatever convert_to_numpy says.
-            device: unused, as all that follow; a warning names them.
+            device: unused, like all below; a warning names them.
             pool: unused.
             chunk_size: unused.
             kwargs: unused.
 
         Returns:
-            float32 [N], or float32 for one pair: an array or a number of numpy's; a tensor if convert_to_tensor; a list
-            of tensors, or one, if not convert_to_numpy. For no pairs at all, numpy's is an empty array of float64.
+            float32 [N], or one float32 for one pair: a numpy array or number; a tensor if convert_to_tensor; a list of
+            tensors, or one, if not convert_to_numpy. For no pairs at all, numpy's array is an empty float64 one.
 
         Raises:
             InputError: something is not a pair of texts, the prompt's name is unknown, batch_size is below one, or the
@@ -224,7 +224,7 @@ class CrossEncoder:
             documents: texts.
             top_k: how many to return; all if None.
             return_documents: return each with its text.
-            prompt_name: as for `predict`, as all that follow.
+            prompt_name: as for `predict`, like all below.
             prompt: to put before the query.
             batch_size: most pairs computed at once.
             show_progress_bar: on stderr.

@@ -11,12 +11,12 @@ from mlx_rerank.errors import CheckpointError
 
 @dataclass(frozen=True)
 class Settings:
-    """How a checkpoint is to be used, by those who made it.
+    """How a checkpoint's makers want it to be used.
 
     Args:
         activation: dotted path of a class; None if there is none.
         prompts: texts that may be put before a query, by name.
-        default_prompt_name: of the one that is; None for none.
+        default_prompt_name: of the prompt that is used by default; None for none.
         max_length: tokens that the tokenizer is made for; None if that is not said.
     """
 
@@ -31,7 +31,7 @@ class Settings:
 
         Args:
             directory: of the checkpoint.
-            config: its config.json, where versions before 6 put the activation: since 4 in a place of their own.
+            config: its config.json, where versions before 6 put the activation: from 4 on under a key of their own.
 
         Raises:
             CheckpointError: a file is damaged.

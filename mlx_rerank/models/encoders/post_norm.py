@@ -125,8 +125,8 @@ class Encoder(Model):
             attention_mask: bool [B, L], True on real tokens, at least one per row. None where all are real, which
                 saves the masking.
             segments: bool [B, L], True on tokens of the second segment; None in a family that knows no segments.
-            words: [B, L, D], the ids' word embeddings in the weights' dtype; looked up in the model's own table if
-                None, which it need not have otherwise.
+            words: [B, L, D], the ids' word embeddings in the weights' dtype; if None, looked up in the model's own
+                table, which is needed only then.
 
         Returns:
             float32 [B], unbounded, higher is more relevant. Layers run in the weights' dtype; only this is cast.
@@ -175,5 +175,5 @@ def packable(shape: Shape) -> list[dict[str, int]]:
 
 
 def hidden_states(shape: Shape) -> list[str]:
-    """Return the module path of each hidden state that transformers gives of such a model."""
+    """Return the module path of each hidden state that transformers returns for such a model."""
     return ["embeddings", *(f"layers.{n}" for n in range(shape.num_hidden_layers))]

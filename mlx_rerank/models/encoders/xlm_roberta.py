@@ -91,8 +91,8 @@ def _frame(tokenizer: Tokenizer, shape: XLMRobertaShape) -> Frame:
     """Return what surrounds two texts: ``<s> query </s></s> document </s>``."""
     start, end, pad = shape.bos_token_id, shape.eos_token_id, shape.pad_token_id
     require_special_tokens(tokenizer, {"<s>": start, "</s>": end, "<pad>": pad})
-    # Words are hidden by <unk>. Questions of examples/corpus decided that: the word of most weight was in the sentence
-    # that answers more often than with the tokens deleted, and more of the weight was there than with <mask>.
+    # <unk> hides words. Questions of examples/corpus decided that: the word of most weight was in the answering
+    # sentence more often than with the tokens deleted, and that sentence had more of the weight than with <mask>.
     unknown = tokenizer.token_to_id("<unk>")
     return Frame((start,), (end, end), (end,), pad, pad if unknown is None else unknown)
 
@@ -103,7 +103,7 @@ def _fold(positions: mx.array, token_types: mx.array) -> mx.array:
 
 
 def _unfold(value: np.ndarray, shapes: Shapes) -> list[np.ndarray]:
-    """Return positions as they are, and a token type row of zeros, which is part of them."""
+    """Return positions unchanged and a token type row of zeros: the positions already include that row."""
     return [value, np.zeros(shapes[1], dtype=np.float32)]
 
 
