@@ -12,6 +12,7 @@ from types import ModuleType
 import pytest
 from checkpoints import BASE, random_tensors, write_checkpoint, write_mini
 from fake_hub import FakeHub
+from hypothesis import settings
 from tokenizers import Tokenizer
 
 from mlx_rerank import Reranker
@@ -19,6 +20,9 @@ from mlx_rerank.checkpoints.hub import EMBEDDED
 from mlx_rerank.device import blas
 
 os.environ |= {"HAYSTACK_TELEMETRY_ENABLED": "False", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}  # read at import
+
+settings.register_profile("any machine", deadline=None)  # how long an example takes says something of the machine alone
+settings.load_profile("any machine")
 
 with contextlib.suppress(ImportError):
     blas.import_with_own("torch")  # before a test imports it plainly, and is slow ever after

@@ -1,6 +1,7 @@
 """Checkpoints made in code: seeded random ones of any shape, and the embedded model as a Hugging Face directory."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,11 @@ def random_tensors(config: dict, seed: int = 0) -> dict[str, np.ndarray]:
     random = np.random.default_rng(seed)
     tensors = {}
     family = family_of(config)
-    for name, shape in family.source_shapes(family.shape(config)).items():
+    shapes = family.source_shapes(family.shape(config))
+    modules = {name: re.sub(r"\d+", "", name.rpartition(".")[0]) for name in shapes}
+    drawn = list(dict.fromkeys(modules.values()))  # module by module, through all layers: the seed's weights stay so
+    for name in sorted(shapes, key=lambda name: drawn.index(modules[name])):
+        shape = shapes[name]
         spread = 1.5 / np.sqrt(shape[-1]) if len(shape) == 2 and "embeddings" not in name else 0.3
         spread *= 4 if "word_embeddings" in name or "out_proj" in name else 1
         tensors[name] = (random.standard_normal(shape, dtype=np.float32) * np.float32(spread)).astype(np.float32)
