@@ -12,8 +12,9 @@ CODE := mlx_rerank tests benchmarks recipes examples convert.py
 demo: $(VENV)/runtime
 	$(BIN)/mlx-rerank rank "What do pandas eat?" examples/passages.jsonl --top-n 8
 
+# Two processes, a file in one of them. With a BLAS thread more than there are cores, products would wait for each other.
 test: $(VENV)/dev
-	$(BIN)/pytest -n 2 --dist loadfile
+	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # The numeric tests again, with every kernel of OpenBLAS that the processor has, and without OpenBLAS.
 test-kernels: $(VENV)/dev
