@@ -33,7 +33,7 @@ def groups(tmp_path: Path) -> Path:
     for shard in range(2):
         with gzip.open(folder / f"groups-{shard:03}.jsonl.gz", "wt") as file:
             for i in range(5):
-                texts = [f"the panda is {shard} {i} " + "bear " * (1 + 3 * j) for j in range(3)]
+                texts = [f"the panda is {shard} {i} " + "bear " * (1 + 8 * j) for j in range(3)]
                 group = {"query": f"what is {i}", "texts": texts, "target": [0.8, 0.2, 0.0], "length": 40}
                 print(json.dumps(group), file=file)
     return folder
