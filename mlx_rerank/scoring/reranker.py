@@ -60,7 +60,7 @@ class Reranker:
             token_budget: most padded tokens computed at once; by the model's shape, the device and its memory if None
                 (budget.py). A larger one needs more memory, and stops later when a call must end.
             deterministic: compute every pair in a batch of its own, so that nothing but the pair decides its logit, bit
-                for bit. Otherwise the pairs beside it move a float32 logit by 1e-5 at most (tests/parity).
+                for bit. Otherwise pairs beside it move a float32 logit of trained weights by 1e-5 at most.
             embeddings: "resident" holds the word embeddings in memory, as all else. "mapped" leaves them in their file
                 and reads only the rows that a batch needs; the scores are the same bits. If None, tables of more than
                 64 MB are mapped. The file may be deleted or renamed meanwhile, but not overwritten.

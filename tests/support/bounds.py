@@ -39,7 +39,7 @@ UNIT = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}  # half t
 LAMBDA = (
     5.0  # a sum is farther off once in 130,000 times, if all roundings are as large as can be; theirs are 0.4 of it
 )
-COMPANY = 1e-5  # |delta logit| by what is scored beside a pair, as Reranker's documentation promises
+COMPANY = 1e-5  # |delta logit| of trained weights by what is scored beside a pair, as Reranker's documentation promises
 SCORE = COMPANY / 4 + 2 * UNIT["float32"]  # the slope of the sigmoid is at most 1/4; and two scores are rounded
 
 
