@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from random import Random
 
+import bounds
 import numpy as np
 import pytest
 from devices import busy_device
@@ -81,7 +82,7 @@ def test_scores_are_those_of_a_caller_who_is_alone(
     jobs = [scheduler_for_all.submit(one) for one in encoded]
     for job, one, pairs in zip(jobs, encoded, work, strict=True):
         expected = tiny_reranker.logits(pairs).logits
-        np.testing.assert_allclose(logits_of(job, one), expected, atol=1e-5, rtol=0)
+        np.testing.assert_allclose(logits_of(job, one), expected, atol=bounds.TINY, rtol=0)
 
 
 @pytest.fixture(scope="module")

@@ -40,6 +40,7 @@ LAMBDA = (
     5.0  # a sum is farther off once in 130,000 times, if all roundings are as large as can be; theirs are 0.4 of it
 )
 COMPANY = 1e-5  # |delta logit| of trained weights by what is scored beside a pair, as Reranker's documentation promises
+TINY = 1.25e-4  # the same for the tiny checkpoint, whose weights are far larger than trained ones: `logits` says so
 SCORE = COMPANY / 4 + 2 * UNIT["float32"]  # the slope of the sigmoid is at most 1/4; and two scores are rounded
 
 
@@ -105,7 +106,7 @@ def _sums(shape: Shape, length: int) -> list[int]:
 
 def near(value: float, *, raw: bool = False) -> Any:
     """Return what a score, or a logit if raw, of the same pair in another batch is equal to."""
-    return pytest.approx(value, rel=0, abs=COMPANY if raw else SCORE)
+    return pytest.approx(value, rel=0, abs=TINY if raw else TINY / 4 + 2 * UNIT["float32"])
 
 
 def ranking(rows: Iterable[tuple[Id, Any]], *, raw: bool = False) -> list[tuple[Id, Any]]:

@@ -62,6 +62,7 @@ def logit(model: Any, ids: list[int], mask: list[bool] | None = None) -> float:
 def test_planted_errors_are_larger_than_rounding(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     most = bounds.logits(CONFIG, len(ROW), np.array(model.head.out_proj.weight))
     right = logit(model, ROW)
+    assert most < bounds.logits(CONFIG, CONFIG.max_length, np.array(model.head.out_proj.weight)) <= bounds.TINY
     padded = [*ROW, 1]
     assert abs(logit(model, padded, [True] * len(ROW) + [False]) - right) <= bounds.COMPANY < most
     assert abs(logit(model, padded) - right) > 10 * most  # without a mask
@@ -78,7 +79,7 @@ def test_planted_errors_are_larger_than_rounding(model: Any, monkeypatch: pytest
 
 def test_what_rounding_could_exchange_is_no_ranking() -> None:
     assert bounds.ranking([("a", 0.9), ("b", 0.9), ("c", 0.1)]) == [("a", 0.9 + 1e-6), ("b", 0.9), ("c", 0.1)]
-    assert bounds.ranking([("a", 0.9), ("b", 0.1)]) != [("a", 0.9 + 4e-6), ("b", 0.1)]
+    assert bounds.ranking([("a", 0.9), ("b", 0.1)]) != [("a", 0.9 + 4e-5), ("b", 0.1)]
     assert bounds.ranking([("a", 0.9), ("b", 0.1)], raw=True) == [("a", 0.9 + 8e-6), ("b", 0.1)]
     bounds.apart([0.9999, 3e-5, 2e-5])  # their logits are far apart
     for scores, raw in (([0.5, 0.5 - bounds.SCORE], False), ([0.4, 0.5], False), ([9.0, 9.0 - 1e-5], True)):

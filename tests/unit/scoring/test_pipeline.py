@@ -93,7 +93,7 @@ def test_windows_change_no_logit(tiny_reranker: Reranker, monkeypatch: pytest.Mo
     monkeypatch.setattr(pipeline, "FIRST_WINDOW", 3)
     monkeypatch.setattr(pipeline, "WINDOW", 5)
     found = tiny_reranker.logits(PAIRS)
-    np.testing.assert_allclose(found.logits, expected.logits, atol=1e-5)
+    np.testing.assert_allclose(found.logits, expected.logits, rtol=0, atol=bounds.TINY)
     np.testing.assert_array_equal(found.truncated_tokens, expected.truncated_tokens)
 
 
