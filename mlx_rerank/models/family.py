@@ -117,6 +117,30 @@ def wanted(title: str, example: str) -> str:
     return f"mlx-rerank runs single-label {title} cross-encoders, such as {example}"
 
 
+def is_classifier(config: Config, wanted: str, model_type: str, stem: str, expected: Mapping[str, Any]) -> bool:
+    """Tell whether a config.json is of a model type; refuse all of it but a single-label sequence classifier.
+
+    Args:
+        config: of a checkpoint.
+        wanted: the beginning of the message.
+        model_type: of the family, in transformers.
+        stem: with which the names of its classes begin there.
+        expected: as for `require_values`.
+
+    Raises:
+        UnsupportedModelError: it is another head, has another number of labels, or a value differs.
+    """
+    if config.get("model_type") != model_type:
+        return False
+    architectures = config.get("architectures")
+    if architectures != [f"{stem}ForSequenceClassification"]:
+        kind = "an embedding model" if architectures == [f"{stem}Model"] else "another head"
+        raise UnsupportedModelError(f"{wanted}; found {kind}: architectures {architectures}")
+    require_one_label(config, wanted)
+    require_values(config, wanted, expected)
+    return True
+
+
 def require_one_label(config: Config, wanted: str) -> None:
     """Refuse a classifier that does not have exactly one label.
 

@@ -12,15 +12,14 @@ import mlx.core as mx
 import mlx.nn as nn
 from tokenizers import Tokenizer
 
-from mlx_rerank.errors import CheckpointError, InputError, UnsupportedModelError
+from mlx_rerank.errors import CheckpointError, InputError
 from mlx_rerank.models.cost import Cost
 from mlx_rerank.models.encoders import post_norm
 from mlx_rerank.models.family import (
     Family,
     InTransformers,
-    require_one_label,
+    is_classifier,
     require_special_tokens,
-    require_values,
     wanted,
 )
 from mlx_rerank.models.mapping import SIGMOID
@@ -69,16 +68,8 @@ class Bert(post_norm.Encoder):
 
 def _accepts(config: Mapping[str, Any]) -> bool:
     """Tell whether a config.json is of a BERT; refuse all but a single-label sequence classifier with two segments."""
-    if config.get("model_type") != "bert":
-        return False
-    architectures = config.get("architectures")
-    if architectures != ["BertForSequenceClassification"]:
-        kind = "an embedding model" if architectures == ["BertModel"] else "another head"
-        raise UnsupportedModelError(f"{_WANTED}; found {kind}: architectures {architectures}")
-    require_one_label(config, _WANTED)
     expected = {"hidden_act": "gelu", "position_embedding_type": "absolute", "is_decoder": False, "type_vocab_size": 2}
-    require_values(config, _WANTED, expected)
-    return True
+    return is_classifier(config, _WANTED, "bert", "Bert", expected)
 
 
 def _shape(config: Mapping[str, Any]) -> BertShape:

@@ -13,15 +13,13 @@ import mlx.core as mx
 import numpy as np
 from tokenizers import Tokenizer
 
-from mlx_rerank.errors import UnsupportedModelError
 from mlx_rerank.models.cost import Cost
 from mlx_rerank.models.encoders import post_norm
 from mlx_rerank.models.family import (
     Family,
     InTransformers,
-    require_one_label,
+    is_classifier,
     require_special_tokens,
-    require_values,
     wanted,
 )
 from mlx_rerank.models.mapping import SIGMOID
@@ -71,15 +69,8 @@ class XLMRoberta(post_norm.Encoder):
 
 def _accepts(config: Mapping[str, Any]) -> bool:
     """Tell whether a config.json is of an XLM-RoBERTa; refuse all but a single-label sequence classifier."""
-    if config.get("model_type") != "xlm-roberta":
-        return False
-    architectures = config.get("architectures")
-    if architectures != ["XLMRobertaForSequenceClassification"]:
-        kind = "an embedding model" if architectures == ["XLMRobertaModel"] else "another head"
-        raise UnsupportedModelError(f"{_WANTED}; found {kind}: architectures {architectures}")
-    require_one_label(config, _WANTED)
-    require_values(config, _WANTED, {"hidden_act": "gelu", "position_embedding_type": "absolute", "type_vocab_size": 1})
-    return True
+    expected = {"hidden_act": "gelu", "position_embedding_type": "absolute", "type_vocab_size": 1}
+    return is_classifier(config, _WANTED, "xlm-roberta", "XLMRoberta", expected)
 
 
 def _shape(config: Mapping[str, Any]) -> XLMRobertaShape:
