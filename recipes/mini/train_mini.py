@@ -17,8 +17,6 @@ Sources: listwise softmax: Cao et al. 2007 (ListNet); binary cross-entropy of pa
 """
 
 import argparse
-import json
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,8 +28,7 @@ from batches import Batch, Batches
 from tokenizers import Tokenizer
 from transformers import AttentionInterface, AttentionMaskInterface, XLMRobertaForSequenceClassification
 from transformers.masking_utils import eager_mask
-
-COPIED = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "NOTICE")
+from weights import save_model
 
 
 def attention(
@@ -177,20 +174,6 @@ class Run:
         torch.save(state, path.with_suffix(".part"))
         path.with_suffix(".part").rename(path)
 
-    def save_model(self) -> None:
-        """Write the model in float16. The directory is there when all of it is."""
-        out, part = self.args.out / "model", self.args.out / "model.part"
-        shutil.rmtree(part, ignore_errors=True)
-        self.model.save_pretrained(part, state_dict={n: t.detach().half() for n, t in self.model.state_dict().items()})
-        (part / "model.safetensors").chmod(0o644)
-        config = json.loads((part / "config.json").read_text()) | {"dtype": "float16"}  # it says the model's, float32
-        (part / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        for name in COPIED:
-            if (self.args.start / name).exists():
-                shutil.copyfile(self.args.start / name, part / name)
-        shutil.rmtree(out, ignore_errors=True)
-        part.rename(out)
-
     def train(self) -> None:
         """Take steps until the time is over."""
         args, saved, peak_kept = self.args, time.time(), (self.args.out / "state-peak.pt").exists()
@@ -207,11 +190,11 @@ class Run:
                 peak_kept = True
             if time.time() - saved > args.save:
                 self.save_state("state.pt")
-                self.save_model()
+                save_model(self.model, self.args.start, self.args.out / "model")
                 saved = time.time()
         self.save_state("state.pt")
         self.model.eval()
-        self.save_model()
+        save_model(self.model, self.args.start, self.args.out / "model")
 
 
 def arguments() -> argparse.ArgumentParser:

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from train_mini import COPIED
 from transformers import XLMRobertaForSequenceClassification
+
+COPIED = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "NOTICE")
 
 
 def averaged(average: dict[str, torch.Tensor], weights: Mapping[str, torch.Tensor], keep: float) -> None:
