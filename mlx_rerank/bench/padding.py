@@ -10,7 +10,7 @@ from mlx_rerank.bench.contenders import OWN
 from mlx_rerank.bench.report import show
 from mlx_rerank.bench.texts import Counter, Texts, padded_tokens
 from mlx_rerank.checkpoints.hub import public_name, resolve
-from mlx_rerank.pairs.batching import plan_batches
+from mlx_rerank.pairs.batching import Batching
 
 USUAL_BATCH = 32  # rows, as sentence-transformers has by default
 
@@ -58,7 +58,7 @@ def count(calls: Sequence[np.ndarray], token_budget: int) -> dict[str, Any]:
         "shortest": int(every.min()),
         "median": float(np.median(every)),
         "longest": int(every.max()),
-        "padded_tokens": sum(padded_tokens(call, plan_batches(call, token_budget)) for call in calls),
+        "padded_tokens": sum(padded_tokens(call, Batching(token_budget).plan(call)) for call in calls),
         "padded_tokens_sorted": sum(padded_tokens(np.sort(call)[::-1], _in_order(len(call))) for call in calls),
         "padded_tokens_unsorted": sum(padded_tokens(call, _in_order(len(call))) for call in calls),
     }

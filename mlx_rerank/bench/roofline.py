@@ -23,7 +23,7 @@ from mlx_rerank.device.thread import device_thread
 from mlx_rerank.dtypes import parse_dtype
 from mlx_rerank.errors import InputError
 from mlx_rerank.models.cost import Cost
-from mlx_rerank.pairs.batching import plan_batches
+from mlx_rerank.pairs.batching import Batching
 from mlx_rerank.scoring.budget import default_token_budget
 from mlx_rerank.scoring.reranker import Reranker
 
@@ -116,7 +116,7 @@ def bounds(
         flops_per_second: of matrix products.
         bytes_per_second: of memory.
     """
-    batches = [(len(batch), int(lengths[batch].max())) for batch in plan_batches(lengths, token_budget)]
+    batches = [(len(batch), int(lengths[batch].max())) for batch in Batching(token_budget).plan(lengths)]
     found = {}
     for name, first_token_only in (("all of every layer", False), ("first token of the last layer", True)):
         needed = operations(cost, batches, itemsize, first_token_only=first_token_only)

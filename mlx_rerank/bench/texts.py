@@ -13,7 +13,7 @@ from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.checkpoints.hub import public_name
 from mlx_rerank.dtypes import default_dtype
 from mlx_rerank.errors import InputError
-from mlx_rerank.pairs.batching import plan_batches
+from mlx_rerank.pairs.batching import Batching
 from mlx_rerank.pairs.files import read_documents
 from mlx_rerank.pairs.limits import Limits, checked_length
 from mlx_rerank.pairs.samples import sample_pairs
@@ -154,7 +154,7 @@ class Counter:
     def workload(self, name: str, calls: list[Pairs]) -> Workload:
         """Return a workload with its tokens counted."""
         lengths = [self.lengths(call) for call in calls]
-        padded = sum(padded_tokens(each, plan_batches(each, self.token_budget)) for each in lengths)
+        padded = sum(padded_tokens(each, Batching(self.token_budget).plan(each)) for each in lengths)
         return Workload(name, calls, int(sum(each.sum() for each in lengths)), padded)
 
 

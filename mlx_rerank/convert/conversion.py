@@ -25,7 +25,7 @@ from mlx_rerank.dtypes import default_dtype, parse_dtype
 from mlx_rerank.errors import CheckpointError, InputError
 from mlx_rerank.models.family import module_at
 from mlx_rerank.models.shape import Shape
-from mlx_rerank.pairs.batching import pad, plan_batches
+from mlx_rerank.pairs.batching import Batching, pad
 from mlx_rerank.pairs.encoder import PairEncoder
 from mlx_rerank.pairs.limits import Limits
 from mlx_rerank.pairs.samples import pairs_from_corpus, sample_pairs
@@ -126,5 +126,5 @@ def _calibration(encoder: PairEncoder, pairs: list[tuple[str, str]], longest: in
     """Return batches of the pairs with fewer than a hundred tokens or, if there are none, of all pairs, cut."""
     encoded = encoder.encode(pairs, Limits(min(_CALIBRATION_TOKENS, longest)))
     short = [row for row in encoded.sequences if row.tokens < _CALIBRATION_TOKENS] or encoded.sequences
-    plan = plan_batches(np.array([row.tokens for row in short]), 32 * _CALIBRATION_TOKENS)
+    plan = Batching(32 * _CALIBRATION_TOKENS).plan(np.array([row.tokens for row in short]))
     return [inputs_of(pad([short[i] for i in batch], encoder.pad_token_id), None) for batch in plan]

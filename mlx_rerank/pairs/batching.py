@@ -37,7 +37,7 @@ class Batching:
     """How rows are put into batches, and batches into groups that run side by side.
 
     Args:
-        token_budget: most padded tokens of a batch.
+        token_budget: most padded tokens of a batch, rows x longest row.
         max_rows: most rows of a batch; no limit if None.
         side_by_side: most batches of a group.
     """
@@ -46,73 +46,54 @@ class Batching:
     max_rows: int | None = None
     side_by_side: int = 1
 
-    def groups(self, lengths: np.ndarray) -> list[list[np.ndarray]]:
-        """Return groups of batches, the longest rows first; a batch is an array of places in `lengths`.
+    def __post_init__(self) -> None:
+        """Raise InputError where the budget or the row limit is not a whole number of at least one."""
+        for name, value in (("token_budget", self.token_budget), ("max_rows", self.max_rows)):
+            if value is not None:
+                require_whole_number(name, value)
 
-        Raises:
-            InputError: as `plan_batches`.
-        """
-        plan = plan_batches(lengths, self.token_budget, self.max_rows)
+    def groups(self, lengths: np.ndarray) -> list[list[np.ndarray]]:
+        """Return groups of batches, the longest rows first; a batch is an array of places in `lengths`."""
+        plan = self.plan(lengths)
         return [plan[start : start + self.side_by_side] for start in range(0, len(plan), self.side_by_side)]
+
+    def plan(self, lengths: np.ndarray) -> list[np.ndarray]:
+        """Group rows into batches of similar length, longest first.
+
+        A batch ends when it is full, or when the padding with one more row would cost more than a batch of its own. A
+        row that is longer than the budget is a batch of its own, because it must be scored too.
+
+        Args:
+            lengths: integers [N], tokens of each row.
+
+        Returns:
+            One int64 array of places in `lengths` per batch. Together they hold every place once.
+        """
+        order = np.argsort(-np.asarray(lengths), kind="stable")
+        descending = np.asarray(lengths)[order]
+        batches, start = [], 0
+        while start < len(order):
+            rows = self.rows_that_fit(descending[start:])
+            batches.append(order[start : start + rows])
+            start += rows
+        return batches
 
     def most_rows(self, longest: int) -> int:
         """Return how many rows of a length a batch may have, whatever their padding."""
-        return most_rows(longest, self.token_budget, self.max_rows)
+        return max(1, min(self.token_budget // longest, self.max_rows or self.token_budget))
 
     def rows_that_fit(self, descending: np.ndarray) -> int:
-        """Return how many of the rows, the longest first, make the first batch."""
-        return rows_that_fit(descending, self.token_budget, self.max_rows)
+        """Return how many of the first rows make one batch.
 
-
-def plan_batches(lengths: np.ndarray, token_budget: int, max_rows: int | None = None) -> list[np.ndarray]:
-    """Group sequences into batches of similar length, longest first.
-
-    A batch ends when it is full, or when the padding with one more row would cost more than a batch of its own.
-
-    Args:
-        lengths: integers [N], tokens of each sequence.
-        token_budget: most padded tokens of a batch, rows x longest row. A longer sequence is a batch of its own,
-            because it must be scored too.
-        max_rows: most rows of a batch; no limit if None.
-
-    Returns:
-        One int64 array of places in `lengths` per batch. Together they hold every place once.
-
-    Raises:
-        InputError: the budget or the row limit is not a whole number of at least one.
-    """
-    for name, value in (("token_budget", token_budget), ("max_rows", max_rows)):
-        if value is not None:
-            require_whole_number(name, value)
-    order = np.argsort(-np.asarray(lengths), kind="stable")
-    descending = np.asarray(lengths)[order]
-    batches, start = [], 0
-    while start < len(order):
-        rows = rows_that_fit(descending[start:], token_budget, max_rows)
-        batches.append(order[start : start + rows])
-        start += rows
-    return batches
-
-
-def most_rows(longest: int, token_budget: int, max_rows: int | None) -> int:
-    """Return how many rows of a length a batch may have, whatever their padding."""
-    return max(1, min(token_budget // longest, max_rows or token_budget))
-
-
-def rows_that_fit(descending: np.ndarray, token_budget: int, max_rows: int | None) -> int:
-    """Return how many of the first sequences make one batch.
-
-    Args:
-        descending: integers [N], tokens of each sequence, the longest first; at least one.
-        token_budget: as for `plan_batches`.
-        max_rows: as for `plan_batches`.
-    """
-    longest = int(descending[0])
-    candidates = descending[: most_rows(longest, token_budget, max_rows)]
-    padding = np.cumsum(longest - candidates)
-    padded = longest * np.arange(1, len(candidates) + 1)
-    fits = padding <= np.maximum(BATCH_OVERHEAD, padded * PADDING_SHARE)
-    return len(candidates) if fits.all() else int(np.argmin(fits))
+        Args:
+            descending: integers [N], tokens of each row, the longest first; at least one.
+        """
+        longest = int(descending[0])
+        candidates = descending[: self.most_rows(longest)]
+        padding = np.cumsum(longest - candidates)
+        padded = longest * np.arange(1, len(candidates) + 1)
+        fits = padding <= np.maximum(BATCH_OVERHEAD, padded * PADDING_SHARE)
+        return len(candidates) if fits.all() else int(np.argmin(fits))
 
 
 def pad(rows: Sequence[Row], pad_token_id: int) -> Batch:

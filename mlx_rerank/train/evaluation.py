@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from mlx_rerank.pairs.batching import Batch, pad, plan_batches
+from mlx_rerank.pairs.batching import Batch, Batching, pad
 from mlx_rerank.pairs.encoder import PairEncoder
 from mlx_rerank.pairs.limits import Limits
 from mlx_rerank.train.examples import Example
@@ -26,7 +26,7 @@ def logits_of(
     """
     pairs = [(example.query, document) for example in examples for document in example.documents]
     encoded = encoder.encode(pairs, Limits(max_length))
-    plan = plan_batches(encoded.lengths, token_budget)
+    plan = Batching(token_budget).plan(encoded.lengths)
     found = forward([pad([encoded.sequences[i] for i in rows], encoder.pad_token_id) for rows in plan])
     logits = np.empty(len(encoded.sequences), dtype=np.float32)
     logits[np.concatenate(plan)] = np.concatenate(found)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlx_rerank.pairs.batching import Batch, pad, plan_batches
+from mlx_rerank.pairs.batching import Batch, Batching, pad
 from mlx_rerank.pairs.encoded import Row
 from mlx_rerank.pairs.encoder import PairEncoder
 from mlx_rerank.pairs.limits import Limits
@@ -172,7 +172,7 @@ class Steps:
     def _part(self, groups: Sequence[Group]) -> Part:
         """Return groups as padded batches, and where their documents are in these."""
         sequences = [sequence for group in groups for sequence in group.sequences]
-        plan = plan_batches(np.array([row.tokens for row in sequences]), self._options.token_budget)
+        plan = Batching(self._options.token_budget).plan(np.array([row.tokens for row in sequences]))
         where = np.argsort(np.concatenate(plan))
         sizes = np.array([len(group.labels) for group in groups])
         shown = np.arange(sizes.max()) < sizes[:, None]

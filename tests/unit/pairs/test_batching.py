@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlx_rerank.errors import InputError
-from mlx_rerank.pairs.batching import BATCH_OVERHEAD, PADDING_SHARE, pad, plan_batches
+from mlx_rerank.pairs.batching import BATCH_OVERHEAD, PADDING_SHARE, Batching, pad
 from mlx_rerank.pairs.encoded import Row
 
 lengths_of = st.lists(st.integers(4, 512), max_size=200).map(np.array)
@@ -14,7 +14,7 @@ lengths_of = st.lists(st.integers(4, 512), max_size=200).map(np.array)
 
 @given(lengths_of, st.integers(1, 5000), st.none() | st.integers(1, 50))
 def test_batches(lengths: np.ndarray, budget: int, max_rows: int | None) -> None:
-    batches = plan_batches(lengths, budget, max_rows)
+    batches = Batching(budget, max_rows).plan(lengths)
     assert sorted(place for batch in batches for place in batch) == list(range(len(lengths)))
     for batch in batches:
         rows, longest = len(batch), lengths[batch].max()
@@ -26,13 +26,13 @@ def test_batches(lengths: np.ndarray, budget: int, max_rows: int | None) -> None
 
 
 def test_equal_lengths_fill_the_budget() -> None:
-    assert [len(batch) for batch in plan_batches(np.full(10, 100), 400)] == [4, 4, 2]
+    assert [len(batch) for batch in Batching(400).plan(np.full(10, 100))] == [4, 4, 2]
 
 
 @pytest.mark.parametrize(("budget", "max_rows"), [(0, None), (-5, None), (100, 0), (1.5, None), ("64", None)])
 def test_bad_limits(budget: int, max_rows: int | None) -> None:
     with pytest.raises(InputError, match="whole number of at least 1"):
-        plan_batches(np.array([5]), budget, max_rows)
+        Batching(budget, max_rows).plan(np.array([5]))
 
 
 @given(st.lists(st.lists(st.integers(0, 99), min_size=1, max_size=20), min_size=1, max_size=20))
