@@ -18,7 +18,8 @@ VARIABLE, OFF = "MLX_RERANK_BLAS", "off"
 REMEDY = "install one with `apt install libopenblas0` (or your distribution's OpenBLAS), or `pip install mkl`"
 _CANDIDATES = ("libopenblas.so.0", "libopenblas.so", "libmkl_rt.so.3", "libmkl_rt.so.2")
 
-_THREADS = ("openblas_set_num_threads", "MKL_Set_Num_Threads")
+_SET_THREADS = ("openblas_set_num_threads", "MKL_Set_Num_Threads")
+_GET_THREADS = ("openblas_get_num_threads", "MKL_Get_Max_Threads")
 
 _loaded: str | None = None
 _library: ctypes.CDLL | None = None
@@ -91,9 +92,14 @@ def import_with_own(name: str) -> Any:
         sys.setdlopenflags(flags)
 
 
+def threads() -> int | None:
+    """Return how many cores a product may use, or None where that cannot be chosen."""
+    return next((int(get()) for name in _GET_THREADS if (get := getattr(_library, name, None))), None)
+
+
 def set_threads(number: int) -> None:
     """Let a product use this many cores, in the whole process from now on; without an optimised BLAS it uses one."""
-    for name in _THREADS:
+    for name in _SET_THREADS:
         function = getattr(_library, name, None)
         if function:
             function(number)

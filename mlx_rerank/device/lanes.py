@@ -7,6 +7,7 @@ nothing: on macOS the CPU is Accelerate's, and a GPU needs no help.
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 
 import mlx.core as mx
@@ -17,6 +18,7 @@ from mlx_rerank.device import blas
 Batch = Sequence[np.ndarray | None]  # arrays that belong together row by row; the first is there, and is [B, L]
 Forward = Callable[..., mx.array]  # of the arrays of a batch
 _MOST_LANES = 8  # MLX lets some ten operations wait or run at a time, whatever the number of streams
+_made = threading.local()  # its `streams` of the CPU serve all models; MLX's belong to the thread they were made in
 
 
 def cores() -> int:
@@ -36,7 +38,6 @@ class Lanes:
         """Take the device; streams are made in the thread that uses them."""
         self.count = lanes(device)
         self._device = device
-        self._streams: list[mx.Stream] = []
 
     def each(self, function: Forward, batches: Sequence[Batch]) -> list[mx.array]:
         """Return a function's results for batches, in consecutive parts, yet to be evaluated.
@@ -50,15 +51,35 @@ class Lanes:
         """
         if self.count == 1:
             return [function(*batch) for batch in batches]
-        while len(self._streams) < self.count:
-            self._streams.append(mx.new_stream(self._device))
+        streams = _streams(self.count, self._device)
         parts = _cut(batches, self.count)
-        blas.set_threads(max(1, cores() // len(parts)))  # for the products of each
+        _share_cores(len(parts), streams)
         results = []
-        for stream, part in zip(self._streams, parts, strict=False):
+        for stream, part in zip(streams, parts, strict=False):
             with mx.stream(stream):
                 results.append(function(*part))
         return results
+
+
+def _streams(count: int, device: mx.Device) -> list[mx.Stream]:
+    """Return this thread's streams, at least so many."""
+    found = _made.__dict__.setdefault("streams", [])
+    while len(found) < count:
+        found.append(mx.new_stream(device))
+    return found
+
+
+def _share_cores(parts: int, streams: Sequence[mx.Stream]) -> None:
+    """Let the products of each of some parts use its share of the cores.
+
+    Some kernels round otherwise with another number of threads, and that number is one for the process. So it changes
+    only after all that runs: else the moment of the change would decide bits.
+    """
+    threads = max(1, cores() // parts)
+    if blas.threads() not in (None, threads):
+        for stream in streams:
+            mx.synchronize(stream)
+        blas.set_threads(threads)
 
 
 def _cut(batches: Sequence[Batch], count: int) -> list[Batch]:

@@ -1,6 +1,7 @@
 """All cores of a CPU work side by side, on one batch, and give what one would."""
 
 import sys
+import time
 from pathlib import Path
 
 import mlx.core as mx
@@ -55,6 +56,7 @@ def test_idle_lanes_take_rows_of_the_largest_batch(
     asked: list[int] = []
     monkeypatch.setattr(lanes, "cores", lambda: 8)
     monkeypatch.setattr(lanes, "_MOST_LANES", 4)
+    monkeypatch.setattr(blas, "threads", lambda: 0)
     monkeypatch.setattr(blas, "set_threads", asked.append)
     seen = lanes.Lanes(mx.Device(mx.cpu)).each(lambda ids, *_: mx.zeros(ids.shape), shapes(*rows))
     assert [part.shape[0] for part in seen] == expected
@@ -71,6 +73,38 @@ def test_the_blas_does_as_it_is_told() -> None:
         blas.set_threads(number)
         assert library.openblas_get_num_threads() == number
     blas.set_threads(before)
+
+
+def _squares(ids: np.ndarray, *_: object) -> mx.array:
+    """Some 0.1 s of work that ends at ones, of which the first of each row is returned."""
+    found = mx.full((600, 600), 1 / 600)
+    for _ in range(60):
+        found = found @ found
+    return mx.broadcast_to(found[0, :1] * 600, (len(ids), 1))
+
+
+@linux
+def test_threads_change_when_nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+
+    def set_threads(_: int) -> None:
+        start = time.monotonic()
+        mx.eval(under_way)
+        seen.append(time.monotonic() - start)
+
+    monkeypatch.setattr(lanes, "cores", lambda: 2)
+    monkeypatch.setattr(blas, "threads", lambda: 1)  # as two batches have, and one row has not
+    monkeypatch.setattr(blas, "set_threads", set_threads)
+    two = lanes.Lanes(mx.Device(mx.cpu))
+    start = time.monotonic()
+    mx.eval(two.each(_squares, shapes(1, 1)))
+    whole = time.monotonic() - start
+    under_way = two.each(_squares, shapes(1, 1))
+    mx.async_eval(under_way)
+    assert seen == []
+    two.each(_squares, shapes(1))
+    assert len(seen) == 1
+    assert seen[0] < whole / 4
 
 
 @linux
