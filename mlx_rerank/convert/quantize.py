@@ -1,7 +1,5 @@
 """Packing a model's weights to fewer bits, in mlx-lm's format."""
 
-import contextlib
-import io
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -101,24 +99,15 @@ def quantize(model: nn.Module, config: Mapping[str, Any], recipe: Recipe, words:
     Returns:
         A copy of config that records what was packed and how, in mlx-lm's format.
 
-    Source: mlx-lm 0.32.2 `utils.quantize_model`; tests/unit/convert/test_quantize.py.
+    Source: mlx-lm 0.32.2 `utils.quantize_model`, whose import takes seconds; tests/integration/test_mlx_lm.py.
     """
-    from mlx_lm.utils import quantize_model  # here, because it imports transformers and lowers the open-file limit
-
     usual = Counter(recipe.values()).most_common(1)[0][0]
-
-    def predicate(path: str, _: nn.Module) -> bool | dict[str, Any]:
-        packing = recipe.get(path)
-        return asdict(packing) if packing and packing != usual else bool(packing)
-
     table = module_at(model, words).weight
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints its own account of what it did
-        _, packed = quantize_model(
-            model, dict(config), usual.group_size, usual.bits, mode=usual.mode, quant_predicate=predicate
-        )
+    nn.quantize(model, class_predicate=lambda path, _: asdict(recipe[path]) if path in recipe else False)
+    recorded = asdict(usual) | {path: asdict(packing) for path, packing in recipe.items() if packing != usual}
     if words in recipe and searched(recipe[words]):
         module_at(model, words).update(search_scales(table, recipe[words]))
-    return packed
+    return {**config, "quantization": recorded, "quantization_config": recorded}  # the latter for the hub's model tree
 
 
 def unpacked(weight: mx.array, packing: Quantization, *, words: bool) -> mx.array:
