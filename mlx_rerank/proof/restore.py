@@ -33,8 +33,8 @@ def _unpacked(weights: dict[str, np.ndarray], quantization: dict) -> dict[str, n
             continue
         if kind == "weight" and path + ".scales" in weights:
             own = quantization.get(path, quantization)
-            bits = np.unpackbits(value.view(np.uint8), axis=-1, bitorder="little")
-            codes = bits.reshape(len(value), -1, own["bits"]) @ (1 << np.arange(own["bits"], dtype=np.int32))
+            bits = np.unpackbits(value.view(np.uint8), axis=-1, bitorder="little").reshape(-1, own["bits"])
+            codes = np.packbits(bits, axis=-1, bitorder="little")  # at most 8 bits: one byte each
             groups = codes.reshape(len(value), -1, own["group_size"])
             scales, biases = weights[path + ".scales"], weights.get(path + ".biases")
             value = _values(groups, scales, biases, own.get("mode", "affine")).reshape(len(value), -1)
