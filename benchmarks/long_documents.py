@@ -150,6 +150,7 @@ def main() -> None:
     parser.add_argument("--languages", nargs="*")
     parser.add_argument("--queries", type=int, default=50, help="of each language")
     parser.add_argument("--words", type=int, default=5000, help="of a document")
+    parser.add_argument("--max-length", type=int, help="tokens of a pair when questions are asked; 512 if none")
     parser.add_argument("--cost", action="store_true")
     parser.add_argument("--shape", choices=sorted(SHAPES), help="random weights in place of a model's, for the cost")
     parser.add_argument("--lengths", type=int, nargs="*", default=[512, 1024, 2048, 4096, 8192])
@@ -162,7 +163,7 @@ def main() -> None:
             model = str(seeded(arguments.shape, Path(work))) if arguments.shape else arguments.model
             found["cost"] = cost(model, arguments.lengths, arguments.rounds)
     if arguments.data:
-        reranker = Reranker(arguments.model)
+        reranker = Reranker(arguments.model, max_length=arguments.max_length)
         languages = arguments.languages or sorted(path.name for path in arguments.data.iterdir() if path.is_dir())
         print("language  documents  questions  first alone  found in windows  part  cut  unread when cut")
         found["counts"] = []

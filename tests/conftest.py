@@ -1,6 +1,5 @@
 """Fixtures that several test modules share."""
 
-import contextlib
 import gc
 import importlib
 import os
@@ -9,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
+import own_blas
 import pytest
 from checkpoints import BASE, random_tensors, write_checkpoint, write_mini
 from fake_hub import FakeHub
@@ -17,15 +17,13 @@ from tokenizers import Tokenizer
 
 from mlx_rerank import Reranker
 from mlx_rerank.checkpoints.hub import EMBEDDED
-from mlx_rerank.device import blas
 
 os.environ |= {"HAYSTACK_TELEMETRY_ENABLED": "False", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}  # read at import
 
 settings.register_profile("any machine", deadline=None)  # how long an example takes says something of the machine alone
 settings.load_profile("any machine")
 
-with contextlib.suppress(ImportError):
-    blas.import_with_own("torch")  # before a test imports it plainly, and is slow ever after
+own_blas.install()  # before a test imports torch
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -33,6 +31,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if not {"mini", "mini_directory", "base_directory"}.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker("embedded")
+
+
+@pytest.fixture(scope="session")
+def torch() -> ModuleType:
+    """PyTorch, which is not imported at the top of a module: a process that collects the module need not wait."""
+    return pytest.importorskip("torch")
 
 
 @pytest.fixture

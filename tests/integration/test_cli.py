@@ -1,4 +1,4 @@
-"""The command line as a person uses it: real processes, real pipes, a real terminal."""
+"""The command line as a person uses it: real processes, pipes and a terminal, where these are what it is about."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import bounds
 import pytest
-from commands import COMMAND, run
+from commands import COMMAND, run, run_here
 
 from mlx_rerank import Reranker
 
@@ -44,23 +44,23 @@ def test_rank_writes_json_lines_into_a_pipe(mini: Reranker) -> None:
 def test_explain(mini: Reranker, tmp_path: Path) -> None:
     document = "Trains run on rails.\nPandas eat <bamboo>."
     expected = mini.explain("what do pandas eat?", document)
-    [found] = rows(run("explain", "what do pandas eat?", stdin=document).stdout)
+    [found] = rows(run_here("explain", "what do pandas eat?", stdin=document).stdout)
     assert found["logit"] == pytest.approx(expected.logit, abs=1e-4)
     strongest = max(found["document_highlights"], key=lambda highlight: highlight["weight"])
     assert document[strongest["start"] : strongest["end"]] == "Pandas"
     (tmp_path / "panda.txt").write_text(document)
-    fragment = run("explain", "what do pandas eat?", str(tmp_path / "panda.txt"), "--html").stdout
+    fragment = run_here("explain", "what do pandas eat?", str(tmp_path / "panda.txt"), "--html").stdout
     assert ("&lt;bamboo&gt;" in fragment, "<bamboo>" in fragment) == (True, False)
 
 
 def test_rank_in_windows(mini: Reranker) -> None:
     document = {"text": "The train leaves at nine. " * 60 + "\n\nPandas eat bamboo.\n\n" + "It is late. " * 200}
     options = ["--long-documents", "windows", "--max-length", "128"]
-    [found] = rows(run("rank", "what do pandas eat?", *options, stdin=json.dumps(document)).stdout)
+    [found] = rows(run_here("rank", "what do pandas eat?", *options, stdin=json.dumps(document)).stdout)
     begin, end = found["span"]
     assert document["text"][begin:end].strip().startswith("Pandas eat bamboo.")
     assert found["truncated_tokens"] == 0
-    assert "allows: shorten it" in run("rank", "q", "--long-documents", "error", stdin="a " * 999, code=1).stderr
+    assert "allows: shorten it" in run_here("rank", "q", "--long-documents", "error", stdin="a " * 999, code=1).stderr
 
 
 def test_rank_reads_lines_from_standard_input() -> None:
@@ -76,14 +76,14 @@ def test_scores_are_kept_between_commands(tmp_path: Path) -> None:
     assert (tmp_path / "scores.db").stat().st_size > 0
     with sqlite3.connect(tmp_path / "scores.db") as connection:
         before = connection.execute("SELECT count(*) FROM scores").fetchone()
-    assert run("rank", QUERY, str(PASSAGES), *options).stdout == first
+    assert run_here("rank", QUERY, str(PASSAGES), *options).stdout == first
     pairs = "\n".join(json.dumps({"query": QUERY, "document": row["text"]}) for row in rows(first))
-    scored = rows(run("score", "-", *options, stdin=pairs).stdout)
+    scored = rows(run_here("score", "-", *options, stdin=pairs).stdout)
     assert [row["score"] for row in scored] == [row["score"] for row in rows(first)]
     with connection:
         assert connection.execute("SELECT count(*) FROM scores").fetchone() == before == (len(scored),)
     connection.close()
-    assert "--score-cache is about MLX" in run("score", "-", "--reference", *options, stdin=pairs, code=1).stderr
+    assert "--score-cache is about MLX" in run_here("score", "-", "--reference", *options, stdin=pairs, code=1).stderr
 
 
 def test_rank_of_files_and_options(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_rank_of_files_and_options(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_text("Pandas eat bamboo.\n" * 200)
     paths = [str(tmp_path / name) for name in ("a.txt", "b.txt")]
     options = ["--raw", "--max-length", "32", "--dtype", "bfloat16", "--device", "cpu"]
-    found = rows(run("rank", "what do pandas eat", *paths, *options).stdout)
+    found = rows(run_here("rank", "what do pandas eat", *paths, *options).stdout)
     assert found[0]["id"] == paths[1]
     assert found[0]["truncated_tokens"] > 100
 
@@ -99,10 +99,10 @@ def test_rank_of_files_and_options(tmp_path: Path) -> None:
 @pytest.mark.one_kernel
 @pytest.mark.numeric
 def test_the_reference_gives_the_same_ranking() -> None:
-    reference = run("rank", QUERY, str(PASSAGES), "--reference", "-v")
+    reference = run_here("rank", QUERY, str(PASSAGES), "--reference", "-v")
     assert re.match("18 pairs in", reference.stderr)
     found = rows(reference.stdout)
-    expected = rows(run("rank", QUERY, str(PASSAGES)).stdout)
+    expected = rows(run_here("rank", QUERY, str(PASSAGES)).stdout)
     bounds.apart([row["score"] for row in expected], logit=1e-4)
     assert [row["index"] for row in found] == [row["index"] for row in expected]
     assert [row["score"] for row in found] == pytest.approx([row["score"] for row in expected], abs=1e-4)
@@ -111,10 +111,10 @@ def test_the_reference_gives_the_same_ranking() -> None:
 @pytest.mark.one_kernel
 @pytest.mark.numeric
 def test_score(mini: Reranker) -> None:
-    found = rows(run("score", "-", stdin="panda\tA bear.\npanda\tRain.\n").stdout)
+    found = rows(run_here("score", "-", stdin="panda\tA bear.\npanda\tRain.\n").stdout)
     expected = mini.score([("panda", "A bear."), ("panda", "Rain.")])
     assert [row["score"] for row in found] == [bounds.near(score) for score in expected.tolist()]
-    raw = rows(run("score", "-", "--raw", stdin='{"query": "panda", "document": "A bear."}').stdout)
+    raw = rows(run_here("score", "-", "--raw", stdin='{"query": "panda", "document": "A bear."}').stdout)
     expected = mini.score([("panda", "A bear.")], raw_scores=True)
     assert raw[0]["score"] == bounds.near(float(expected[0]), raw=True)
 
@@ -128,7 +128,7 @@ def test_verbose_says_what_it_took() -> None:
     assert results[0].stdout == results[1].stdout
     held = [float(re.findall(r"MLX (\S+) MB", result.stderr)[0]) for result in results]
     assert held[1] - held[0] > 90  # the embedded model's table, in float32
-    assert re.match("2 pairs, 1", run("rank", "panda", "--verbose", stdin="A bear.\nRain.\n").stderr)
+    assert re.match("2 pairs, 1", run_here("rank", "panda", "--verbose", stdin="A bear.\nRain.\n").stderr)
 
 
 def test_info_measures() -> None:
@@ -165,7 +165,7 @@ def test_info_measures() -> None:
     ],
 )
 def test_errors_are_one_line_and_have_their_code(arguments: list[str], stdin: str, code: int, message: str) -> None:
-    result = run(*arguments, stdin=stdin, code=code)
+    result = run_here(*arguments, stdin=stdin, code=code)
     assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert result.stdout == ""
@@ -174,8 +174,9 @@ def test_errors_are_one_line_and_have_their_code(arguments: list[str], stdin: st
 
 def test_version_and_help() -> None:
     assert run("--version").stdout.startswith("mlx-rerank ")
-    assert "Exit codes" in run("--help").stdout
-    assert "--top-n" in run("rank", "--help").stdout
+    assert "Exit codes" in run_here("--help").stdout
+    assert "--top-n" in run_here("rank", "--help").stdout
+    assert "Missing argument" in run("rank", code=2).stderr
 
 
 def test_interrupting_leaves_quietly() -> None:
@@ -196,10 +197,10 @@ def test_interrupting_leaves_quietly() -> None:
     assert (process.returncode, out, err) == (130, b"", b"")
 
 
-def test_a_closed_pipe_is_no_error() -> None:
+def test_a_closed_pipe_is_no_error(tiny: Path) -> None:
     many = "".join(f"document {i}\n" for i in range(300))
     result = subprocess.run(
-        f"{sys.executable} -m mlx_rerank rank query | head -n 1",
+        f"{sys.executable} -m mlx_rerank rank query --model {tiny} | head -n 1",
         input=many, shell=True, capture_output=True, text=True, check=True, timeout=120,
     )  # fmt: skip
     assert len(result.stdout.splitlines()) == 1
@@ -207,11 +208,10 @@ def test_a_closed_pipe_is_no_error() -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
-def test_a_full_disk_is_one_line() -> None:
+def test_a_full_disk_is_one_line(tiny: Path) -> None:
     with Path("/dev/full").open("w") as full:
-        result = subprocess.run(
-            [*COMMAND, "rank", "query"], input="a\n", stdout=full, stderr=subprocess.PIPE, text=True, check=False
-        )
+        command = [*COMMAND, "rank", "query", "--model", str(tiny)]
+        result = subprocess.run(command, input="a\n", stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert result.returncode == 1
     assert result.stderr.splitlines() == ["mlx-rerank: [Errno 28] No space left on device"]
 

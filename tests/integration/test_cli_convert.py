@@ -6,31 +6,22 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import run
+from commands import run, run_here
 
 from mlx_rerank import cli
 from mlx_rerank.checkpoints.packing import Quantization
 
 
-def run_here(capfd: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:
-    """Run a command in this process, where transformers is imported once for all; return what it says on stderr."""
-    with pytest.raises(SystemExit) as left:
-        cli.main(list(arguments))
-    said = capfd.readouterr().err
-    assert (left.value.code or 0) == code, said
-    return said
-
-
 def test_convert_and_info(tiny: Path, tmp_path: Path) -> None:
     target = str(tmp_path / "target")
     options = ["-q", "--q-embedding-bits", "4", "--q-embedding-group-size", "32"]
-    assert f"wrote {target}" in run("convert", "--hf-path", str(tiny), "--mlx-path", target, *options).stderr
-    facts = json.loads(run("info", target, "--json").stdout)
+    assert f"wrote {target}" in run_here("convert", "--hf-path", str(tiny), "--mlx-path", target, *options).stderr
+    facts = json.loads(run_here("info", target, "--json").stdout)
     assert facts["format"].startswith("converted by mlx-rerank")
     assert facts["quantization"]["bits"] == 8
     assert facts["quantization"]["embeddings.word_embeddings"]["bits"] == 4
     assert facts["max_length"] == 64
-    assert "parameters" in run("info").stdout
+    assert "parameters" in run_here("info").stdout
     run("rank", "panda", "--model", target, stdin="the bear\n")
 
 
@@ -67,10 +58,10 @@ def test_quantization_options_reach_the_converter(monkeypatch: pytest.MonkeyPatc
     ],
 )
 def test_packing_options_that_contradict_each_other(
-    tiny: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], options: list[str], message: str
+    tiny: Path, tmp_path: Path, options: list[str], message: str
 ) -> None:
     arguments = ["convert", "--hf-path", str(tiny), "--mlx-path", str(tmp_path / "target"), *options]
-    assert message in run_here(capfd, *arguments, code=1)
+    assert message in run_here(*arguments, code=1).stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -93,8 +84,6 @@ def test_packing_options_that_contradict_each_other(
         (["--q-recipe", "auto", "--q-target-bits", "8.5"], "word embeddings packed to"),
     ],
 )
-def test_packing_options(
-    tiny: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], options: list[str], card: str
-) -> None:
-    run_here(capfd, "convert", "--hf-path", str(tiny), "--mlx-path", str(tmp_path / "target"), "-q", *options)
+def test_packing_options(tiny: Path, tmp_path: Path, options: list[str], card: str) -> None:
+    run_here("convert", "--hf-path", str(tiny), "--mlx-path", str(tmp_path / "target"), "-q", *options)
     assert card in (tmp_path / "target" / "README.md").read_text()

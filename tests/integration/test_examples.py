@@ -17,10 +17,10 @@ def test_prints_what_reranking_gains(
     script: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.syspath_prepend(EXAMPLES)  # as Python does for a script
-    monkeypatch.setattr(sys, "argv", [str(script), "--questions", "8"])
+    monkeypatch.setattr(sys, "argv", [str(script), "--questions", "3"])
     runpy.run_path(str(script), run_name="__main__")
     printed = capsys.readouterr().out
-    lines = r"8 questions, nDCG@10\nfirst stage +([\d.]+)\nreranked +([\d.]+)\ngain +([+-][\d.]+)\n"
+    lines = r"3 questions, nDCG@10\nfirst stage +([\d.]+)\nreranked +([\d.]+)\ngain +([+-][\d.]+)\n"
     found = re.search(lines, printed)
     assert found, printed
     before, after, gain = map(float, found.groups())

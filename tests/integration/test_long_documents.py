@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from checkpoints import TINY, write_checkpoint
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SUBJECTS = {
@@ -23,13 +24,11 @@ QUERIES = {
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One language in the BEIR layout, with paragraphs of some 230 tokens."""
+    """One language in the BEIR layout, with paragraphs of some 40 tokens."""
     root = tmp_path_factory.mktemp("xquad")
     (root / "en").mkdir()
     filler = "It was a quiet day, and the people of the village sat in front of their houses until dark. "
-    paragraphs = [
-        {"_id": name, "text": f"{text} {filler * 10}".strip(), "lang": "en"} for name, text in SUBJECTS.items()
-    ]
+    paragraphs = [{"_id": name, "text": f"{text} {filler}".strip(), "lang": "en"} for name, text in SUBJECTS.items()]
     queries = [{"_id": name, "text": text, "lang": "en"} for name, text in QUERIES.items()]
     for name, rows in (("corpus", paragraphs), ("queries", queries)):
         (root / "en" / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
@@ -46,20 +45,22 @@ def run(*arguments: str) -> tuple[dict, str]:
 
 
 def test_windows_find_the_paragraph_that_answers(data: Path, tmp_path: Path) -> None:
-    found, printed = run(str(data), "--words", "350", "--output", str(tmp_path / "found.json"))
+    short = ["--max-length", "110"]  # two paragraphs fit, and three do not, as longer ones do in 512
+    found, printed = run(str(data), *short, "--words", "50", "--output", str(tmp_path / "found.json"))
     assert found["counts"] == [
         {"language": "en", "documents": 2, "asked": 3, "first_alone": 3, "found": 3, "part": 0, "cut": 0, "unread": 0}
     ]
     assert "3 (100%)" in printed
-    found, _ = run(str(data), "--words", "9999", "--queries", "3", "--output", str(tmp_path / "found.json"))
+    found, _ = run(str(data), *short, "--words", "9999", "--queries", "3", "--output", str(tmp_path / "found.json"))
     [count] = found["counts"]
     assert (count["documents"], count["first_alone"], count["found"]) == (1, 3, 3)
-    assert (count["cut"], count["unread"]) == (3, 1)  # what 512 tokens do not reach
+    assert (count["cut"], count["unread"]) == (3, 1)  # what 110 tokens do not reach
 
 
 def test_what_length_costs(tmp_path: Path) -> None:
-    arguments = ["--cost", "--lengths", "512", "1024", "--rounds", "1", "--output", str(tmp_path / "cost.json")]
-    short, long = run(*arguments)[0]["cost"]
+    model = write_checkpoint(tmp_path / "model", TINY | {"max_position_embeddings": 514})
+    arguments = ["--cost", "--model", str(model), "--lengths", "512", "1024", "--rounds", "1"]
+    short, long = run(*arguments, "--output", str(tmp_path / "cost.json"))[0]["cost"]
     assert short["in one piece"]["tokens"] == 512
     assert long["in windows"]["tokens"] > 1024
     assert long["in windows"]["seconds"] > 0

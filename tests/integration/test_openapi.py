@@ -8,7 +8,7 @@ from pathlib import Path
 from servers import serving
 
 CASES = 1000
-OPTIONS = ["--phases", "coverage,fuzzing", "--max-examples", "40", "--seed", "1", "--no-color", "--checks", "all"]
+OPTIONS = ["--phases", "coverage,fuzzing", "--max-examples", "10", "--seed", "1", "--no-color", "--checks", "all"]
 # What a schema cannot say is refused all the same: nothing to rank, texts on one side alone, too little room.
 OPTIONS += ["--exclude-checks", "positive_data_acceptance"]
 

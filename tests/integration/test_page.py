@@ -22,7 +22,7 @@ from playwright.sync_api import Browser, Page, expect
 from servers import Server, serving
 
 
-def test_ranks_with_keys_alone(page: Page, server: Server) -> None:
+def test_ranks_with_keys_alone(page: Page, light_server: Server) -> None:
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to the ranking")).to_be_in_viewport()
     tab_to(page, "Query")
@@ -31,7 +31,7 @@ def test_ranks_with_keys_alone(page: Page, server: Server) -> None:
     page.keyboard.type("\n".join(DOCUMENTS))
     page.keyboard.press("Control+Enter")
     expect(page.get_by_role("heading", name="Ranking")).to_be_focused()
-    results = answer(server)
+    results = answer(light_server)
     items = page.get_by_role("listitem").all()
     assert len(items) == len(results) == 3
     for place, (item, result) in enumerate(zip(items, results, strict=True), 1):
@@ -53,11 +53,11 @@ def test_times_are_shown(page: Page) -> None:
     assert int(values[4]) > 0
 
 
-def test_says_how_much_of_a_long_document_was_read(page: Page, server: Server) -> None:
+def test_says_how_much_of_a_long_document_was_read(page: Page, light_server: Server) -> None:
     page.get_by_role("button", name="A long document").click()
     expect(page.get_by_text("1 of 4 documents not read in full.")).to_be_visible()
     texts = page.get_by_label("Documents", exact=True).input_value().split("\n\n")
-    results = answer(server, texts, page.get_by_label("Query", exact=True).input_value())
+    results = answer(light_server, texts, page.get_by_label("Query", exact=True).input_value())
     [cut] = [result for result in results if result["truncated_tokens"]]
     item = page.get_by_role("listitem").filter(has_text="Truncated")
     percent = int(cut["share_read"] * 100)
@@ -73,7 +73,7 @@ def test_says_how_much_of_a_long_document_was_read(page: Page, server: Server) -
     assert item.inner_text() == folded
 
 
-def test_marks_the_best_window_of_a_long_document(page: Page, server: Server) -> None:
+def test_marks_the_best_window_of_a_long_document(page: Page, light_server: Server) -> None:
     page.get_by_role("button", name="A long document").click()
     long = page.get_by_label("Documents", exact=True).input_value().split("\n\n")[1]
     query = page.get_by_label("Query", exact=True).input_value()
@@ -82,7 +82,7 @@ def test_marks_the_best_window_of_a_long_document(page: Page, server: Server) ->
     page.get_by_label("One per line").check()
     page.get_by_label("Read long documents to the end").check()
     rank(page)
-    [best] = [row for row in answer(server, documents, query, long_documents="windows") if row["index"] == 0]
+    [best] = [row for row in answer(light_server, documents, query, long_documents="windows") if row["index"] == 0]
     begin, end = best["span"]
     item = page.get_by_role("listitem").filter(has_text="read in windows")
     expect(item).to_contain_text(f"has characters {begin + 1} to {end}")
@@ -115,11 +115,11 @@ def test_compares_two_models(browser: Browser, two_models: Server) -> None:
         expect(page.get_by_label("Compare with").locator("option", has_text="random (")).to_contain_text("cpu")
 
 
-def test_raw_logits_fill_the_range(page: Page, server: Server) -> None:
+def test_raw_logits_fill_the_range(page: Page, light_server: Server) -> None:
     fill(page)
     page.get_by_label("Raw logits").check()
     rank(page)
-    results = answer(server, raw_scores=True)
+    results = answer(light_server, raw_scores=True)
     for item, result in zip(page.get_by_role("listitem").all(), results, strict=True):
         expect(item).to_contain_text(f"{result['relevance_score']:.3f}".replace("-", "−"))
     widths = page.locator(".bar > span").evaluate_all("bars => bars.map((bar) => parseFloat(bar.style.inlineSize))")
@@ -210,10 +210,10 @@ def test_an_example_does_not_lose_ones_own_texts(page: Page) -> None:
     assert page.get_by_label("One per line").is_checked()
 
 
-def test_asks_for_a_key_and_keeps_it_in_the_tab(browser: Browser, tmp_path: Path) -> None:
+def test_asks_for_a_key_and_keeps_it_in_the_tab(browser: Browser, tiny: Path, tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text("sesame\n")
-    with serving("--api-key-file", str(keys)) as server, browser.new_context() as context:
+    with serving("--model", f"mini={tiny}", "--api-key-file", str(keys)) as server, browser.new_context() as context:
         page = context.new_page()
         page.goto(server.url)
         key = page.get_by_label("API key")

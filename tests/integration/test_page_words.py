@@ -32,7 +32,7 @@ def require_marks(shown: Locator, text: str, weights: list[dict[str, Any]]) -> N
             assert mark["kind"] == ("raises" if one["weight"] > 0 else "lowers")
 
 
-def test_words_with_keys_alone(page: Page, server: Server) -> None:
+def test_words_with_keys_alone(page: Page, light_server: Server) -> None:
     asked = list[str]()
     page.on("request", lambda request: asked.append(request.url))
     fill(page, documents=[SCARF, *DOCUMENTS])
@@ -47,7 +47,7 @@ def test_words_with_keys_alone(page: Page, server: Server) -> None:
     page.keyboard.press("Enter")
     button = item.get_by_role("button", name="Hide the weights", expanded=True)
     expect(button).to_be_focused()
-    found = explanation(server, SCARF)
+    found = explanation(light_server, SCARF)
     require_marks(item.locator(".text"), SCARF, found["document"])
     require_marks(item.locator(".query p"), QUERY, found["query"])
     ranked = sorted(found["document"], key=lambda one: -abs(one["weight"]))[:5]
@@ -62,7 +62,7 @@ def test_words_with_keys_alone(page: Page, server: Server) -> None:
     assert item.locator("mark:visible").count() == 0
     page.keyboard.press("Enter")
     expect(button).to_be_focused()
-    assert asked.count(f"{server.url}/explain") == 1  # the answer was kept
+    assert asked.count(f"{light_server.url}/explain") == 1  # the answer was kept
 
 
 def test_words_of_each_model_in_the_best_window(browser: Browser, two_models: Server) -> None:
@@ -175,8 +175,8 @@ def test_a_new_ranking_forgets_all(page: Page) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_words_without_colours(browser: Browser, server: Server, scheme: Any) -> None:
-    with opened(browser, server.url, forced_colors="active", color_scheme=scheme) as page:
+def test_words_without_colours(browser: Browser, light_server: Server, scheme: Any) -> None:
+    with opened(browser, light_server.url, forced_colors="active", color_scheme=scheme) as page:
         fill(page)
         rank(page)
         item = item_of(page, 0)

@@ -1,10 +1,14 @@
 """benchmarks/quality.py on small sets: what it reads, what it measures, and that it goes on where it stopped."""
 
+import gc
+import importlib
 import json
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from checkpoints import TINY, random_tensors, tiny_tokenizer, write_checkpoint
@@ -36,12 +40,54 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+Run = Callable[..., tuple[dict, str]]
+
+
+def words_of(model: Path, data: Path, work: Path, arguments: tuple[str, ...]) -> list[str]:
+    words = [str(BENCHMARKS / "quality.py"), str(model), str(data), "--sets", "own", "cross"]
+    return [*words, "--work", str(work / "work"), "--out", str(work / "out.json"), "--max-length", "60", *arguments]
+
+
 def run(model: Path, data: Path, work: Path, *arguments: str) -> tuple[dict, str]:
-    command = [sys.executable, str(BENCHMARKS / "quality.py"), str(model), str(data), "--sets", "own", "cross"]
-    command += ["--work", str(work / "work"), "--out", str(work / "out.json"), "--max-length", "60", *arguments]
+    command = [sys.executable, *words_of(model, data, work, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     return json.loads((work / "out.json").read_text()), done.stdout
+
+
+class HerePool:
+    """A pool whose jobs are done in this process, one after the other."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __enter__(self) -> "HerePool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def imap_unordered(self, job: Callable[[str], Any], each: list[str]) -> Any:
+        for one in each:
+            gc.collect()  # so that what the last job left is not freed while the next one measures memory
+            yield job(one)
+
+
+@pytest.fixture
+def run_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The same without processes, each of which would import torch for a second's work."""
+    monkeypatch.syspath_prepend(BENCHMARKS)  # as Python does for a script
+    quality = importlib.import_module("quality")
+    monkeypatch.setattr(quality, "get_context", lambda kind: type("Context", (), {"Pool": HerePool}))
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):  # which it sets where they are not
+        monkeypatch.setenv(name, "1")
+
+    def run(model: Path, data: Path, work: Path, *arguments: str) -> tuple[dict, str]:
+        monkeypatch.setattr(sys, "argv", words_of(model, data, work, arguments))
+        quality.main()
+        return json.loads((work / "out.json").read_text()), capsys.readouterr().out
+
+    return run
 
 
 def ndcg(run: dict[str, dict[str, float]]) -> float:
@@ -58,10 +104,10 @@ def ndcg(run: dict[str, dict[str, float]]) -> float:
     return sum(found) / len(found)
 
 
-def test_a_small_run(data: Path, tmp_path: Path) -> None:
+def test_a_small_run(run_here: Run, data: Path, tmp_path: Path) -> None:
     model = write_checkpoint(tmp_path / "model", tokenizer=tiny_tokenizer())
     variants = ["--variants", "reference", "float32", "8-bit", "2-bit"]
-    result, table = run(model, data, tmp_path, *variants)
+    result, table = run_here(model, data, tmp_path, *variants)
     assert list(result["rows"]) == ["BM25", *variants[1:]]
     assert result["rows"]["BM25"]["ndcg"]["own"] > 0.9  # the words are those of the answers
     assert result["rows"]["BM25"]["ndcg"]["cross cross-lingual"] > 0.9  # here both languages have the same words
@@ -89,13 +135,13 @@ def test_a_small_run(data: Path, tmp_path: Path) -> None:
     assert "| 8-bit |" in table
 
     kept.write_text(kept.read_text()[:-20])  # as if the process had been killed while it wrote
-    again, _ = run(model, data, tmp_path, *variants)
+    again, _ = run_here(model, data, tmp_path, *variants)
     assert again["rows"]["8-bit"]["scored_in_this_run"] == 0
     assert again["rows"]["2-bit"]["scored_in_this_run"] == len(DOCUMENTS)
     assert again["rows"]["2-bit"]["ndcg"] == two["ndcg"]
 
     other = write_checkpoint(tmp_path / "other", tokenizer=tiny_tokenizer())
-    assert run(other, data, tmp_path, "--variants", "8-bit")[0]["rows"]["8-bit"]["scored_in_this_run"] > 36
+    assert run_here(other, data, tmp_path, "--variants", "8-bit")[0]["rows"]["8-bit"]["scored_in_this_run"] > 36
 
 
 def test_a_first_stage(data: Path, tmp_path: Path) -> None:

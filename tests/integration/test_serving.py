@@ -19,6 +19,7 @@ import httpx
 import numpy as np
 import pytest
 from checkpoints import TINY, random_tensors, write_checkpoint
+from commands import run_here
 from servers import COMMAND, Server, serving, wait_until_ready
 
 from mlx_rerank import Reranker
@@ -28,19 +29,19 @@ WORDS = ["panda", "bamboo", "bear", "rain", "vaccine", "river", "熊猫", "竹�
 
 
 def fails(*options: str) -> str:
-    result = subprocess.run([*COMMAND, *options], capture_output=True, text=True, check=False, timeout=60)
-    assert result.returncode == 1, result.stderr
-    assert result.stderr.count("mlx-rerank: ") == 1
-    return result.stderr
+    """Start a server in this process, which has to refuse; return what it says."""
+    said = run_here("serve", *options, code=1).stderr
+    assert said.count("mlx-rerank: ") == 1
+    return said
 
 
-def texts(count: int, seed: int) -> list[str]:
+def texts(count: int, seed: int, longest: int = 40) -> list[str]:
     random = Random(seed)
-    return [" ".join(random.choices(WORDS, k=random.randint(1, 40))) for _ in range(count)]
+    return [" ".join(random.choices(WORDS, k=random.randint(1, longest))) for _ in range(count)]
 
 
-def test_what_the_log_says(tmp_path: Path) -> None:
-    with serving("--log-format", "json") as server:
+def test_what_the_log_says(tiny: Path) -> None:
+    with serving("--model", f"mini={tiny}", "--log-format", "json") as server:
         httpx.post(f"{server.url}/rerank", json=BODY)
         assert server.stop() == 0
         rows = [json.loads(line) for line in server.log]
@@ -53,8 +54,8 @@ def test_what_the_log_says(tmp_path: Path) -> None:
     assert not {"Pandas", "pandas", "rains"} & set(json.dumps(rows).replace('"', " ").split())
 
 
-def test_interrupted() -> None:
-    with serving() as server:
+def test_interrupted(tiny: Path) -> None:
+    with serving("--model", str(tiny)) as server:
         assert server.stop(signal.SIGINT) == 130
         assert not [line for line in server.log if "Traceback" in line]
 
@@ -82,7 +83,11 @@ def test_a_warm_up_that_fails_ends_the_server(tmp_path: Path) -> None:
     tensors = random_tensors(TINY)
     tensors["classifier.out_proj.bias"][:] = np.nan
     broken = write_checkpoint(tmp_path / "broken", tensors=tensors)
-    assert "NaN or infinity" in fails("--port", "0", "--model", str(broken), "--warmup")
+    command = [*COMMAND, "--port", "0", "--model", str(broken), "--warmup"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert result.returncode == 1, result.stderr
+    assert result.stderr.count("mlx-rerank: ") == 1
+    assert "NaN or infinity" in result.stderr
 
 
 def test_interrupted_while_loading() -> None:
@@ -130,11 +135,11 @@ def test_answers_do_not_wait_for_packets_to_fill(server: Server) -> None:
         assert min(seconds() for _ in range(5)) < 20 * 0.03  # with Nagle's algorithm it is 0.04 each
 
 
-def test_a_unix_socket(tmp_path: Path) -> None:
+def test_a_unix_socket(tiny: Path, tmp_path: Path) -> None:
     path = tmp_path / "s"
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(path))  # left by a server that was killed
-    with serving("--unix-socket", str(path), port=False) as server:
+    with serving("--model", str(tiny), "--unix-socket", str(path), port=False) as server:
         assert server.url == f"unix:{path}"
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://localhost") as client:
@@ -143,7 +148,7 @@ def test_a_unix_socket(tmp_path: Path) -> None:
             assert client.post("/rerank", json=BODY).status_code == 200
         assert "another program is using it" in fails("--unix-socket", str(path))
         path.unlink()
-        with serving("--unix-socket", str(path), port=False, ready=False) as successor:
+        with serving("--model", str(tiny), "--unix-socket", str(path), port=False, ready=False) as successor:
             assert server.stop() == 0
             assert path.exists()  # it is the other's
             assert successor.stop() == 0
@@ -153,12 +158,12 @@ def test_a_unix_socket(tmp_path: Path) -> None:
     assert path.read_text() == "precious"
 
 
-def test_addresses_of_the_new_kind() -> None:
+def test_addresses_of_the_new_kind(tiny: Path) -> None:
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError:
         pytest.skip("this machine has no IPv6")
-    with serving("--host", "::1") as server:
+    with serving("--model", str(tiny), "--host", "::1") as server:
         assert server.url.startswith("http://[::1]:")
         assert httpx.post(f"{server.url}/rerank", json=BODY).status_code == 200
 
@@ -168,8 +173,8 @@ def test_a_warning_where_others_may_come() -> None:
         assert any("0.0.0.0 may be reached by others, and no key is needed" in line for line in server.log)
 
 
-def test_a_key_from_the_environment() -> None:
-    with serving(environment={"MLX_RERANK_API_KEY": "sesame"}) as server:
+def test_a_key_from_the_environment(tiny: Path) -> None:
+    with serving("--model", str(tiny), environment={"MLX_RERANK_API_KEY": "sesame"}) as server:
         assert httpx.post(f"{server.url}/rerank", json=BODY).status_code == 401
         answer = httpx.post(f"{server.url}/rerank", json=BODY, headers={"authorization": "Bearer sesame"})
         assert answer.status_code == 200
@@ -190,7 +195,7 @@ def test_the_service_is_printed(tmp_path: Path) -> None:
 
 def test_many_clients_get_the_scores_of_one(server: Server, mini: Reranker) -> None:
     def ask(seed: int) -> None:
-        documents = texts(Random(seed).choice([1, 3, 10, 40]), seed)
+        documents = texts(Random(seed).choice([1, 3, 10, 20]), seed, longest=12)
         with httpx.Client(timeout=120) as client:
             answer = client.post(f"{server.url}/rerank", json={"query": WORDS[seed % 10], "documents": documents})
         found = {row["index"]: row["relevance_score"] for row in answer.json()["results"]}
@@ -201,7 +206,7 @@ def test_many_clients_get_the_scores_of_one(server: Server, mini: Reranker) -> N
         list(clients.map(ask, range(16)))
 
 
-def test_terminated_under_load() -> None:
+def test_terminated_under_load(tiny: Path) -> None:
     """Every request is answered in full, or was never accepted."""
     outcomes: Counter[object] = Counter()
     stop = threading.Event()
@@ -220,10 +225,12 @@ def test_terminated_under_load() -> None:
                 whole = answer.status_code != 200 or len(answer.json()["results"]) == 20
                 outcomes[answer.status_code if whole else "cut"] += 1
 
-    with serving() as server, ThreadPoolExecutor(16) as clients:
+    with serving("--model", str(tiny)) as server, ThreadPoolExecutor(16) as clients:
         url = f"{server.url}/rerank"
         asking = [clients.submit(keep_asking, seed) for seed in range(16)]
-        time.sleep(1.5)
+        deadline = time.monotonic() + 30
+        while outcomes[200] < 16 and time.monotonic() < deadline:
+            time.sleep(0.02)
         code = server.stop()
         stop.set()
         for future in asking:

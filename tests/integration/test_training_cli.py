@@ -7,10 +7,15 @@ import sys
 import time
 from pathlib import Path
 
+import mlx.core as mx
+import numpy as np
 import pytest
 from training_data import make_examples
 
 from mlx_rerank import Reranker, cli
+from mlx_rerank.checkpoints.checkpoint import open_tensors
+from mlx_rerank.checkpoints.hub import EMBEDDED
+from mlx_rerank.train import TrainingOptions, train
 
 COMMAND = [sys.executable, "-m", "mlx_rerank", "train"]
 SLOW = (  # a run whose steps take long enough to be hit
@@ -101,7 +106,7 @@ def start(arguments: list[str], state: Path) -> "subprocess.Popen[str]":
     return process
 
 
-def test_killed_and_interrupted(tiny: Path, data: Path, tmp_path: Path) -> None:
+def test_killed_and_interrupted(tiny: Path, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     output, expected = tmp_path / "out", tmp_path / "expected"
     state = tmp_path / "out.training"
     options = [str(data), "-m", str(tiny), "--batch-size", "2", "--save-every", "2", "--learning-rate", "0.001"]
@@ -119,12 +124,25 @@ def test_killed_and_interrupted(tiny: Path, data: Path, tmp_path: Path) -> None:
     assert err.splitlines()[-1] == "mlx-rerank: interrupted; the same command goes on from the last complete step"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["expected", "out.training"]
 
-    other = subprocess.run(
-        [*COMMAND, *options, "-o", str(output), "--seed", "1"], capture_output=True, text=True, check=False, timeout=60
-    )
-    assert other.returncode == 1
-    assert f"{state} holds an interrupted run with another seed (0, not 1)" in other.stderr
+    said = run(capfd, *options, "-o", output, "--seed", 1, code=1)
+    assert f"{state} holds an interrupted run with another seed (0, not 1)" in said
 
     subprocess.run([*COMMAND, *options, "-o", str(output)], check=True, capture_output=True, timeout=60)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["expected", "out"]
     assert (output / "model.safetensors").read_bytes() == (expected / "model.safetensors").read_bytes()
+
+
+def test_the_embedded_model(tmp_path: Path) -> None:
+    options = TrainingOptions(learning_rate=2e-5, batch_size=3)
+    target = train(make_examples(1), tmp_path / "out", options=options, dtype="float16", show_progress=False)
+    before, after = open_tensors(EMBEDDED["mini"]), open_tensors(target)
+    assert {name: (value.dtype, value.shape) for name, value in before.items()} == {
+        name: (value.dtype, value.shape) for name, value in after.items()
+    }
+    assert all(
+        mx.array_equal(before[name], after[name]) for name in before if name.startswith("embeddings.word_embeddings")
+    )
+    raw = [json.loads((path / "config.json").read_text()) for path in (EMBEDDED["mini"], target)]
+    assert raw[0]["quantization"] == raw[1]["quantization"]
+    found = Reranker(target, device="cpu").score([("what do pandas eat?", "bamboo"), ("q", "d")], raw_scores=True)
+    assert np.isfinite(found).all()

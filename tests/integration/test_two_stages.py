@@ -1,12 +1,11 @@
 """A first stage and a threshold where users meet them: on the command line, and through the options of an adapter."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import bounds
 import pytest
+from commands import Result, run_here
 from langchain_core.documents import Document
 
 from mlx_rerank import Reranker
@@ -22,13 +21,8 @@ TEXTS = [
 ]
 
 
-def rank(*options: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mlx_rerank", "rank", QUERY, "-", *options]
-    result = subprocess.run(
-        command, input="\n".join(TEXTS), capture_output=True, text=True, check=False, timeout=120, encoding="utf-8"
-    )
-    assert result.returncode == code, result.stderr
-    return result
+def rank(*options: str, code: int = 0) -> Result:
+    return run_here("rank", QUERY, "-", *options, stdin="\n".join(TEXTS), code=code)
 
 
 def rows(output: str) -> list[tuple[int, float]]:

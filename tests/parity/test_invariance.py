@@ -43,10 +43,11 @@ def test_in_any_company_and_order(mini: Reranker, expected: np.ndarray, company:
 
 @pytest.mark.one_kernel
 def test_beside_the_longest_pairs(mini: Reranker) -> None:
-    found = mini.logits(PAIRS).logits
-    single = np.array([mini.logits([pair]).logits[0] for pair in PAIRS])
+    pairs = [*PAIRS[:15], *PAIRS[16:21]]  # with two of the four that fill all positions
+    found = mini.logits(pairs).logits
+    single = np.array([mini.logits([pair]).logits[0] for pair in pairs])
     difference = float(np.abs(found - single).max())
-    print(f"largest |delta logit| between a pair alone and among {len(PAIRS)}: {difference:.1e}")
+    print(f"largest |delta logit| between a pair alone and among {len(pairs)}: {difference:.1e}")
     assert difference <= BOUND["float32"]
 
 

@@ -1,6 +1,7 @@
 """Checkpoints made in code: seeded random ones of any shape, and the embedded model as a Hugging Face directory."""
 
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -43,6 +44,7 @@ BASE = TINY | {  # the shape of BAAI/bge-reranker-base, over the embedded model'
     "intermediate_size": 3072,
     "max_position_embeddings": 514,
 }
+_DRAWN = 1_000_003  # a prime: rows of a matrix begin elsewhere each time, so that no two are alike
 TOKENIZER_CONFIG = {
     "tokenizer_class": "XLMRobertaTokenizer",
     "bos_token": "<s>",
@@ -78,10 +80,17 @@ def random_tensors(config: dict, seed: int = 0) -> dict[str, np.ndarray]:
         shape = shapes[name]
         spread = 1.5 / np.sqrt(shape[-1]) if len(shape) == 2 and "embeddings" not in name else 0.3
         spread *= 4 if "word_embeddings" in name or "out_proj" in name else 1
-        tensors[name] = (random.standard_normal(shape, dtype=np.float32) * np.float32(spread)).astype(np.float32)
+        tensors[name] = _normal(random, shape)
+        tensors[name] *= np.float32(spread)
         if len(shape) == 1 and name.endswith("weight"):  # of a normalisation
             tensors[name] += 1
     return tensors
+
+
+def _normal(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Return normal numbers; the first million of a large array again and again, since to draw them takes seconds."""
+    drawn = random.standard_normal(min(math.prod(shape), _DRAWN), dtype=np.float32)
+    return np.resize(drawn, shape)
 
 
 def tiny_tokenizer() -> Tokenizer:

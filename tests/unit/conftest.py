@@ -10,7 +10,7 @@ from mlx_rerank.checkpoints.hub import EMBEDDED
 SHAPE = TINY | {"vocab_size": 64000, "max_position_embeddings": 514}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Reranker:
     """A tiny model with the embedded one's tokenizer, so that texts of all scripts are cut as real ones are."""
     tokenizer = Tokenizer.from_file(str(EMBEDDED["mini"] / "tokenizer.json"))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
+from mlx_rerank.checkpoints.hub import EMBEDDED
 from mlx_rerank.convert import convert
 from mlx_rerank.convert.trim import Trimming, trim
 from mlx_rerank.errors import CheckpointError
@@ -42,13 +43,13 @@ def require_same_reading(full: Tokenizer, left: tuple[Trimming, Tokenizer], text
 
 
 @pytest.fixture(scope="module")
-def mini_vocabularies(mini_directory: Path) -> dict[str, tuple[Trimming, Tokenizer]]:
-    return {name: trimmed(mini_directory, texts) for name, texts in CORPORA.items()}
+def mini_vocabularies() -> dict[str, tuple[Trimming, Tokenizer]]:
+    return {name: trimmed(EMBEDDED["mini"], texts) for name, texts in CORPORA.items()}
 
 
 @pytest.fixture(scope="module")
-def mini_full(mini_directory: Path) -> Tokenizer:
-    return Tokenizer.from_file(str(mini_directory / "tokenizer.json"))
+def mini_full() -> Tokenizer:
+    return Tokenizer.from_file(str(EMBEDDED["mini"] / "tokenizer.json"))
 
 
 @pytest.mark.parametrize("name", CORPORA)
@@ -56,7 +57,7 @@ def test_the_corpus_reads_as_before(mini_vocabularies: dict, mini_full: Tokenize
     assert all(require_same_reading(mini_full, mini_vocabularies[name], text) for text in CORPORA[name])
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=200)
 @given(
     st.sampled_from(sorted(CORPORA)),
     st.one_of(
@@ -95,7 +96,7 @@ SCORES = st.sampled_from([-1.0, -2.0, -3.0, -5.0, -60.0, -150.0])  # few, so tha
 TEXTS = st.text(st.sampled_from(LETTERS + "ж "), max_size=8)
 
 
-@settings(deadline=None, max_examples=600)
+@settings(deadline=None, max_examples=300)
 @given(
     st.lists(st.tuples(PIECES, SCORES), max_size=20),
     st.lists(TEXTS, min_size=1, max_size=3),

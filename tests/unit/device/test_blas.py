@@ -1,15 +1,13 @@
 """The optimised BLAS on Linux: found before MLX, warned about once, and no effect elsewhere."""
 
-import os
 import re
-import subprocess
 import sys
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from commands import log_bindings
 
 from mlx_rerank.device import blas
 
@@ -98,16 +96,6 @@ def test_other_systems_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert blas.loaded() is None
 
 
-def log_bindings(code: str, directory: Path) -> str:
-    """Run code that prints something in a process that writes which library each symbol came from."""
-    directory.mkdir()
-    linker = {"LD_DEBUG": "bindings", "LD_DEBUG_OUTPUT": str(directory / "log")}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ | linker
-    )
-    return done.stdout.strip()
-
-
 @linux
 def test_it_is_loaded_when_the_package_is_imported_and_mlx_uses_it_unless_turned_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -127,29 +115,6 @@ def test_it_is_loaded_when_the_package_is_imported_and_mlx_uses_it_unless_turned
         logs = [log.read_bytes() for log in (tmp_path / name).iterdir()]
         assert any(b"cblas_sgemm" in log for log in logs)
         assert any(map(taken.search, logs)) == used
-
-
-def importing(how: str) -> str:
-    """Return code that imports torch, and prints the BLAS that is loaded."""
-    return (
-        f"import sys; from mlx_rerank import blas; flags = sys.getdlopenflags(); torch = {how}; x = torch.ones(9, 9)\n"
-        "assert sys.getdlopenflags() == flags; torch.linalg.inv(x + torch.eye(9)); print(blas.loaded())"
-    )
-
-
-@linux
-def test_torch_keeps_the_blas_that_it_brings(tmp_path: Path) -> None:
-    ways = {"blas.import_with_own('torch')": True, "__import__('torch')": False}
-    directories = [tmp_path / "own", tmp_path / "plain"]
-    with ThreadPoolExecutor(2) as at_once:
-        loaded = list(at_once.map(log_bindings, map(importing, ways), directories))
-    if "None" in loaded:
-        pytest.skip("this machine has no optimised BLAS")
-    taken = re.compile(rb"binding file \S*torch\S* .* to \S*lib(openblas|mkl_rt)\S* ")
-    for directory, own in zip(directories, ways.values(), strict=True):
-        logs = [log.read_bytes() for log in directory.iterdir()]
-        assert sum(map(len, logs)) > 1e6
-        assert any(map(taken.search, logs)) != own
 
 
 def test_a_module_that_is_not_there() -> None:

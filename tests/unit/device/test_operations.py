@@ -1,6 +1,7 @@
 """GELU and attention made of sums and products are those of PyTorch, and never turn NaN into a number."""
 
 import math
+from types import ModuleType
 
 import bounds
 import mlx.core as mx
@@ -14,7 +15,6 @@ from hypothesis.extra.numpy import arrays
 from mlx_rerank.device import operations
 from mlx_rerank.models.layers import Linear, some_outputs
 
-torch = pytest.importorskip("torch")
 pytestmark = [
     pytest.mark.numeric,
     pytest.mark.skipif(mx.default_device() != mx.cpu, reason="these are the CPU's forms"),
@@ -22,7 +22,7 @@ pytestmark = [
 NANS = np.array([0x7FC00000, 0xFFC00000, 0x7FC001FF, 0x7F800001, 0xFFFFFFFF], dtype=np.uint32).view(np.float32)
 
 
-def test_gelu() -> None:
+def test_gelu(torch: ModuleType) -> None:
     x = np.concatenate([np.linspace(-12, 12, 100_001), np.geomspace(1e-30, 1e30, 500), -np.geomspace(1e-30, 1e30, 500)])
     x = x.astype(np.float32)
     expected = torch.nn.functional.gelu(torch.from_numpy(x.astype(np.float64))).numpy()
@@ -49,7 +49,7 @@ def test_the_gpus_gelu_is_the_same_function(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
-def test_layer_norm(scale: float) -> None:
+def test_layer_norm(torch: ModuleType, scale: float) -> None:
     rng = np.random.default_rng(7)
     x, weight, bias = (rng.standard_normal(shape).astype(np.float32) for shape in ((3, 5, 96), 96, 96))
     x = scale * x + 5 * scale  # a mean that is large beside the deviation
@@ -75,7 +75,9 @@ shapes = st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 40), st.
 
 @settings(deadline=None, max_examples=60)
 @given(shape=shapes, seed=st.integers(0, 99), spread=st.sampled_from([0.1, 1.0, 30.0]), data=st.data())
-def test_attention(shape: tuple[int, int, int, int], seed: int, spread: float, data: st.DataObject) -> None:
+def test_attention(
+    torch: ModuleType, shape: tuple[int, int, int, int], seed: int, spread: float, data: st.DataObject
+) -> None:
     B, _, L, d = shape
     rng = np.random.default_rng(seed)
     q, k, v = (spread * rng.standard_normal(shape).astype(np.float32) for _ in range(3))

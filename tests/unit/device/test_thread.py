@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -80,31 +81,33 @@ def test_errors_of_split_jobs_are_their_own(broken: str) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-def test_a_forked_process_is_told_so_instead_of_hanging() -> None:
+def test_a_forked_process_is_told_so_instead_of_hanging(tiny: Path) -> None:
     code = (
-        "import os\n"
+        "import os, sys\n"
         "from mlx_rerank import Reranker\n"
         "from mlx_rerank.errors import DeviceError\n"
-        "reranker = Reranker('mini', device='cpu')\n"
+        "reranker = Reranker(sys.argv[1], device='cpu')\n"
         "child = os.fork()\n"
         "if not child:\n"
         "    refused = 0\n"
-        "    for work in (lambda: reranker.score('a', 'b'), lambda: Reranker('mini', device='cpu')):\n"
+        "    for work in (lambda: reranker.score('a', 'b'), lambda: Reranker(sys.argv[1], device='cpu')):\n"
         "        try: work()\n"
         "        except DeviceError: refused += 1\n"
         "    os._exit(refused)\n"
         "raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
     )
-    result = subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False, timeout=60)
+    result = subprocess.run([sys.executable, "-W", "ignore", "-c", code, str(tiny)], check=False, timeout=60)
     assert result.returncode == 2
 
 
-def test_the_process_ends_cleanly_after_scoring() -> None:
+def test_the_process_ends_cleanly_after_scoring(tiny: Path) -> None:
     # A thread that has used MLX aborted about one process in five when it ended during the interpreter's shutdown.
-    code = "from mlx_rerank import Reranker; print(Reranker('mini').score('panda', 'a bear') > 0)"
+    code = "import sys; from mlx_rerank import Reranker; print(Reranker(sys.argv[1]).score('panda', 'a bear') > 0)"
 
     def run(_: int) -> tuple[int, str, str]:
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(tiny)], capture_output=True, text=True, check=False, timeout=120
+        )
         return done.returncode, done.stdout, done.stderr
 
     with ThreadPoolExecutor(2) as two_at_a_time:

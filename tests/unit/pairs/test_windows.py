@@ -2,6 +2,7 @@
 
 import math
 from itertools import pairwise
+from pathlib import Path
 
 import bounds
 import numpy as np
@@ -123,7 +124,7 @@ def test_a_window_that_is_not_finite_is_not_passed_over(bad: float) -> None:
 def test_a_long_document_has_its_best_window_s_score(mini: Reranker) -> None:
     reranker = Reranker("mini", device="cpu", max_length=64, long_documents="windows")
     query, answer = "What do pandas eat?", "Pandas eat bamboo."
-    filler = "The train to the coast leaves at nine. It stops at every station on the way. " * 8
+    filler = "The train to the coast leaves at nine. It stops at every station on the way. " * 5
     document = {"id": 3, "text": f"{filler}\n\n{answer}\n\n{filler}"}
     [short, long] = sorted(reranker.rank(query, ["hi", document], raw_scores=True), key=lambda result: result.index)
     begin, end = long.span
@@ -139,16 +140,14 @@ def test_a_long_document_has_its_best_window_s_score(mini: Reranker) -> None:
 
 
 @pytest.mark.numeric
-@pytest.mark.embedded
-def test_the_mean_of_the_best_windows() -> None:
+def test_the_mean_of_the_best_windows(mini: Reranker) -> None:
     windows = Windows(length=16, overlap=0, best=2)
     reranker = Reranker("mini", device="cpu", max_length=64, long_documents=windows)
     document = "Pandas eat bamboo. " * 6 + "Trains run on rails, and they are late. " * 3
     encoded = reranker.encoder.encode([("What do pandas eat?", document)], reranker.limits)
-    whole = Reranker("mini", device="cpu", max_length=64)
     parts = [("What do pandas eat?", document[a:b].strip()) for a, b in encoded.spans]
     assert len(parts) >= 3
-    expected = np.sort(whole.logits(parts).logits)[-2:].mean()
+    expected = np.sort(mini.logits(parts).logits)[-2:].mean()
     found = reranker.logits([("What do pandas eat?", document)])
     assert found.logits[0] == bounds.near(expected, raw=True)
     stream = list(reranker.score_stream([("a", "b"), ("What do pandas eat?", document)], raw_scores=True))
@@ -157,8 +156,8 @@ def test_the_mean_of_the_best_windows() -> None:
     assert stream[1].span == tuple(found.spans[0])
 
 
-def test_a_document_that_is_too_long_can_be_an_error(mini: Reranker) -> None:
-    reranker = Reranker("mini", device="cpu", max_length=32, long_documents="error")
+def test_a_document_that_is_too_long_can_be_an_error(tiny: Path) -> None:
+    reranker = Reranker(tiny, max_length=32, long_documents="error")
     assert reranker.score("bear", "short") > 0
     with pytest.raises(InputError, match=r"'aa aa.* tokens, more than max_length 32 allows: .*'truncate' or 'windows'"):
         reranker.rank("bear", ["short", "aa " * 40])

@@ -21,17 +21,17 @@ async def test_the_same_as_rank(tiny_reranker: Reranker) -> None:
     assert found == bounds.again(tiny_reranker.rank("panda", DOCUMENTS, top_n=2, raw_scores=True), raw=True)
 
 
-async def test_a_thousand_calls_at_once(tiny_reranker: Reranker) -> None:
+async def test_hundreds_of_calls_at_once(tiny_reranker: Reranker) -> None:
     expected = [tiny_reranker.rank(f"panda {i}", DOCUMENTS[: 1 + i % 4]) for i in range(20)]
     for ranking in expected:
         bounds.apart([result.score for result in ranking])
     calls = [
-        asyncio.create_task(tiny_reranker.arank(f"panda {i % 20}", DOCUMENTS[: 1 + i % 20 % 4])) for i in range(1000)
+        asyncio.create_task(tiny_reranker.arank(f"panda {i % 20}", DOCUMENTS[: 1 + i % 20 % 4])) for i in range(200)
     ]
     most = 0
     while not all(call.done() for call in calls):
         most = max(most, sum(thread.name.startswith("mlx-rerank-async") for thread in threading.enumerate()))
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0.005)
     for i, call in enumerate(calls):
         found, wanted = call.result(), expected[i % 20]
         assert [result.index for result in found] == [result.index for result in wanted]

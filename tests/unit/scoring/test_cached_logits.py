@@ -206,8 +206,8 @@ def deterministic(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
 
 
 @pytest.mark.numeric
-@given(st.lists(st.tuples(texts, texts), max_size=8), st.integers(5, 66 - 2), st.sampled_from(["truncate", Windows()]))
-@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(texts, texts), max_size=6), st.integers(5, 66 - 2), st.sampled_from(["truncate", Windows()]))
+@settings(max_examples=40, deadline=None)
 def test_with_and_without_a_cache_is_the_same(
     deterministic: tuple[Reranker, Reranker],
     pairs: list[tuple[str, str]],

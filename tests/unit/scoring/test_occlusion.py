@@ -27,9 +27,10 @@ UNKNOWN = 3
 words = st.text(alphabet="ab panda熊。แก่ ﷺ½ﬁ👩\u200d👧e\u0301\n?「\u200b\x07", max_size=60)
 
 
-def logit(reranker: Reranker, ids: list[int]) -> float:
-    [[found]] = reranker.engine.run([[pad([Row(np.array(ids, np.int32))], 1)]])
-    return float(found)
+def logits(reranker: Reranker, rows: list[list[int]]) -> list[float]:
+    """Return the logits of pairs of equal length, computed together: one by one they take several times as long."""
+    [found] = reranker.engine.run([[pad([Row(np.array(ids, np.int32)) for ids in rows], 1)]])
+    return found.tolist()
 
 
 def without(reranker: Reranker, text: str, highlight: Highlight | None) -> list[int]:
@@ -45,14 +46,14 @@ def without(reranker: Reranker, text: str, highlight: Highlight | None) -> list[
 
 def assert_weights(reranker: Reranker, found: Explanation) -> None:
     query, document = found.query, found.document
-    whole = logit(reranker, [0, *without(reranker, query, None), 2, 2, *without(reranker, document, None), 2])
+    q, d = without(reranker, query, None), without(reranker, document, None)
+    rows = [[0, *q, 2, 2, *d, 2]]
+    rows += [[0, *without(reranker, query, highlight), 2, 2, *d, 2] for highlight in found.query_highlights]
+    rows += [[0, *q, 2, 2, *without(reranker, document, highlight), 2] for highlight in found.document_highlights]
+    whole, *left = logits(reranker, rows)
     assert found.logit == pytest.approx(whole, abs=1e-4)
-    cases = [(highlight, None) for highlight in found.query_highlights]
-    cases += [(None, highlight) for highlight in found.document_highlights]
-    for of_query, of_document in cases:
-        q, d = without(reranker, query, of_query), without(reranker, document, of_document)
-        weight = (of_query or of_document).weight  # pyright: ignore[reportOptionalMemberAccess]
-        assert weight == pytest.approx(whole - logit(reranker, [0, *q, 2, 2, *d, 2]), abs=1e-4)
+    weights = [highlight.weight for highlight in found.query_highlights + found.document_highlights]
+    assert weights == pytest.approx([whole - each for each in left], rel=0, abs=1e-4)
 
 
 @pytest.mark.numeric
@@ -89,7 +90,7 @@ def test_weights_are_what_the_logit_falls(mini: Reranker) -> None:
 
 
 @given(words, words, st.sampled_from([2, 5, 16, 128]), st.sampled_from([12, 64, 512]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @example("", "", 2, 12)
 @example("a", "ﷺﷺ", 128, 12)
 def test_highlights_are_words_of_what_was_read(small, query, document, max_passes, max_length) -> None:
@@ -103,7 +104,7 @@ def test_highlights_are_words_of_what_was_read(small, query, document, max_passe
 @pytest.mark.numeric
 @pytest.mark.parametrize(("query", "document"), PAIRS)
 def test_texts_that_have_broken_things_before(small: Reranker, query: str, document: str) -> None:
-    found = explained(small, query, document, max_passes=24)
+    found = explained(small, query, document, max_passes=24 if len(query + document) < 1000 else 8)
     assert_sound(small, found)
     scored = small.logits([(query, document)])
     assert found.logit == bounds.near(scored.logits[0], raw=True)
@@ -165,7 +166,7 @@ def test_long_documents_go_from_sentences_to_words(small: Reranker, monkeypatch:
     assert set(shown(document, tuple(parts))) < set(sentences)
     whole = [Highlight(document.index(sentence), document.index(sentence) + len(sentence), 0) for sentence in sentences]
     bear = [0, *without(small, "bear", None), 2, 2]
-    left = [logit(small, [*bear, *without(small, document, part), 2]) for part in whole]
+    left = logits(small, [[*bear, *without(small, document, part), 2] for part in whole])
     divided = {whole[i].start for i in np.argsort(left)[:5]}  # without these the logit is lowest
     assert divided.isdisjoint(part.start for part in parts)
 
@@ -180,7 +181,7 @@ def test_parts_are_sentences_or_lines(small: Reranker) -> None:
 @pytest.mark.parametrize("max_passes", [2, 3, 9, 64])
 def test_passes_are_bounded(small: Reranker, monkeypatch: pytest.MonkeyPatch, max_passes: int) -> None:
     rows = count_rows(small, monkeypatch)
-    query, document = "what is it " * 20, "no sentence ends here " * 60
+    query, document = "what is it " * 12, "no sentence ends here " * 25
     found = explained(small, query, document, max_passes=max_passes)
     assert sum(rows) - 1 <= max_passes
     assert_sound(small, found)
@@ -194,7 +195,7 @@ def test_passes_are_bounded(small: Reranker, monkeypatch: pytest.MonkeyPatch, ma
 
 @pytest.mark.numeric
 def test_the_same_bits_every_time(mini: Reranker) -> None:
-    query, document = "What do pandas eat?", "Giant pandas eat bamboo."
+    query, document = "Pandas eat?", "Pandas eat bamboo."
     found = explained(mini, query, document, batching=Batching(512, max_rows=1))
     assert found == explained(mini, query, document, batching=Batching(64, max_rows=1))
     other, twice = explained(mini, query, document), explained(mini, query, document)

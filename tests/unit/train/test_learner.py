@@ -23,8 +23,8 @@ EXAMPLES = make_examples(8)
 ALL_LOSSES = {"listwise": 1.0, "binary": 0.5, "distillation": 0.3, "margin-mse": 0.1}
 
 
-def the_step(run, **other) -> Step:
-    (step,) = steps_of(run, EXAMPLES, **other)
+def the_step(run, examples=EXAMPLES, **other) -> Step:
+    (step,) = steps_of(run, examples, **other)
     return step
 
 
@@ -129,7 +129,7 @@ def broken(step: Step) -> Step:
 
 def test_an_overflow_halves_the_scale_and_updates_nothing(tiny: Path) -> None:
     learner = make_run(tiny, mx.float16).learner
-    step = the_step(make_run(tiny))
+    step = the_step(make_run(tiny), EXAMPLES[:2])
     learner.learn(step, 1e-3)
     learner.scale, before, (arrays, _) = 2.0**40, dict(learner.parameters), learner.state()
     learned = learner.learn(step, 1e-3)
@@ -147,7 +147,7 @@ def test_the_scale_grows_again(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> N
     for name, value in (("_UNTIL_DOUBLED", 2), ("_LARGEST_SCALE", 2.0**11)):
         monkeypatch.setattr(f"mlx_rerank.train.learner.{name}", value)
     learner = make_run(tiny, mx.float16).learner
-    step = the_step(make_run(tiny), batch_size=8)
+    step = the_step(make_run(tiny), EXAMPLES[:1])
     learner.scale, scales = 2.0**9, []
     for _ in range(6):
         learner.learn(step, 0.0)
@@ -158,7 +158,7 @@ def test_the_scale_grows_again(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16, mx.float16])
 def test_a_loss_that_is_not_finite(tiny: Path, dtype: mx.Dtype) -> None:
     learner = make_run(tiny, dtype).learner
-    step = broken(the_step(make_run(tiny)))
+    step = broken(the_step(make_run(tiny), EXAMPLES[:1]))
     before = dict(learner.parameters)
     for _ in range(12 if dtype == mx.float16 else 0):
         assert learner.learn(step, 1e-3).skipped

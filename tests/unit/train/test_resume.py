@@ -6,6 +6,7 @@ from typing import Any
 
 import mlx.core as mx
 import pytest
+from checkpoints import TINY, random_tensors, write_checkpoint
 from training_data import make_examples
 
 from mlx_rerank.errors import InputError, OutputError
@@ -13,14 +14,21 @@ from mlx_rerank.train import TrainingOptions, train, trainer
 from mlx_rerank.train.learner import Learner
 from mlx_rerank.train.progress import Progress
 
-EXAMPLES, DEV = make_examples(10), make_examples(4, seed=9)
+EXAMPLES, DEV = make_examples(6), make_examples(2, seed=9)
 WAYS: dict[str, dict[str, Any]] = {
     "full": {"token_budget": 60},  # several parts a step
     "lora": {"lora_rank": 2, "learning_rate": 0.01},
     "float16": {"dtype": "float16", "evaluate_every": 3},
 }
-COMMON: dict[str, Any] = {"epochs": 2, "batch_size": 4, "group_size": 3, "learning_rate": 1e-3}
+COMMON: dict[str, Any] = {"epochs": 2, "batch_size": 2, "group_size": 3, "learning_rate": 1e-3}
 STEPS = 6
+SMALLEST = TINY | {"num_hidden_layers": 1, "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint smaller than the tiny one: these tests make some 200 steps, and look at no gradient."""
+    return write_checkpoint(tmp_path_factory.mktemp("source") / "smallest", SMALLEST)
 
 
 def run(directory: Path, output: Path, way: str = "full", report: Any = None, **other: Any) -> Path:
@@ -35,12 +43,12 @@ def written(output: Path) -> tuple[bytes, Any]:
 
 
 @pytest.fixture(scope="module")
-def whole(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[bytes, Any]]:
+def whole(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[bytes, Any]]:
     """What uninterrupted runs write."""
     found = {}
     for way in WAYS:
         output = tmp_path_factory.mktemp("whole") / "out"
-        found[way] = written(run(tiny, output, way, save_every=1))
+        found[way] = written(run(source, output, way, save_every=1))
         assert [path.name for path in output.parent.iterdir()] == ["out"]
     return found
 
@@ -64,15 +72,15 @@ def interrupting(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("save_every", [1, 100])
 def test_interrupted_at_every_step(
-    tiny: Path, tmp_path: Path, whole: Any, interrupting: Any, way: str, save_every: int
+    source: Path, tmp_path: Path, whole: Any, interrupting: Any, way: str, save_every: int
 ) -> None:
     interrupting(range(STEPS))
     output = tmp_path / "out"
     for _ in range(STEPS):
         with pytest.raises(KeyboardInterrupt):
-            run(tiny, output, way, save_every=save_every)
+            run(source, output, way, save_every=save_every)
         assert [path.name for path in tmp_path.iterdir()] == ["out.training"]
-    run(tiny, output, way, save_every=save_every)
+    run(source, output, way, save_every=save_every)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     weights, record = written(output)
     record["options"]["save_every"] = 1
@@ -80,21 +88,21 @@ def test_interrupted_at_every_step(
 
 
 @pytest.mark.parametrize("at", [0, 3, 6])
-def test_interrupted_in_a_report(tiny: Path, tmp_path: Path, whole: Any, at: int) -> None:
+def test_interrupted_in_a_report(source: Path, tmp_path: Path, whole: Any, at: int) -> None:
     def report(record: dict[str, Any]) -> None:
         if record["step"] == at:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(tiny, tmp_path / "out", report=report, save_every=1)
+        run(source, tmp_path / "out", report=report, save_every=1)
     seen: list[int] = []
-    run(tiny, tmp_path / "out", report=lambda record: seen.append(record["step"]), save_every=1)
+    run(source, tmp_path / "out", report=lambda record: seen.append(record["step"]), save_every=1)
     assert seen == [step for step in (0, 3, 6) if step > at]
     assert written(tmp_path / "out") == whole["full"]
 
 
 def test_interrupted_while_the_dev_set_is_looked_at(
-    tiny: Path, tmp_path: Path, whole: Any, monkeypatch: pytest.MonkeyPatch
+    source: Path, tmp_path: Path, whole: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
 
@@ -108,12 +116,14 @@ def test_interrupted_while_the_dev_set_is_looked_at(
     monkeypatch.setattr(trainer, "mean_ndcg", interrupted)
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
-            run(tiny, tmp_path / "out", save_every=1)
-    run(tiny, tmp_path / "out", save_every=1)
+            run(source, tmp_path / "out", save_every=1)
+    run(source, tmp_path / "out", save_every=1)
     assert written(tmp_path / "out") == whole["full"]
 
 
-def test_interrupted_within_an_update(tiny: Path, tmp_path: Path, whole: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_within_an_update(
+    source: Path, tmp_path: Path, whole: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     restore = monkeypatch.context()
     with restore as patched:
         evaluate, calls = mx.eval, []
@@ -127,18 +137,18 @@ def test_interrupted_within_an_update(tiny: Path, tmp_path: Path, whole: Any, mo
 
         patched.setattr(mx, "eval", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            run(tiny, tmp_path / "out", save_every=2)
+            run(source, tmp_path / "out", save_every=2)
         assert len(calls) == 4
     steps: list[int] = []
     learn = Learner.learn
     monkeypatch.setattr(Learner, "learn", lambda self, *rest: steps.append(self.steps) or learn(self, *rest))
-    run(tiny, tmp_path / "out", save_every=2)
+    run(source, tmp_path / "out", save_every=2)
     assert steps == [2, 3, 4, 5]  # from the last save
     assert written(tmp_path / "out")[0] == whole["full"][0]
 
 
 def test_a_run_whose_directory_could_not_be_written(
-    tiny: Path, tmp_path: Path, whole: Any, monkeypatch: pytest.MonkeyPatch
+    source: Path, tmp_path: Path, whole: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full_disk(*_: Any) -> None:
         raise OSError("disk full")
@@ -146,62 +156,63 @@ def test_a_run_whose_directory_could_not_be_written(
     with monkeypatch.context() as patched:
         patched.setattr("mlx_rerank.checkpoints.weights.save", full_disk)
         with pytest.raises(OutputError, match="disk full"):
-            run(tiny, tmp_path / "out", save_every=100)
+            run(source, tmp_path / "out", save_every=100)
     assert [path.name for path in tmp_path.iterdir()] == ["out.training"]  # no half directory
     monkeypatch.setattr(Learner, "learn", None)  # all steps are done
-    run(tiny, tmp_path / "out", save_every=100)
+    run(source, tmp_path / "out", save_every=100)
     assert written(tmp_path / "out")[0] == whole["full"][0]
 
 
-def test_a_state_that_cannot_be_written(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_state_that_cannot_be_written(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def half(path: str, *_: Any, **__: Any) -> None:
         Path(path).write_bytes(b"half a file")
         raise RuntimeError("[write] Unable to write")
 
     monkeypatch.setattr(mx, "save_safetensors", half)
     with pytest.raises(OutputError, match=r"state of the training run cannot be written to .*out\.training: \[write\]"):
-        run(tiny, tmp_path / "out", save_every=1)
+        run(source, tmp_path / "out", save_every=1)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture
-def interrupted_run(tiny: Path, tmp_path: Path, interrupting: Any) -> Path:
+def interrupted_run(source: Path, tmp_path: Path, interrupting: Any) -> Path:
     interrupting([2])
     with pytest.raises(KeyboardInterrupt):
-        run(tiny, tmp_path / "out")
+        run(source, tmp_path / "out")
     return tmp_path / "out"
 
 
-def test_a_state_of_another_run(tiny: Path, interrupted_run: Path, mini_directory: Path) -> None:
+def test_a_state_of_another_run(source: Path, interrupted_run: Path, tmp_path: Path) -> None:
     state = interrupted_run.with_name("out.training")
     before = state.read_bytes()
     others: dict[str, Any] = {"epochs": 3, "seed": 1, "losses": {"binary": 1.0}}
     for name, value in others.items():
         with pytest.raises(InputError, match=rf"out\.training holds .* run with another {name} \(.* delete"):
-            run(tiny, interrupted_run, **{name: value})
+            run(source, interrupted_run, **{name: value})
     options = TrainingOptions(**COMMON, **WAYS["full"])
     for name, data, dev in (("data", EXAMPLES[1:], DEV), ("dev", EXAMPLES, None), ("dev", EXAMPLES, DEV[1:])):
         with pytest.raises(InputError, match=f"another {name} "):
-            train(data, interrupted_run, model=tiny, dev=dev, options=options, show_progress=False)
+            train(data, interrupted_run, model=source, dev=dev, options=options, show_progress=False)
+    other = write_checkpoint(tmp_path / "other", SMALLEST, random_tensors(SMALLEST, seed=1))
     with pytest.raises(InputError, match="another model "):
-        train(EXAMPLES, interrupted_run, model=mini_directory, dev=DEV, options=options, show_progress=False)
+        train(EXAMPLES, interrupted_run, model=other, dev=DEV, options=options, show_progress=False)
     assert state.read_bytes() == before
 
 
 @pytest.mark.parametrize("content", ["cut", "other"])
-def test_a_file_that_is_no_state(tiny: Path, interrupted_run: Path, content: str) -> None:
+def test_a_file_that_is_no_state(source: Path, interrupted_run: Path, content: str) -> None:
     state = interrupted_run.with_name("out.training")
     if content == "cut":
         state.write_bytes(state.read_bytes()[:100])
     else:
-        state.write_bytes((tiny / "model.safetensors").read_bytes())
+        state.write_bytes((source / "model.safetensors").read_bytes())
     with pytest.raises(InputError, match=r"out\.training is not the state of a training run .*: delete it"):
-        run(tiny, interrupted_run)
+        run(source, interrupted_run)
 
 
-def test_a_part_that_a_killed_process_left(tiny: Path, tmp_path: Path) -> None:
-    run(tiny, tmp_path / "out", epochs=1)
+def test_a_part_that_a_killed_process_left(source: Path, tmp_path: Path) -> None:
+    run(source, tmp_path / "out", epochs=1)
     part = Progress(tmp_path / "next", {})._part
     part.write_bytes(b"half a file")
-    run(tiny, tmp_path / "next", epochs=1)
+    run(source, tmp_path / "next", epochs=1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["next", "out"]

@@ -14,7 +14,6 @@ from training_data import make_examples, make_run, text
 from mlx_rerank import Reranker
 from mlx_rerank.checkpoints import mapped
 from mlx_rerank.checkpoints.checkpoint import open_tensors
-from mlx_rerank.checkpoints.hub import EMBEDDED
 from mlx_rerank.checkpoints.packing import Quantization
 from mlx_rerank.convert import convert
 from mlx_rerank.errors import InputError, OutputError, OutputExistsError
@@ -44,7 +43,7 @@ def task(queries: int, seed: int) -> list[Example]:
     made = []
     for _ in range(queries):
         first, *others = random.permutation(["panda", "bear", "sun", "tea", "river"])
-        documents = [f"{word} {text(random, 3)}" for word in (first, *others)]
+        documents = [f"{word} {text(random, 1)}" for word in (first, *others)]
         order = random.permutation(5)
         labels = tuple(float(i == 0) for i in order)
         made.append(Example(f"what is {first}", tuple(documents[i] for i in order), labels))
@@ -56,9 +55,9 @@ def task(queries: int, seed: int) -> list[Example]:
 @pytest.mark.parametrize("options", [{"learning_rate": 1e-3}, {"lora_rank": 4, "learning_rate": 5e-3}], ids=str)
 def test_it_learns(tiny: Path, tmp_path: Path, options: dict[str, Any]) -> None:
     records: list[dict[str, Any]] = []
-    chosen = TrainingOptions(epochs=6, evaluate_every=20, **options)
+    chosen = TrainingOptions(epochs=6, batch_size=4, evaluate_every=20, **options)
     train(
-        task(64, 0), tmp_path / "out", model=tiny, dev=task(24, 1), options=chosen, report=records.append,
+        task(32, 0), tmp_path / "out", model=tiny, dev=task(16, 1), options=chosen, report=records.append,
         show_progress=False,
     )  # fmt: skip
     assert [record["step"] for record in records] == [0, 20, 40, 48]
@@ -133,19 +132,6 @@ def test_what_was_packed_stays_packed(tiny: Path, tmp_path: Path, bits: int, mod
     assert config[0]["quantization"] == config[1]["quantization"]
     assert config[0]["mlx_rerank"]["packing"] == config[1]["mlx_rerank"]["packing"]
     assert np.isfinite(Reranker(target, device="cpu").score(PAIRS)).all()
-
-
-def test_the_embedded_model(tmp_path: Path) -> None:
-    target = run("mini", tmp_path / "out", dtype="float16", batch_size=6, learning_rate=2e-5)
-    before, after = open_tensors(EMBEDDED["mini"]), open_tensors(target)
-    assert {name: (value.dtype, value.shape) for name, value in before.items()} == {
-        name: (value.dtype, value.shape) for name, value in after.items()
-    }
-    assert all(mx.array_equal(before[name], after[name]) for name in before if name.startswith(WORDS))
-    raw = [json.loads((path / "config.json").read_text()) for path in (EMBEDDED["mini"], target)]
-    assert raw[0]["quantization"] == raw[1]["quantization"]
-    found = Reranker(target, device="cpu").score([("what do pandas eat?", "bamboo"), ("q", "d")], raw_scores=True)
-    assert np.isfinite(found).all()
 
 
 def test_a_trimmed_vocabulary_stays_on_record(tiny: Path, tmp_path: Path) -> None:

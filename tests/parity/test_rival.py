@@ -4,11 +4,11 @@ import gzip
 import json
 from argparse import Namespace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from tokenizers import Tokenizer
 
 WORDS = ["panda", "bear", "the", "what", "is", "eat", "winter", "rain", "zoo", "moon", "river", "train"]
@@ -47,7 +47,7 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in file]
 
 
-def test_the_encoder_is_transformers_own(recipe: Any, tiny: Path) -> None:
+def test_the_encoder_is_transformers_own(torch: ModuleType, recipe: Any, tiny: Path) -> None:
     model, encoder = recipe("train_mini").load(tiny).eval(), recipe("encoder")
     rng = np.random.default_rng(0)
     rows = [[0, *rng.integers(5, 100, n).tolist(), 2] for n in rng.integers(1, 40, 37)]
@@ -63,7 +63,7 @@ def test_the_encoder_is_transformers_own(recipe: Any, tiny: Path) -> None:
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-3, msg=name)
 
 
-def test_targets(recipe: Any) -> None:
+def test_targets(torch: ModuleType, recipe: Any) -> None:
     objective = recipe("objective")
     group = {"prior": [0.80, 0.86, 0.84], "right": [1.0, 0.0, 0.0], "bonus": 4.0, "trust": 1.0}
     alone, told = (objective.targets([group], labels)[0] for labels in (0, 1))
@@ -128,7 +128,7 @@ def test_repeated_words_are_put_last(recipe: Any) -> None:
     assert kinds.group_of(made, [0.8, 0.95, 0.85])["prior"] == pytest.approx([0.8, 0.8 - kinds.BELOW, 0.85])
 
 
-def test_vectors_are_kept(recipe: Any, tiny: Path, tmp_path: Path) -> None:
+def test_vectors_are_kept(torch: ModuleType, recipe: Any, tiny: Path, tmp_path: Path) -> None:
     rival = recipe("rival")
     first = rival.Rival(tiny, tmp_path / "kept" / "vectors.bin")
     first.read(["what is a panda"], ["the bear", "a panda in the river"])
@@ -153,7 +153,7 @@ def options(sets: Path, tiny: Path, out: Path, **changed: Any) -> Namespace:
 
 
 def test_an_interrupted_run_comes_to_the_same_weights(
-    recipe: Any, sets: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    torch: ModuleType, recipe: Any, sets: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     long_run, data, kinds, mini = (recipe(name) for name in ("long_run", "data", "kinds", "train_mini"))
     monkeypatch.setattr(long_run, "GROUPS", 2)
@@ -193,7 +193,9 @@ def test_an_interrupted_run_comes_to_the_same_weights(
     assert torch.equal(dict(saved.named_parameters())[name].half(), whole["average"][name].half())
 
 
-def test_held_out_groups(recipe: Any, sets: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_held_out_groups(
+    torch: ModuleType, recipe: Any, sets: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     against, data = recipe("against_rival"), recipe("data")
     assert against.reciprocal_rank([0.1, 0.3, 0.2], [0, 0, 1]) == 0.5
     assert against.reciprocal_rank([0.3, 0.3], [1, 0]) == 0.5  # a tie is no merit
