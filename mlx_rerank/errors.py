@@ -10,7 +10,7 @@ RerankError                  catch this one to catch them all
 │   └── OutputExistsError        it would overwrite something (also a FileExistsError)
 ├── UploadError              a model cannot be sent to the Hugging Face hub (also an OSError)
 ├── NonFiniteScoreError      the model produced NaN or infinity for a pair (also an ArithmeticError)
-├── DeviceError              the device asked for is not there (also a RuntimeError)
+├── DeviceError              the device is not there, or failed (also a RuntimeError)
 ├── StoppedError             a call ended before its work did; it holds what was scored
 │   ├── DeadlineError            its timeout passed (also a TimeoutError)
 │   └── CancelledError           its event was set
@@ -68,7 +68,7 @@ class NonFiniteScoreError(RerankError, ArithmeticError):
 
 
 class DeviceError(RerankError, RuntimeError):
-    """A device that is not there."""
+    """A device that is not there, or that could not compute what it was given."""
 
 
 class StoppedError(RerankError):

@@ -19,6 +19,7 @@ from mlx_rerank.bench.report import show, spread
 from mlx_rerank.bench.texts import Counter, Texts
 from mlx_rerank.checkpoints.hub import resolve
 from mlx_rerank.device.names import parse_device
+from mlx_rerank.device.operations import on
 from mlx_rerank.device.thread import device_thread
 from mlx_rerank.dtypes import parse_dtype
 from mlx_rerank.errors import InputError
@@ -134,7 +135,7 @@ def bounds(
 def measure_rates(cost: Cost, dtype: mx.Dtype, device: mx.Device) -> dict[str, Any]:
     """Return what matrix products of the model's shapes and a copy reach; in the device thread."""
     rows, products = _ROWS, []
-    with mx.stream(device):
+    with on(device):
         for inputs, outputs in cost.products:
             x, weight = (mx.random.normal((size, inputs)).astype(dtype) for size in (rows, outputs))
             mx.eval(x, weight)

@@ -18,6 +18,7 @@ import mlx.core as mx
 from mlx_rerank.checkpoints import hub, weights
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.checkpoints.converted import write_converted
+from mlx_rerank.device import operations
 from mlx_rerank.device.thread import device_thread
 from mlx_rerank.errors import CheckpointError, OutputError, RerankError
 
@@ -99,7 +100,7 @@ def _make(checkpoint: Checkpoint, dtype: str, device: mx.Device, target: Path) -
     """Write a copy and remove those of other commits; False if another process or thread is writing one."""
 
     def work() -> None:
-        with mx.stream(device):
+        with operations.on(device):
             write_converted(checkpoint, target, dtype)
 
     target.parent.mkdir(parents=True, exist_ok=True)

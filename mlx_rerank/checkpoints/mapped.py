@@ -174,7 +174,7 @@ def _map(directory: Path, names: list[str]) -> dict[str, Part]:
                 part = np.memmap(path, _NUMPY[stored], "r", _offset(path, name), tensors[name].shape)
             except (OSError, ValueError) as error:  # ValueError: it has no bytes
                 raise CheckpointError(f"{path} cannot be mapped ({error}): use embeddings='resident'") from error
-            found[name] = np.asarray(part), stored
+            found[name] = part.view(np.ndarray), stored
     if not any(name.endswith(".weight") for name in found):
         raise WeightsError(f"{directory} has no word embeddings")
     return found

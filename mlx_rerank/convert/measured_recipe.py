@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from mlx_rerank.checkpoints.packing import Quantization
 from mlx_rerank.convert.quantize import Recipe, unpacked, widths_of
+from mlx_rerank.device.arrays import to_numpy
 from mlx_rerank.errors import InputError, NonFiniteScoreError
 from mlx_rerank.models.family import Family
 from mlx_rerank.models.shape import Shape
@@ -142,7 +143,7 @@ def choices_for(
         words: whether the part is the table of word embeddings.
     """
     originals = {path: module.weight for path, module in part.items()}
-    seen = mx.array(np.unique(np.concatenate([np.array(batch["input_ids"]).ravel() for batch in batches])))
+    seen = mx.array(np.unique(np.concatenate([to_numpy(batch["input_ids"]).ravel() for batch in batches])))
     count, choices = sum(weight.size for weight in originals.values()), []
     for group_size, bits in _CANDIDATES:
         if any(weight.shape[-1] % group_size for weight in originals.values()):
@@ -169,4 +170,4 @@ def _rounded(weight: mx.array, packing: Quantization, seen: mx.array | None) -> 
 
 def _logits(model: nn.Module, batches: Sequence[Inputs]) -> np.ndarray:
     """Return the logits of all batches, float64 [N]."""
-    return np.concatenate([np.array(model(**batch)) for batch in batches]).astype(np.float64)
+    return np.concatenate([to_numpy(model(**batch)) for batch in batches]).astype(np.float64)

@@ -188,7 +188,7 @@ def _tokens(tokenizer: Tokenizer, texts: list[str]) -> Iterator[np.ndarray]:
     for start in range(0, len(texts), _CHUNK):
         for encoding in tokenizer.encode_batch_fast(texts[start : start + _CHUNK], add_special_tokens=False):
             if encoding.ids:
-                yield np.unique(np.array(encoding.ids, dtype=np.int32))
+                yield np.unique(encoding.ids).astype(np.int32)
 
 
 def _with_characters(used: np.ndarray, pieces: Mapping[str, int]) -> np.ndarray:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import mlx.core as mx
 import numpy as np
 
-from mlx_rerank.device import blas
+from mlx_rerank.device import blas, operations
 
 Batch = Sequence[np.ndarray | None]  # arrays that belong together row by row; the first is there, and is [B, L]
 Forward = Callable[..., mx.array]  # of the arrays of a batch
@@ -56,7 +56,7 @@ class Lanes:
         _share_cores(len(parts), streams)
         results = []
         for stream, part in zip(streams, parts, strict=False):
-            with mx.stream(stream):
+            with operations.on(stream):
                 results.append(function(*part))
         return results
 

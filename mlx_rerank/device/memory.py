@@ -4,7 +4,9 @@ import ctypes
 import re
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 
@@ -49,9 +51,15 @@ def bound_cache() -> None:
 def give_back() -> None:
     """Give back MLX's freed buffers, and what the C library has kept of freed memory."""
     mx.clear_cache()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+    trim = _of_the_c_library("malloc_trim")
     if trim is not None:
         trim(0)
+
+
+@cache
+def _of_the_c_library(name: str) -> Any:
+    """Return a function of glibc, or None where the C library is another."""
+    return getattr(ctypes.CDLL(None), name, None)
 
 
 def _process() -> tuple[int | None, int]:
@@ -76,8 +84,8 @@ def keep_freed_memory() -> None:
     process; other C libraries than glibc are left as they are.
     """
     if sys.platform.startswith("linux"):
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt:
+        mallopt = _of_the_c_library("mallopt")
+        if mallopt is not None:
             mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES)
             mallopt(_M_TRIM_THRESHOLD, _TRIM_BYTES)
             mallopt(_M_TOP_PAD, _MMAP_BYTES)

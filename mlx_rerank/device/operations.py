@@ -21,7 +21,24 @@ _TO_INTEGER = 12582912.0  # 1.5 * 2**23: the bits of x + this end with x, rounde
 _LEAST = -126.0  # exponent of the smallest normal float32
 _HIDDEN = -1e30  # added to the scores of masked tokens
 _BLOCK = 1 << 21  # attention scores computed at a time: 8 MB; more, and smaller, blocks gain nothing
+_SHORT = 8  # most queries for which a GPU has a fused attention without what its derivative needs (MLX 0.32)
 _with_derivatives = ContextVar("with_derivatives", default=False)
+_place: ContextVar[mx.Device | mx.Stream | None] = ContextVar("place", default=None)
+
+
+@contextmanager
+def on(place: mx.Device | mx.Stream) -> Iterator[None]:
+    """Compute on a device, or on one of its streams, within.
+
+    MLX has one default device for the whole process, and another thread may change it amid our operations. So the
+    choice of a form, products and attention go by what is noted here.
+    """
+    token = _place.set(place)
+    try:
+        with mx.stream(place):
+            yield
+    finally:
+        _place.reset(token)
 
 
 @contextmanager
@@ -65,8 +82,8 @@ def linear(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
         bias: of the same dtype, [F].
     """
     if _by_sums_and_products(x, weight, bias):  # addmm begins with a copy of the bias for every row
-        return x @ weight.T + bias
-    return mx.addmm(bias, x, weight.T)
+        return mx.matmul(x, weight.T, stream=_place.get()) + bias
+    return mx.addmm(bias, x, weight.T, stream=_place.get())
 
 
 def layer_norm(x: mx.array, weight: mx.array, bias: mx.array, eps: float) -> mx.array:
@@ -103,8 +120,10 @@ def attention(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.arra
 
     Source: mx.fast.scaled_dot_product_attention; tests/unit/device/test_operations.py.
     """
+    if _with_derivatives.get() and q.shape[2] <= _SHORT:
+        return _whole_attention(q, k, v, scale, mask)
     if not _by_sums_and_products(q, k, v):
-        return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
+        return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask, stream=_place.get())
     q = q * (scale * math.log2(math.e))  # so that 2 can be the base
     hidden = None if mask is None else mx.where(mask, 0.0, _HIDDEN).swapaxes(-1, -2)
     B, H, L, _ = q.shape
@@ -119,6 +138,14 @@ def attention(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.arra
             blocks.append(_attend(q[part], k[part], v[part], bias))
         attended.append(mx.concatenate(blocks, axis=1))
     return mx.concatenate(attended, axis=0)
+
+
+def _whole_attention(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.array | None) -> mx.array:
+    """Return attention by a softmax that has a derivative on every device; in the dtype of q."""
+    scores = mx.matmul(q * scale, k.swapaxes(-1, -2), stream=_place.get())
+    if mask is not None:
+        scores = mx.where(mask, scores, mx.array(-mx.inf, scores.dtype))
+    return mx.matmul(mx.softmax(scores, axis=-1, precise=True), v, stream=_place.get())
 
 
 def _attend(q: mx.array, k: mx.array, v: mx.array, bias: mx.array | None) -> mx.array:
@@ -171,4 +198,5 @@ def _by_sums_and_products(*arrays: mx.array) -> bool:
 
 def _on_cpu() -> bool:
     """Tell whether the arrays being made are for a CPU."""
-    return mx.default_device() == mx.cpu
+    place = _place.get() or mx.default_device()
+    return (place.device if isinstance(place, mx.Stream) else place) == mx.cpu

@@ -8,23 +8,44 @@ then, the process aborts.
 """
 
 import atexit
+import logging
 import os
 import queue
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
 from mlx_rerank.device import memory
-from mlx_rerank.errors import DeviceError
+from mlx_rerank.errors import DeviceError, RerankError
 
 P = ParamSpec("P")
 S = TypeVar("S")
 T = TypeVar("T")
 Job = tuple[Future[Any], Callable[[], Any], Callable[[Any], Any] | None]  # the last finishes what the call has started
-Started = tuple[Future[Any], Callable[[], Any]]
+logger = logging.getLogger("mlx_rerank")
+
 _IDLE = 5.0  # seconds without a job after which memory kept for later jobs is given back
+
+
+@dataclass
+class _Started:
+    """A job of two parts whose first has run; both can be run again."""
+
+    future: Future[Any]
+    start: Callable[[], Any]
+    finish: Callable[[Any], Any]
+    result: Any = None
+
+    def end(self) -> Any:
+        """Run the second part."""
+        return self.finish(self.result)
+
+    def whole(self) -> Any:
+        """Run both parts."""
+        return self.finish(self.start())
 
 
 class DeviceThread:
@@ -51,6 +72,14 @@ class DeviceThread:
         """Queue a call of two parts: one that sets the device to work, and one that waits for what it computes.
 
         The next such call is started before this one is waited for, so that the device always has something to do.
+        Where the device fails while two are under way, both are done again, one after the other: it keeps one error for
+        all its work and raises it once, so that it may reach either, and the other would take garbage for its result.
+
+        Args:
+            start: may be called twice.
+            finish: what waits for the result of start.
+            args: of start.
+            kwargs: of start.
 
         Raises:
             DeviceError: this is a fork of the process that the thread runs in.
@@ -70,30 +99,31 @@ class DeviceThread:
 
     def _work(self) -> None:
         """Run jobs for ever."""
-        started: Started | None = None
+        started: _Started | None = None
         while True:
             started = self._turn(started)  # a call of its own, so that nothing of a finished job is kept while waiting
 
-    def _turn(self, started: Started | None) -> Started | None:
-        """Run the next job, then finish the one that was started before it; return what is left to finish."""
+    def _turn(self, started: _Started | None) -> _Started | None:
+        """Start the next job, then finish the one that was started before it; return what is left to finish."""
         if started and self._jobs.empty():
-            return _settle(*started)
+            return _settle(started.future, started.end)
         future, call, finish = self._next()
-        if started and finish is None:
-            started = _settle(*started)
-        following = None
-        if future.set_running_or_notify_cancel():
-            following = _begin(future, call, finish) if finish else _settle(future, call)
-        if started:
-            _settle(*started)
-        return following
+        if finish is None:
+            if started:
+                _settle(started.future, started.end)
+            return _settle(future, call) if future.set_running_or_notify_cancel() else None
+        following = _Started(future, call, finish) if future.set_running_or_notify_cancel() else None
+        return _overlap(started, following)
 
     def _next(self) -> Job:
         """Wait for the next job; where none comes for a while, give memory back, once."""
         try:
             return self._jobs.get(timeout=_IDLE)
         except queue.Empty:
-            memory.give_back()
+            try:
+                memory.give_back()
+            except Exception as error:  # the thread has to go on: without it every call would wait for ever
+                logger.warning("memory was not given back while the device was idle: %s", error)
             return self._jobs.get()
 
     def _park(self) -> None:
@@ -123,14 +153,29 @@ def device_thread() -> DeviceThread:
         return _thread
 
 
-def _begin(future: Future[Any], start: Callable[[], S], finish: Callable[[S], Any]) -> Started | None:
-    """Run the first part of a job and return the second, or hand over the error."""
+def _overlap(started: _Started | None, following: _Started | None) -> _Started | None:
+    """Start one job, then finish the one before it; return what is left to finish."""
+    job = following
     try:
-        result = start()
+        if following:
+            following.result = following.start()
+        job = started
+        if started:
+            started.future.set_result(started.end())
     except BaseException as error:
-        future.set_exception(error)
-        return None
-    return future, lambda: finish(result)
+        if started and following and _of_the_device(error):
+            _settle(started.future, started.whole)
+            return _settle(following.future, following.whole)
+        assert job is not None
+        job.future.set_exception(error)
+        if job is following:
+            return _settle(started.future, started.end) if started else None
+    return following
+
+
+def _of_the_device(error: BaseException) -> bool:
+    """Tell whether an error may be the device's, and not the caller's."""
+    return isinstance(error, DeviceError) or not isinstance(error, RerankError)
 
 
 def _settle(future: Future[Any], call: Callable[[], Any]) -> None:

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import mlx.core as mx
 import numpy as np
 
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.checkpoints.mapped import MappedEmbeddings, can_map, inputs_of
+from mlx_rerank.device import operations
 from mlx_rerank.device.names import parse_device
 from mlx_rerank.device.thread import device_thread
 from mlx_rerank.dtypes import NAMES, Report, parse_dtype, report
@@ -65,7 +65,7 @@ def _audit(checkpoint: Checkpoint, segmented: bool, dtypes: Sequence[str]) -> li
     shape = 2, min(_TOKENS, checkpoint.shape.max_length)
     batch = Batch(np.zeros(shape, np.int32), np.ones(shape, bool), np.ones(shape, bool) if segmented else None)
     cells = []
-    with mx.stream(parse_device(None)):
+    with operations.on(parse_device(None)):
         for name in dtypes:
             dtype = parse_dtype(name)
             for packed in (True, False) if checkpoint.quantized else (False,):

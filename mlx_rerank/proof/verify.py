@@ -18,6 +18,7 @@ from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.checkpoints.config import conversion_record
 from mlx_rerank.checkpoints.mapped import Inputs
 from mlx_rerank.convert.trim import renumbering
+from mlx_rerank.device.arrays import to_numpy
 from mlx_rerank.errors import InputError, NonFiniteScoreError
 from mlx_rerank.pairs.arguments import check_pairs
 from mlx_rerank.pairs.batching import pad
@@ -223,7 +224,7 @@ def _states(paths: list[str], model: nn.Module, inputs: Inputs) -> tuple[dict[st
         logits = model(**inputs)
     mx.eval(logits, states, peaks)
     found = [Peak(_or_infinity(value.item()), path) for path, value in peaks]
-    return {path: np.array(state) for path, state in states.items()}, found
+    return {path: to_numpy(state) for path, state in states.items()}, found
 
 
 def _or_infinity(value: Any) -> float:

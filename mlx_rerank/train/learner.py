@@ -15,6 +15,7 @@ from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from mlx_rerank.checkpoints.mapped import MappedEmbeddings, inputs_of
 from mlx_rerank.device import memory, operations
+from mlx_rerank.device.arrays import to_numpy
 from mlx_rerank.errors import NonFiniteScoreError
 from mlx_rerank.models.family import Family, module_at
 from mlx_rerank.models.layers import Model
@@ -168,7 +169,7 @@ class Learner:
         self._set(self.parameters)
         found = []
         for batch in batches:
-            found.append(np.array(self._logits(batch)))
+            found.append(to_numpy(self._logits(batch)))
             memory.bound_cache()
         return found
 

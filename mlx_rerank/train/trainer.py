@@ -15,6 +15,7 @@ from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.checkpoints.digest import sha256
 from mlx_rerank.checkpoints.mapped import MappedEmbeddings, choose_embeddings
 from mlx_rerank.checkpoints.writing import require_absent
+from mlx_rerank.device import operations
 from mlx_rerank.device.names import parse_device
 from mlx_rerank.dtypes import default_dtype, parse_dtype
 from mlx_rerank.errors import InputError
@@ -84,7 +85,7 @@ def train(
     if dev is not None and not any(label > 0 for example in held_out for label in example.labels):
         raise InputError(f"none of the {len(held_out)} queries of dev has a relevant document: nDCG needs one")
     place = parse_device(device)
-    with mx.stream(place):
+    with operations.on(place):
         checkpoint = Checkpoint.open(model, revision=revision)
         run = Run(checkpoint, options, parse_dtype(options.dtype) if options.dtype else default_dtype(place))
         if options.negatives:

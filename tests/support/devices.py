@@ -1,10 +1,13 @@
 """A device that is at other work."""
 
+import os
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+import mlx.core as mx
 import pytest
 
 from mlx_rerank import Reranker
@@ -29,3 +32,11 @@ def slowed(reranker: Reranker, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     forward, computed = reranker.engine._forward, []
     monkeypatch.setattr(reranker.engine, "_forward", lambda *b: (time.sleep(0.02), computed.append(1), forward(*b))[2])
     return computed
+
+
+def failing(path: Path, count: int) -> mx.array:
+    """Return `count` numbers, float32, that the device fails to compute: their file is cut before it is read."""
+    mx.save_safetensors(str(path), {"numbers": mx.ones((count, 4096))})
+    numbers = mx.load(str(path))["numbers"]  # pyright: ignore[reportIndexIssue]  # read when it is used
+    os.truncate(path, 500)
+    return numbers[:, 0] + 1

@@ -144,3 +144,23 @@ def test_some_outputs_of_a_linear_are_those_of_the_whole(mode: str | None) -> No
     weight = linear.weight if isinstance(linear, Linear) else opened(linear)
     most = 2 * bounds.product(np.array(x), np.array(weight).T) + bounds.rounded(2, np.abs(whole))
     assert (np.abs(found - whole[..., 32:]) <= most[..., 32:]).all()
+
+
+def test_another_threads_device_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLX has one default device for all threads of a process, and any of them may change it."""
+    rng, stream, seen = np.random.default_rng(3), mx.new_stream(mx.cpu), []
+    x, weight, q = (mx.array(rng.standard_normal(shape)).astype(mx.float16) for shape in ((4, 8), (8, 8), (1, 2, 4, 8)))
+    wide = x.astype(mx.float32)
+    expected = operations._by_sums_and_products(wide)
+    addmm, fused, matmul = mx.addmm, mx.fast.scaled_dot_product_attention, mx.matmul
+    for place, name, function in ((mx, "addmm", addmm), (mx, "matmul", matmul), (mx.fast, fused.__name__, fused)):
+        note = lambda *a, _f=function, **k: (seen.append(k["stream"]), _f(*a, **k))[1]  # noqa: E731
+        monkeypatch.setattr(place, name, note)
+    with operations.on(stream):
+        monkeypatch.setattr(mx, "default_device", lambda: mx.Device(mx.gpu))  # as another thread's mx.stream would
+        assert operations._by_sums_and_products(wide) == expected
+        mx.eval(operations.linear(x, weight, weight[0]), operations.attention(q, q, q, 1.0, None))
+        mx.eval(operations.linear(wide, wide[:, :8].T @ wide, wide[0]))
+        with operations.differentiable():
+            mx.eval(operations.attention(q, q, q, 1.0, None))
+    assert seen == [stream] * 5

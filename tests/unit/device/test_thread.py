@@ -4,11 +4,13 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from mlx_rerank.device import thread as thread_module
 from mlx_rerank.device.thread import device_thread
 
 
@@ -112,3 +114,49 @@ def test_the_process_ends_cleanly_after_scoring(tiny: Path) -> None:
 
     with ThreadPoolExecutor(2) as two_at_a_time:
         assert list(two_at_a_time.map(run, range(5))) == [(0, "True\n", "")] * 5
+
+
+def test_an_error_of_the_device_does_not_cross_to_another_job() -> None:
+    """As MLX has it: one error for all that runs, raised by whatever asks next, and then forgotten."""
+    thread, gate, error = device_thread(), threading.Event(), list[str]()
+
+    def ask() -> None:
+        if error:
+            raise RuntimeError(error.pop())
+
+    def start(name: str) -> str:
+        ask()
+        if name == "too large":
+            error.append("out of memory")
+        return name
+
+    def finish(name: str) -> str:
+        ask()
+        return "garbage" if name == "too large" else f"result of {name}"
+
+    def outcomes(*names: str) -> list[str]:
+        gate.clear()
+        thread.submit(gate.wait)
+        futures = [thread.submit_split(start, finish, name) for name in names]
+        gate.set()
+        return [str(future.exception() or future.result()) for future in futures]
+
+    assert outcomes("too large", "b", "c") == ["out of memory", "result of b", "result of c"]
+    assert outcomes("a", "too large") == ["result of a", "out of memory"]
+    assert outcomes("a", "too large", "c") == ["result of a", "out of memory", "result of c"]
+    assert outcomes("too large", "too large", "c") == ["out of memory", "out of memory", "result of c"]
+
+
+def test_an_error_while_idle_does_not_end_the_thread(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(thread_module, "_IDLE", 0.01)
+    monkeypatch.setattr(thread_module.memory, "give_back", fail)
+    thread = device_thread()
+    assert thread.submit(lambda: "first").result(10) == "first"  # the wait after it is short
+    time.sleep(0.1)
+    assert thread.submit(lambda: "second").result(10) == "second"
+    assert "planted" in caplog.text

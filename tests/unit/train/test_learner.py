@@ -180,3 +180,27 @@ def test_weight_decay_shrinks_what_has_no_gradient(tiny: Path) -> None:
     np.testing.assert_allclose(
         found, before[-1] * (1 - 0.1 * 0.5), rtol=bounds.rounded(4, 1.0)
     )  # rate, decay, two of them
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float16], ids=str)
+def test_the_last_layer_has_a_derivative_on_every_device(
+    tiny: Path, dtype: mx.Dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLX's attention of few queries has none on a GPU, and the last layer has one query."""
+    fused = mx.fast.scaled_dot_product_attention
+    with monkeypatch.context() as before:
+        before.setattr(operations, "_SHORT", 0)
+        run = make_run(tiny, dtype, losses=ALL_LOSSES)
+        step = the_step(run)
+        (loss, expected) = gradient_of(run, step)
+
+    def on_a_gpu(q: mx.array, *arrays: mx.array, **options: Any) -> mx.array:
+        assert q.shape[2] > 8, "the vector kernels do not produce a logsumexp"
+        return fused(q, *arrays, **options)
+
+    monkeypatch.setattr(mx.fast, "scaled_dot_product_attention", on_a_gpu)
+    other, found = gradient_of(run, step)
+    near = rounding(run, step) * {mx.float32: 1, mx.float16: 2**13}[dtype]
+    assert abs(loss - other) <= near * max(1.0, abs(loss))
+    together = [np.concatenate([g[name].ravel() for name in expected]) for g in (found, expected)]
+    assert difference(*together) <= near
