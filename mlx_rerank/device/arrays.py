@@ -1,9 +1,14 @@
 """From the device to numpy: the only place of the package where MLX's arrays become numpy's."""
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
 import mlx.core as mx
 import numpy as np
 
-from mlx_rerank.errors import DeviceError
+from mlx_rerank.errors import DeviceError, RerankError
+
+_MOST_ERRORS = 100  # that are waited for; no more operations than this are on their way at a time
 
 
 def to_numpy(array: mx.array) -> np.ndarray:
@@ -18,16 +23,40 @@ def to_numpy(array: mx.array) -> np.ndarray:
     Raises:
         DeviceError: the device could not compute it.
     """
-    try:
+    with telling():
         mx.eval(array)
-    except RuntimeError as error:
-        raise failed(error) from error
     return np.array(array)
 
 
-def failed(error: Exception) -> DeviceError:
-    """Return the error that tells a caller of the device's own."""
-    return DeviceError(
-        f"the device failed ({error}), so there is no result: where memory is short, a smaller token_budget or "
-        "max_length needs less of it; device='cpu' works without the GPU"
-    )
+@contextmanager
+def telling() -> Iterator[None]:
+    """Raise MLX's errors within as what a caller can act on.
+
+    Raises:
+        DeviceError: the device could not do what was asked of it within.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, RerankError):
+            raise
+        raise DeviceError(
+            f"the device failed ({error}), so there is no result: where memory is short, a smaller token_budget or "
+            "max_length needs less of it; device='cpu' works without the GPU"
+        ) from error
+
+
+def drain(streams: Iterable[mx.Stream]) -> None:
+    """Wait for work that may have failed, and have MLX raise all errors of it: each would reach whoever asks next.
+
+    Args:
+        streams: that the work may be on, beside the default one.
+    """
+    for stream in (mx.default_stream(mx.default_device()), *streams):
+        for _ in range(_MOST_ERRORS):
+            try:
+                mx.synchronize(stream)
+                mx.clear_cache()  # which raises what has failed on any stream
+                break
+            except RuntimeError:
+                continue

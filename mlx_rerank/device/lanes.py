@@ -51,25 +51,29 @@ class Lanes:
         """
         if self.count == 1:
             return [function(*batch) for batch in batches]
-        streams = _streams(self.count, self._device)
+        made = _streams(self.count, self._device)
         parts = _cut(batches, self.count)
-        _share_cores(len(parts), streams)
+        _share_cores(len(parts), made)
         results = []
-        for stream, part in zip(streams, parts, strict=False):
+        for stream, part in zip(made, parts, strict=False):
             with operations.on(stream):
                 results.append(function(*part))
         return results
 
 
+def streams() -> list[mx.Stream]:
+    """Return the streams that lanes have made in this thread."""
+    return _made.__dict__.setdefault("streams", [])
+
+
 def _streams(count: int, device: mx.Device) -> list[mx.Stream]:
     """Return this thread's streams, at least so many."""
-    found = _made.__dict__.setdefault("streams", [])
-    while len(found) < count:
-        found.append(mx.new_stream(device))
-    return found
+    while len(streams()) < count:
+        streams().append(mx.new_stream(device))
+    return streams()
 
 
-def _share_cores(parts: int, streams: Sequence[mx.Stream]) -> None:
+def _share_cores(parts: int, made: Sequence[mx.Stream]) -> None:
     """Let the products of each of some parts use its share of the cores.
 
     Some kernels round otherwise with another number of threads, and that number is one for the process. So it changes
@@ -77,7 +81,7 @@ def _share_cores(parts: int, streams: Sequence[mx.Stream]) -> None:
     """
     threads = max(1, cores() // parts)
     if blas.threads() not in (None, threads):
-        for stream in streams:
+        for stream in made:
             mx.synchronize(stream)
         blas.set_threads(threads)
 

@@ -18,7 +18,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
-from mlx_rerank.device import memory
+from mlx_rerank.device import lanes, memory
+from mlx_rerank.device.arrays import drain
 from mlx_rerank.errors import DeviceError, RerankError
 
 P = ParamSpec("P")
@@ -164,9 +165,12 @@ def _overlap(started: _Started | None, following: _Started | None) -> _Started |
             started.future.set_result(started.end())
     except BaseException as error:
         if started and following and _of_the_device(error):
+            drain(lanes.streams())
             _settle(started.future, started.whole)
             return _settle(following.future, following.whole)
         assert job is not None
+        if _of_the_device(error):
+            drain(lanes.streams())
         job.future.set_exception(error)
         if job is following:
             return _settle(started.future, started.end) if started else None
@@ -183,4 +187,6 @@ def _settle(future: Future[Any], call: Callable[[], Any]) -> None:
     try:
         future.set_result(call())
     except BaseException as error:
+        if _of_the_device(error):
+            drain(lanes.streams())
         future.set_exception(error)

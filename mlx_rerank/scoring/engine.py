@@ -14,7 +14,7 @@ import numpy as np
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.checkpoints.mapped import Inputs, MappedEmbeddings, choose_embeddings, inputs_of
 from mlx_rerank.device import blas, memory, operations
-from mlx_rerank.device.arrays import to_numpy
+from mlx_rerank.device.arrays import telling, to_numpy
 from mlx_rerank.device.lanes import Lanes
 from mlx_rerank.device.memory import keep_freed_memory
 from mlx_rerank.device.thread import device_thread
@@ -140,7 +140,7 @@ class Engine:
 
     def _on_device(self, function: Callable[[], T]) -> T:
         """Call a function on the model's device; in the device thread, like all methods below."""
-        with operations.on(self._device):
+        with operations.on(self._device), telling():
             return function()
 
     def _loaded(self) -> Weights:
@@ -161,15 +161,16 @@ class Engine:
 
     def _start(self, group: Sequence[Batch]) -> list[mx.array]:
         """Set the device to work on a group, without waiting for it; in the device thread, where the arrays stay."""
-        with operations.on(self._device):
+        with operations.on(self._device), telling():
             logits = self._lanes.each(self._forward, group)
             mx.async_eval(logits)
             return logits
 
     def _finish(self, logits: list[mx.array]) -> np.ndarray:
         """Wait for a group and return its logits; in the device thread."""
-        finished = np.concatenate([to_numpy(part) for part in logits])
-        memory.bound_cache()
+        with telling():
+            finished = np.concatenate([to_numpy(part) for part in logits])
+            memory.bound_cache()
         return finished
 
     def _forward(self, *arrays: np.ndarray | None) -> mx.array:
