@@ -12,6 +12,7 @@ import own_blas
 import pytest
 from checkpoints import BASE, random_tensors, write_checkpoint, write_mini
 from fake_hub import FakeHub
+from filelock import FileLock
 from hypothesis import settings
 from tokenizers import Tokenizer
 
@@ -81,17 +82,25 @@ def mini() -> Reranker:
     return Reranker("mini", device="cpu")
 
 
+def once(factory: pytest.TempPathFactory, name: str, write: Callable[[Path], Path]) -> Path:
+    """Return a directory that the first process to ask for it writes, and all of them read."""
+    base = factory.getbasetemp()
+    target = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with FileLock(target.with_suffix(".lock")):
+        return target if target.is_dir() else write(target.with_suffix(".part")).rename(target)
+
+
 @pytest.fixture(scope="session")
 def mini_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded model's trained weights as a float32 Hugging Face directory."""
-    return write_mini(tmp_path_factory.mktemp("checkpoints") / "mini")
+    return once(tmp_path_factory, "mini", write_mini)
 
 
 @pytest.fixture(scope="session")
 def base_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A seeded checkpoint of bge-reranker-base's shape, with the embedded model's tokenizer."""
     tokenizer = Tokenizer.from_file(str(EMBEDDED["mini"] / "tokenizer.json"))
-    return write_checkpoint(tmp_path_factory.mktemp("checkpoints") / "base", BASE, random_tensors(BASE), tokenizer)
+    return once(tmp_path_factory, "base", lambda path: write_checkpoint(path, BASE, random_tensors(BASE), tokenizer))
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import pytest
@@ -22,14 +23,14 @@ def test_packing_is_mlx_lms(tiny: Path, tmp_path: Path, mode: str) -> None:
     found, config = open_tensors(target), json.loads((target / "config.json").read_text("utf-8"))
     plain = convert(tiny, tmp_path / "plain")
     packed = {name.removesuffix(".scales") for name in found if name.endswith(".scales")}
-    model = Checkpoint.open(plain).load(mx.float16, keep_quantized=True)
-    model, expected = quantize_model(
+    model: Any = Checkpoint.open(plain).load(mx.float16, keep_quantized=True)
+    _, expected = quantize_model(
         model, {}, 32, 4, mode=mode,
         quant_predicate=lambda path, _: vars(words) if path == WORDS else path in packed,
     )  # fmt: skip
     for key in ("quantization", "quantization_config"):
         assert config[key] == expected[key]
-    theirs = Checkpoint.open(target).load(mx.float16, keep_quantized=True)
+    theirs: Any = Checkpoint.open(target).load(mx.float16, keep_quantized=True)
     layer = model.layers[1].up_proj
     for name, value in layer.parameters().items():
         assert mx.array_equal(value, theirs.layers[1].up_proj[name])

@@ -106,8 +106,8 @@ def test_a_thousand_pairs_and_one(mini_directory: Path, reference: ReferenceRera
     pairs = [("panda", str(i)) for i in range(1000)]  # the number is what counts, and a token is enough to differ
     reranker = Reranker(mini_directory, device="cpu")
     together = reranker.score(pairs, raw_scores=True)
-    expected = reference.logits(pairs[::10], batch_size=64).logits
-    assert_close(together[::10], expected, 1e-4, "every tenth of a thousand pairs, float32")
+    expected = reference.logits(pairs[::25], batch_size=64).logits
+    assert_close(together[::25], expected, 1e-4, "some of a thousand pairs, float32")
     assert reranker.score(*pairs[0], raw_scores=True) == pytest.approx(float(together[0]), abs=1e-5)
 
 

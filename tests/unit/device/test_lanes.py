@@ -75,7 +75,7 @@ def test_the_blas_does_as_it_is_told() -> None:
     blas.set_threads(before)
 
 
-def _squares(ids: np.ndarray, *_: object) -> mx.array:
+def _squares(ids: np.ndarray, *__: object) -> mx.array:
     """Some 50 ms of work that ends at ones, of which the first of each row is returned."""
     found = mx.full((600, 600), 1 / 600)
     for _ in range(8):
