@@ -68,7 +68,7 @@ def test_trained_weights_in_float32(mini_directory: Path, expected: PairLogits) 
 
 @pytest.mark.one_kernel
 def test_base_shape_in_float32(base_directory: Path) -> None:
-    pairs = [PAIRS[i] for i in (0, 2, 6, 9, 14, 16)]  # one of them fills all positions
+    pairs = [PAIRS[i] for i in (0, 6, 9, 14)]  # one of them fills all positions
     found = Reranker(base_directory, device="cpu").logits(pairs).logits
     expected = ReferenceReranker(base_directory).logits(pairs).logits
     assert expected.std() > 0.1  # scores that are all alike would agree whatever the model did
