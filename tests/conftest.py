@@ -10,14 +10,12 @@ from types import ModuleType
 
 import own_blas
 import pytest
-from checkpoints import BASE, random_tensors, write_checkpoint, write_mini
+from checkpoints import BASE, embedded_tokenizer, random_tensors, write_checkpoint, write_mini
 from fake_hub import FakeHub
 from filelock import FileLock
 from hypothesis import settings
-from tokenizers import Tokenizer
 
 from mlx_rerank import Reranker
-from mlx_rerank.checkpoints.hub import EMBEDDED
 
 os.environ |= {"HAYSTACK_TELEMETRY_ENABLED": "False", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}  # read at import
 
@@ -99,8 +97,9 @@ def mini_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def base_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A seeded checkpoint of bge-reranker-base's shape, with the embedded model's tokenizer."""
-    tokenizer = Tokenizer.from_file(str(EMBEDDED["mini"] / "tokenizer.json"))
-    return once(tmp_path_factory, "base", lambda path: write_checkpoint(path, BASE, random_tensors(BASE), tokenizer))
+    return once(
+        tmp_path_factory, "base", lambda path: write_checkpoint(path, BASE, random_tensors(BASE), embedded_tokenizer())
+    )
 
 
 @pytest.fixture

@@ -50,9 +50,12 @@ def drain(streams: Iterable[mx.Stream]) -> None:
     """Wait for work that may have failed, and have MLX raise all errors of it: each would reach whoever asks next.
 
     Args:
-        streams: that the work may be on, beside the default one.
+        streams: that the work may be on, beside the devices' default ones.
     """
-    for stream in (mx.default_stream(mx.default_device()), *streams):
+    defaults = [
+        mx.default_stream(device) for device in (mx.Device(mx.cpu), mx.Device(mx.gpu)) if mx.is_available(device)
+    ]
+    for stream in (*defaults, *streams):
         for _ in range(_MOST_ERRORS):
             try:
                 mx.synchronize(stream)

@@ -51,7 +51,9 @@ class Lanes:
         """
         if self.count == 1:
             return [function(*batch) for batch in batches]
-        made = _streams(self.count, self._device)
+        made = streams()
+        while len(made) < self.count:
+            made.append(mx.new_stream(self._device))
         parts = _cut(batches, self.count)
         _share_cores(len(parts), made)
         results = []
@@ -64,13 +66,6 @@ class Lanes:
 def streams() -> list[mx.Stream]:
     """Return the streams that lanes have made in this thread."""
     return _made.__dict__.setdefault("streams", [])
-
-
-def _streams(count: int, device: mx.Device) -> list[mx.Stream]:
-    """Return this thread's streams, at least so many."""
-    while len(streams()) < count:
-        streams().append(mx.new_stream(device))
-    return streams()
 
 
 def _share_cores(parts: int, made: Sequence[mx.Stream]) -> None:

@@ -31,7 +31,7 @@ def on(place: mx.Device | mx.Stream) -> Iterator[None]:
     """Compute on a device, or on one of its streams, within.
 
     MLX has one default device for the whole process, and another thread may change it amid our operations. So the
-    choice of a form, products and attention go by what is noted here.
+    choice of a form, products with weights that are not packed, and MLX's own attention go by what is noted here.
     """
     token = _place.set(place)
     try:

@@ -20,7 +20,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from mlx_rerank.device import lanes, memory
 from mlx_rerank.device.arrays import drain
-from mlx_rerank.errors import DeviceError, RerankError
+from mlx_rerank.errors import DeviceError
 
 P = ParamSpec("P")
 S = TypeVar("S")
@@ -73,8 +73,8 @@ class DeviceThread:
         """Queue a call of two parts: one that sets the device to work, and one that waits for what it computes.
 
         The next such call is started before this one is waited for, so that the device always has something to do.
-        Where the device fails while two are under way, both are done again, one after the other: it keeps one error for
-        all its work and raises it once, so that it may reach either, and the other would take garbage for its result.
+        Where either fails, both are done again, one after the other: the device keeps one error for all its work and
+        raises it once, so that it may reach either, and the other would take garbage for its result.
 
         Args:
             start: may be called twice.
@@ -109,12 +109,14 @@ class DeviceThread:
         if started and self._jobs.empty():
             return _settle(started.future, started.end)
         future, call, finish = self._next()
-        if finish is None:
-            if started:
-                _settle(started.future, started.end)
-            return _settle(future, call) if future.set_running_or_notify_cancel() else None
-        following = _Started(future, call, finish) if future.set_running_or_notify_cancel() else None
-        return _overlap(started, following)
+        wanted = future.set_running_or_notify_cancel()
+        if started and wanted and finish:
+            return _overlap(started, _Started(future, call, finish))
+        if started:
+            _settle(started.future, started.end)
+        if not wanted:
+            return None
+        return _begin(_Started(future, call, finish)) if finish else _settle(future, call)
 
     def _next(self) -> Job:
         """Wait for the next job; where none comes for a while, give memory back, once."""
@@ -154,32 +156,26 @@ def device_thread() -> DeviceThread:
         return _thread
 
 
-def _overlap(started: _Started | None, following: _Started | None) -> _Started | None:
+def _overlap(started: _Started, following: _Started) -> _Started | None:
     """Start one job, then finish the one before it; return what is left to finish."""
-    job = following
     try:
-        if following:
-            following.result = following.start()
-        job = started
-        if started:
-            started.future.set_result(started.end())
-    except BaseException as error:
-        if started and following and _of_the_device(error):
-            drain(lanes.streams())
-            _settle(started.future, started.whole)
-            return _settle(following.future, following.whole)
-        assert job is not None
-        if _of_the_device(error):
-            drain(lanes.streams())
-        job.future.set_exception(error)
-        if job is following:
-            return _settle(started.future, started.end) if started else None
+        following.result = following.start()
+        result = started.end()
+    except BaseException:  # each is told its own, where it runs alone
+        drain(lanes.streams())
+        _settle(started.future, started.whole)
+        return _settle(following.future, following.whole)
+    started.future.set_result(result)
     return following
 
 
-def _of_the_device(error: BaseException) -> bool:
-    """Tell whether an error may be the device's, and not the caller's."""
-    return isinstance(error, DeviceError) or not isinstance(error, RerankError)
+def _begin(following: _Started) -> _Started | None:
+    """Start a job while no other is under way; return what is left to finish."""
+    try:
+        following.result = following.start()
+    except BaseException as error:
+        return _fail(following.future, error)
+    return following
 
 
 def _settle(future: Future[Any], call: Callable[[], Any]) -> None:
@@ -187,6 +183,10 @@ def _settle(future: Future[Any], call: Callable[[], Any]) -> None:
     try:
         future.set_result(call())
     except BaseException as error:
-        if _of_the_device(error):
-            drain(lanes.streams())
-        future.set_exception(error)
+        _fail(future, error)
+
+
+def _fail(future: Future[Any], error: BaseException) -> None:
+    """Hand over a job's error, once MLX has raised all others of it."""
+    drain(lanes.streams())
+    future.set_exception(error)

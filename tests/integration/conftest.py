@@ -6,13 +6,10 @@ from pathlib import Path
 import httpx
 import pytest
 from browsing import launched, opened
-from checkpoints import TINY, random_tensors, write_checkpoint
+from checkpoints import TINY, embedded_tokenizer, random_tensors, write_checkpoint
 from hostile import GOOD, SECRET
 from playwright.sync_api import Browser, Page
 from servers import Server, serving
-from tokenizers import Tokenizer
-
-from mlx_rerank.checkpoints.hub import EMBEDDED
 
 LIGHT = TINY | {  # the embedded model's vocabulary and length
     "vocab_size": 64000,
@@ -34,8 +31,9 @@ def server() -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def light(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A seeded checkpoint that reads texts as the embedded model does, and computes next to nothing."""
-    tokenizer = Tokenizer.from_file(str(EMBEDDED["mini"] / "tokenizer.json"))
-    return write_checkpoint(tmp_path_factory.mktemp("checkpoints") / "light", LIGHT, random_tensors(LIGHT), tokenizer)
+    return write_checkpoint(
+        tmp_path_factory.mktemp("checkpoints") / "light", LIGHT, random_tensors(LIGHT), embedded_tokenizer()
+    )
 
 
 @pytest.fixture(scope="session")

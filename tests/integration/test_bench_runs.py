@@ -14,16 +14,14 @@ from pathlib import Path
 
 import psutil
 import pytest
-from checkpoints import TINY, random_tensors, write_checkpoint
+from checkpoints import TINY, embedded_tokenizer, random_tensors, write_checkpoint
 from commands import run_here
-from tokenizers import Tokenizer
 
 from mlx_rerank.bench import contenders, roofline
 from mlx_rerank.bench.contenders import OWN, Contender
 from mlx_rerank.bench.process import Worker
 from mlx_rerank.bench.race import Race
 from mlx_rerank.bench.texts import Workload
-from mlx_rerank.checkpoints.hub import EMBEDDED
 from mlx_rerank.errors import WorkerError
 
 PAIRS = [("what is the panda", "the panda is a bear"), ("what is the bear", "an animal that eats")]
@@ -63,8 +61,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny shape with a real XLM-RoBERTa tokenizer, which the peers' own code relies on."""
     config = TINY | {"vocab_size": 64000}
-    tokenizer = Tokenizer.from_file(str(EMBEDDED["mini"] / "tokenizer.json"))
-    return write_checkpoint(tmp_path_factory.mktemp("models") / "small", config, random_tensors(config), tokenizer)
+    return write_checkpoint(
+        tmp_path_factory.mktemp("models") / "small", config, random_tensors(config), embedded_tokenizer()
+    )
 
 
 @dataclass(frozen=True)

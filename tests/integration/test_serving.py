@@ -19,7 +19,7 @@ import httpx
 import numpy as np
 import pytest
 from checkpoints import TINY, random_tensors, write_checkpoint
-from commands import run_here
+from commands import run, run_here
 from servers import COMMAND, Server, serving, wait_until_ready
 
 from mlx_rerank import Reranker
@@ -83,11 +83,9 @@ def test_a_warm_up_that_fails_ends_the_server(tmp_path: Path) -> None:
     tensors = random_tensors(TINY)
     tensors["classifier.out_proj.bias"][:] = np.nan
     broken = write_checkpoint(tmp_path / "broken", tensors=tensors)
-    command = [*COMMAND, "--port", "0", "--model", str(broken), "--warmup"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    assert result.returncode == 1, result.stderr
-    assert result.stderr.count("mlx-rerank: ") == 1
-    assert "NaN or infinity" in result.stderr
+    said = run("serve", "--port", "0", "--model", str(broken), "--warmup", code=1).stderr
+    assert said.count("mlx-rerank: ") == 1
+    assert "NaN or infinity" in said
 
 
 def test_interrupted_while_loading() -> None:

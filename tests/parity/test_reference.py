@@ -1,4 +1,4 @@
-"""The PyTorch path: its results' form, and what it says when torch is missing. Parity is in tests/parity."""
+"""The PyTorch path: its results' form, and what it says when torch is missing. Parity is in test_logits.py."""
 
 import subprocess
 import sys

@@ -93,6 +93,11 @@ def _normal(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return np.resize(drawn, shape)
 
 
+def embedded_tokenizer() -> Tokenizer:
+    """Return the embedded model's tokenizer, for checkpoints that read texts as it does."""
+    return Tokenizer.from_file(str(EMBEDDED["mini"] / "tokenizer.json"))
+
+
 def tiny_tokenizer() -> Tokenizer:
     """Return a Unigram tokenizer of 120 pieces: letters, digits and a few words."""
     words = ["▁panda", "▁bear", "▁the", "▁what", "▁is", "ing", "er", "an"]

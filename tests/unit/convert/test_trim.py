@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from checkpoints import TINY, write_checkpoint
+from checkpoints import TINY, embedded_tokenizer, write_checkpoint
 from corpora import CORPORA, HOSTILE, SAMPLES
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
@@ -49,7 +49,7 @@ def mini_vocabularies() -> dict[str, tuple[Trimming, Tokenizer]]:
 
 @pytest.fixture(scope="module")
 def mini_full() -> Tokenizer:
-    return Tokenizer.from_file(str(EMBEDDED["mini"] / "tokenizer.json"))
+    return embedded_tokenizer()
 
 
 @pytest.mark.parametrize("name", CORPORA)

@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from mlx_rerank.device.arrays import telling, to_numpy
 from mlx_rerank.device.thread import device_thread
 from mlx_rerank.errors import DeviceError
 from mlx_rerank.models.encoders.post_norm import Encoder
+from mlx_rerank.pairs.batching import Batch
 from mlx_rerank.proof import verify
 
 PAIRS = [("what do pandas eat", "bamboo"), ("what do pandas eat", "a panda eats bamboo in the forest")]
@@ -53,8 +55,8 @@ def measuring(tiny: Path) -> Callable[[], Any]:
 
 
 def verifying(tiny: Path) -> Callable[[], Any]:
-    model = Checkpoint.open(tiny).load(mx.float32, keep_quantized=False)
-    return lambda: verify._states(["embeddings"], model, {"input_ids": mx.zeros((1, 4), mx.int32)})
+    engine, batch = Reranker(tiny).engine, Batch(np.zeros((1, 4), np.int32), None)
+    return lambda: engine.apply(partial(verify._states, ["embeddings"]), batch)
 
 
 @pytest.mark.parametrize("prepare", [scoring, training, measuring, verifying])
@@ -62,7 +64,7 @@ def test_a_failing_device_is_told(prepare: Callable[[Path], Callable[[], Any]], 
     call = prepare(tiny)
     call()
     plant()
-    with pytest.raises((DeviceError, RuntimeError), match="Unable to read from file"):
+    with pytest.raises(DeviceError, match="Unable to read from file"):
         call()
 
 
