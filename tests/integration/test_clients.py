@@ -8,12 +8,12 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from client_libraries import CLIENTS, KEY, QUERY, Client, Row
 from servers import Server, serving
@@ -123,14 +123,11 @@ def test_cohere_tries_again_while_the_queue_is_full(expected: list[tuple[int, fl
             found = client.rerank(model="mini", query=QUERY, documents=texts, request_options={"max_retries": tries})
             return [(row.index, row.relevance_score, None) for row in found.results]
 
-        def rank_again_and_again() -> None:
-            while not busy.done():
-                rank(TEXTS[:1], 0)
-                time.sleep(0.02)  # or the large request would never find the queue empty
-
         busy = pool.submit(rank, many, 5)
+        while 'waiting_pairs{model="mini"} 100.0' not in httpx.get(f"{server.url}/metrics").text:
+            assert not busy.done()
         with pytest.raises(cohere.TooManyRequestsError) as refused:
-            rank_again_and_again()
+            rank(TEXTS, 0)
         assert int(refused.value.headers["retry-after"]) >= 1
         check(rank(TEXTS, 5), expected)
         assert len(busy.result()) == 100

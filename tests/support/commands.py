@@ -27,8 +27,8 @@ def run(*arguments: str, stdin: str = "", code: int = 0) -> Result:
 def run_here(*arguments: str, stdin: str = "", code: int = 0) -> Result:
     """Run a command in this process, where what it needs is imported once for all."""
     given, out, err = (io.TextIOWrapper(io.BytesIO(text.encode()), "utf-8") for text in (stdin, "", ""))
-    root, handler = logging.getLogger(), signal.getsignal(signal.SIGTERM)
-    logs, level = root.handlers, root.level
+    handler, logs = signal.getsignal(signal.SIGTERM), logging.getLogger().handlers
+    levels = {logger: logger.level for logger in map(logging.getLogger, (None, "mlx_rerank", "uvicorn"))}
     left = 0
     try:
         with mock.patch.multiple(sys, stdin=given, stdout=out, stderr=err):
@@ -37,8 +37,9 @@ def run_here(*arguments: str, stdin: str = "", code: int = 0) -> Result:
         left = end.code or 0
     finally:
         signal.signal(signal.SIGTERM, handler)
-        root.handlers = logs
-        root.setLevel(level)
+        logging.getLogger().handlers = logs
+        for logger, level in levels.items():
+            logger.setLevel(level)
     assert left == code, _written(err)
     return subprocess.CompletedProcess(arguments, code, _written(out), _written(err))
 

@@ -7,7 +7,7 @@ from mlx_rerank.proof.watching import watched
 
 
 def test_what_modules_are_given_and_return() -> None:
-    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
     given: list[tuple[str, list[int]]] = []
     results: list[tuple[str, list[int]]] = []
 
