@@ -4,6 +4,7 @@ RerankError                  catch this one to catch them all
 ├── InputError               a text, pair or argument the caller passed (also a ValueError)
 ├── CheckpointError          a directory that is not what it should be
 │   ├── UnsupportedModelError    a readable checkpoint of a model that this package does not run
+│   ├── ChangedCheckpointError   a file that is not the one that was opened
 │   └── WeightsError             a weight that is missing, unexpected, misshapen or of the wrong dtype
 ├── CheckpointNotFoundError  a name that leads to no directory (also a FileNotFoundError)
 ├── OutputError              a conversion cannot write where it was told to (also an OSError)
@@ -41,6 +42,10 @@ class CheckpointError(RerankError):
 
 class UnsupportedModelError(CheckpointError):
     """A checkpoint that is not a single-label cross-encoder of a family that is run here."""
+
+
+class ChangedCheckpointError(CheckpointError):
+    """A file of a model in use was replaced or written to, so that a score would be of two models."""
 
 
 class WeightsError(CheckpointError):

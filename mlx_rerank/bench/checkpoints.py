@@ -9,8 +9,8 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
 from mlx_rerank.checkpoints.config import CONVERSION_KEY, is_converted, read_config
+from mlx_rerank.checkpoints.files import WEIGHTS_FILE
 from mlx_rerank.checkpoints.hub import EMBEDDED, public_name
-from mlx_rerank.checkpoints.weights import WEIGHTS_FILE
 from mlx_rerank.errors import InputError
 from mlx_rerank.models import family_of
 from mlx_rerank.proof import restore

@@ -144,7 +144,7 @@ class Counter:
         device = mx.default_device()
         self.token_budget = default_token_budget(self.cost, device, default_dtype(device), self.max_length)
         self._limits = Limits(self.max_length)
-        self.tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+        self.tokenizer = checkpoint.tokenizer()
 
     def lengths(self, pairs: Pairs) -> np.ndarray:
         """Return the tokens of each pair, int64 [N], cut to max_length."""

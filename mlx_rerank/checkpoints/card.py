@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_rerank.checkpoints.config import CONVERSION_KEY
+from mlx_rerank.checkpoints.files import own
 
 _BODY = """
 # {name}
@@ -41,6 +42,7 @@ def model_card(config: Mapping[str, Any], max_length: int, source_card: Path, *,
     """
     from huggingface_hub import ModelCard, ModelCardData  # here, because scoring does without it
 
+    own(source_card, source_card.parent)
     try:
         known = ModelCard.load(source_card).data.to_dict()
     except Exception:  # there is none, or its YAML is broken in one of many ways: then nothing is known

@@ -1,6 +1,7 @@
 """A checkpoint directory, Hugging Face's or this package's own, and the model in it."""
 
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -12,17 +13,17 @@ from tokenizers import Tokenizer
 
 from mlx_rerank.checkpoints import hub, weights
 from mlx_rerank.checkpoints.config import conversion_record, is_converted, read_config
+from mlx_rerank.checkpoints.files import TOKENIZER_FILE, TORCH_WEIGHTS_FILE, WEIGHTS_FILE, Identity, deciding
 from mlx_rerank.checkpoints.packing import quantization_of
+from mlx_rerank.checkpoints.tokenizer import read_tokenizer
 from mlx_rerank.checkpoints.torch_weights import read_torch_weights
-from mlx_rerank.errors import CheckpointError
+from mlx_rerank.errors import ChangedCheckpointError, CheckpointError
 from mlx_rerank.models import family_named, family_of
 from mlx_rerank.models.family import Family, drop_module
 from mlx_rerank.models.layers import Model
 from mlx_rerank.models.mapping import ScoreMapping, mapping_named
 from mlx_rerank.models.shape import Shape
 from mlx_rerank.pairs.encoder import PairEncoder
-
-TORCH_WEIGHTS_FILE = "pytorch_model.bin"
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Checkpoint:
 
     Args:
         directory: where the files are.
+        identity: which files these are.
         raw: config.json as it stands.
         family: of the model.
         shape: of the model.
@@ -39,6 +41,7 @@ class Checkpoint:
     """
 
     directory: Path
+    identity: Identity
     raw: Mapping[str, Any]
     family: Family
     shape: Shape
@@ -62,6 +65,7 @@ class Checkpoint:
             UnsupportedModelError: it describes a model that this package does not run.
         """
         directory = hub.resolve(model, revision=revision, cache_dir=cache_dir)
+        identity = Identity.of(directory)  # first, so that no file is read before its stamp is
         raw = read_config(directory)
         record = conversion_record(raw)
         family = family_named(record["family"]) if "family" in record else family_of(raw)
@@ -70,7 +74,7 @@ class Checkpoint:
                 f"config.json records the score rule {record['score_rule']!r}; {family.name} has {family.score_rule!r}"
             )
         mapping = mapping_named(record["mapping"]) if "mapping" in record else family.mapping
-        return cls(directory, raw, family, family.shape(raw), mapping, is_converted(raw))
+        return cls(directory, identity, raw, family, family.shape(raw), mapping, is_converted(raw))
 
     @property
     def quantized(self) -> bool:
@@ -86,38 +90,71 @@ class Checkpoint:
         Raises:
             CheckpointError: a file is not there, or the index of the weights is damaged.
         """
-        weight_files = weights.safetensors_files(self.directory) or [self.directory / TORCH_WEIGHTS_FILE]
-        files = [self.directory / "config.json", self.directory / "tokenizer.json", *weight_files]
+        with self.reading():
+            try:
+                digests = [(path.name, digest(path)) for path in deciding(self.directory) if path.is_file()]
+            except OSError as error:
+                raise CheckpointError(f"{self.directory} cannot be read: {error}") from error
+        return sha256(repr(digests).encode()).hexdigest()
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Read files of the directory within; none of them may have changed since it was opened.
+
+        Raises:
+            ChangedCheckpointError: one has, before or meanwhile.
+        """
         try:
-            return sha256("".join(map(digest, files)).encode()).hexdigest()
-        except OSError as error:
-            raise CheckpointError(f"{self.directory} cannot be read: {error}") from error
+            yield
+        except Exception:  # files that change may break whatever reads them
+            self.require_unchanged()
+            raise
+        self.require_unchanged()
+
+    def require_unchanged(self) -> None:
+        """Refuse what would be of two models.
+
+        Raises:
+            ChangedCheckpointError: a file has changed since the directory was opened.
+        """
+        if changed := self.identity.changed():
+            raise ChangedCheckpointError(
+                f"{self.directory} has changed since it was opened ({', '.join(changed)}): load the model again"
+            )
 
     @property
     def table_names(self) -> frozenset[str]:
         """Names that the word embeddings' parameters may have; scales and biases exist only if they are packed."""
         return frozenset(f"{self.family.words}.{kind}" for kind in ("weight", "scales", "biases"))
 
-    def encoder(self) -> PairEncoder:
-        """Return what turns pairs into rows of token ids, as tokenizer.json and the model's frame say.
+    def tokenizer(self) -> Tokenizer:
+        """Return the tokenizer.
 
         Raises:
-            CheckpointError: there is no tokenizer.json, it cannot be read, or it does not belong to the model.
+            CheckpointError: there is none, it cannot be read, or it is of another model.
         """
-        path = self.directory / "tokenizer.json"
-        if not path.is_file():
-            raise CheckpointError(
-                f"{self.directory} has no tokenizer.json: write one with "
-                "transformers.AutoTokenizer.from_pretrained(directory).save_pretrained(directory)"
-            )
-        try:
-            tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises plain Exception
-            raise CheckpointError(f"{path} cannot be read: {error}") from error
+        with self.reading():
+            return read_tokenizer(self.directory, self.shape.vocab_size)
+
+    def tokenizer_text(self) -> str:
+        """Return the tokenizer as tokenizer.json has it, or would have it; raises what `tokenizer` does."""
+        path = self.directory / TOKENIZER_FILE
+        with self.reading():
+            return path.read_text(encoding="utf-8") if path.is_file() else self.tokenizer().to_str()
+
+    def encoder(self) -> PairEncoder:
+        """Return what turns pairs into rows of token ids, as the tokenizer and the model's frame say.
+
+        Raises:
+            CheckpointError: the tokenizer cannot be read, or does not belong to the model.
+        """
+        tokenizer = self.tokenizer()
         frame = self.family.frame(tokenizer, self.shape)
         recorded = conversion_record(self.raw).get("frame")
         if recorded not in (None, self.family.record(frame)["frame"]):
-            raise CheckpointError(f"{path} makes the frame {frame}; config.json records {recorded}")
+            raise CheckpointError(
+                f"the tokenizer in {self.directory} makes the frame {frame}; config.json records {recorded}"
+            )
         return PairEncoder(tokenizer, frame, self.shape.vocab_size)
 
     def load(self, dtype: mx.Dtype, *, keep_quantized: bool, evaluate: bool = True, words: bool = True) -> Model:
@@ -133,24 +170,25 @@ class Checkpoint:
                 of its words (mapped.py).
 
         Raises:
-            CheckpointError: the weights cannot be read.
+            CheckpointError: the weights cannot be read, or are not those that were opened.
             WeightsError: they do not match the shape in config.json.
             MissingDependencyError: they need torch to be read, and it is not installed.
         """
-        model = self.family.build(self.shape)
-        tensors = open_tensors(self.directory)
-        absent = frozenset() if words else self.table_names
-        if not words:
-            drop_module(model, self.family.words)
-        if not self.converted:
-            parameters = weights.port(tensors, self.family, self.shape, dtype)
-        elif self.quantized and keep_quantized:
-            nn.quantize(model, class_predicate=lambda path, _: _packing(path, tensors, self.raw))
-            parameters = weights.cast(tensors, dtype)
-        else:
-            parameters = weights.unpack(tensors, self.raw, dtype)
-        parameters = ((name, value) for name, value in parameters if name not in absent)
-        weights.load_into(model, dict(weights.evaluate(parameters) if evaluate else parameters))
+        with self.reading():
+            model = self.family.build(self.shape)
+            tensors = open_tensors(self.directory)
+            absent = frozenset() if words else self.table_names
+            if not words:
+                drop_module(model, self.family.words)
+            if not self.converted:
+                parameters = weights.port(tensors, self.family, self.shape, dtype)
+            elif self.quantized and keep_quantized:
+                nn.quantize(model, class_predicate=lambda path, _: _packing(path, tensors, self.raw))
+                parameters = weights.cast(tensors, dtype)
+            else:
+                parameters = weights.unpack(tensors, self.raw, dtype)
+            parameters = ((name, value) for name, value in parameters if name not in absent)
+            weights.load_into(model, dict(weights.evaluate(parameters) if evaluate else parameters))
         return model
 
 
@@ -166,7 +204,7 @@ def open_tensors(directory: Path) -> MutableMapping[str, Any]:
         return {name: tensor for path in files for name, tensor in weights.read_safetensors(path).items()}
     if (directory / TORCH_WEIGHTS_FILE).is_file():
         return read_torch_weights(directory / TORCH_WEIGHTS_FILE)
-    raise CheckpointError(f"{directory} holds no {weights.WEIGHTS_FILE}, no index of shards and no pytorch_model.bin")
+    raise CheckpointError(f"{directory} holds no {WEIGHTS_FILE}, no index of shards and no pytorch_model.bin")
 
 
 def _packing(path: str, tensors: Mapping[str, Any], raw: Mapping[str, Any]) -> bool | dict[str, Any]:

@@ -82,4 +82,4 @@ def write_converted(checkpoint: Checkpoint, target: Path, dtype: str) -> None:
     config = record(checkpoint, checkpoint.encoder().frame, str(checkpoint.directory), dtype)
     card = model_card(config, checkpoint.shape.max_length, checkpoint.directory / "README.md", name=target.name)
     model = converted(checkpoint, parse_dtype(dtype))
-    write_model(target, model, config, checkpoint.directory, {"README.md": card})
+    write_model(target, model, config, checkpoint, {"README.md": card})

@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,20 +20,20 @@ from mlx_rerank.checkpoints import hub, weights
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.checkpoints.converted import write_converted
 from mlx_rerank.device import operations
-from mlx_rerank.device.thread import device_thread
 from mlx_rerank.errors import CheckpointError, OutputError, RerankError
 
 T = TypeVar("T")
-FORMAT = (
-    2  # version of what convert writes; tests/unit/checkpoints/test_copies.py notices when it must be raised by one
-)
+FORMAT = 3  # of what convert writes; tests/unit/checkpoints/test_copies.py notices when it must be raised by one
 VARIABLE = "MLX_RERANK_CACHE"
+_UNUSED = 30 * 24 * 3600  # seconds
 
 logger = logging.getLogger("mlx_rerank")
 
 
 def load(checkpoint: Checkpoint, dtype: str, device: mx.Device, loader: Callable[[Checkpoint], T]) -> T:
     """Return a loader's result for a model: from its converted copy if that loads faster, else from the model itself.
+
+    Call this in the device thread.
 
     Args:
         checkpoint: any. Only a hub model that is stored in another dtype, or as a pytorch_model.bin, gets a copy.
@@ -79,8 +80,12 @@ def _find_or_make(checkpoint: Checkpoint, dtype: str, device: mx.Device) -> Path
         root = cache_directory()
         if root is None:
             return None
-        target = root / "converted" / repo_id.replace("/", "--") / f"{commit}-{dtype}-v{FORMAT}"
-        return target if target.is_dir() or _make(checkpoint, dtype, device, target) else None
+        name = f"{commit}-{checkpoint.identity.key}-{dtype}-v{FORMAT}"  # the snapshot may be another cache's, or edited
+        target = root / "converted" / repo_id.replace("/", "--") / name
+        if not (target.is_dir() or _make(checkpoint, dtype, device, target)):
+            return None
+        os.utime(target)
+        return target
     except Exception as error:  # whatever it is, the model may load without a copy
         if isinstance(error, OutputError) or not isinstance(error, RerankError):  # else the loader says what is wrong
             logger.warning(
@@ -97,21 +102,17 @@ def _pays(checkpoint: Checkpoint, dtype: str) -> bool:
 
 
 def _make(checkpoint: Checkpoint, dtype: str, device: mx.Device, target: Path) -> bool:
-    """Write a copy and remove those of other commits; False if another process or thread is writing one."""
-
-    def work() -> None:
-        with operations.on(device):
-            write_converted(checkpoint, target, dtype)
-
+    """Write a copy and remove those that nobody used for long; False if another process or thread is writing one."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with _alone(target.parent) as alone:
         if alone and not target.is_dir():
             for unfinished in target.parent.glob(".*-*"):
                 shutil.rmtree(unfinished, ignore_errors=True)
-            device_thread().submit(work).result()
+            with operations.on(device):
+                write_converted(checkpoint, target, dtype)
             logger.info("kept a %s copy of the model for the next start: %s", dtype, target)
-            for other in target.parent.glob(f"*-{dtype}-v*"):
-                if other != target:
+            for other in target.parent.glob("*-v*"):
+                if time.time() - other.stat().st_mtime > _UNUSED:  # who still has it loaded reads the snapshot again
                     shutil.rmtree(other, ignore_errors=True)
     return target.is_dir()
 

@@ -1,13 +1,23 @@
 """From the name of a model to a directory on this machine."""
 
+import re
 from pathlib import Path
 
+from mlx_rerank.checkpoints.files import (
+    BESIDE_VOCABULARY,
+    CONFIG_FILE,
+    INDEX_FILE,
+    SETTINGS,
+    TEXTS,
+    TOKENIZER_FILE,
+    TORCH_WEIGHTS_FILE,
+    VOCABULARIES,
+)
 from mlx_rerank.errors import CheckpointNotFoundError
 
+_FIRST = (CONFIG_FILE, *SETTINGS, TOKENIZER_FILE, "model*.safetensors", INDEX_FILE, *TEXTS, "README.md")
 EMBEDDED = {"mini": Path(__file__).parents[1] / "assets" / "mini"}
-_FILES = ["config.json", "tokenizer.json", "LICENSE*", "NOTICE*", "README.md"]
-_WEIGHTS = ["model*.safetensors", "model.safetensors.index.json"]
-_TORCH_WEIGHTS = ["pytorch_model.bin"]
+_COMMIT = re.compile("[0-9a-f]{40}")
 
 
 def resolve(model: str | Path, *, revision: str | None = None, cache_dir: str | Path | None = None) -> Path:
@@ -53,7 +63,7 @@ def public_name(model: str | Path) -> str:
 
 def commit_of(directory: Path) -> str | None:
     """Return the commit of a directory in the hub's cache, which is named after it; None for any other directory."""
-    return directory.name if directory.parent.name == "snapshots" else None
+    return directory.name if directory.parent.name == "snapshots" and _COMMIT.fullmatch(directory.name) else None
 
 
 def repo_of(directory: Path) -> str | None:
@@ -63,17 +73,17 @@ def repo_of(directory: Path) -> str | None:
 
 
 def _download(repo_id: str, revision: str | None, cache_dir: str | Path | None) -> Path:
-    """Fetch, or find in the cache, the files that the converter reads; pytorch_model.bin only without safetensors."""
+    """Fetch, or find in the cache, the files that are read; of two that say the same, the first alone."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
-    def fetch(weights: list[str]) -> Path:
-        return Path(
-            snapshot_download(repo_id, revision=revision, cache_dir=cache_dir, allow_patterns=[*_FILES, *weights])
-        )
+    def fetch(*patterns: str) -> Path:
+        return Path(snapshot_download(repo_id, revision=revision, cache_dir=cache_dir, allow_patterns=list(patterns)))
 
     try:
-        directory = fetch(_WEIGHTS)
-        return directory if any(directory.glob("*.safetensors")) else fetch(_TORCH_WEIGHTS)
+        directory = fetch(*_FIRST)
+        missing = [] if (directory / TOKENIZER_FILE).is_file() else [*VOCABULARIES, *BESIDE_VOCABULARY]
+        missing += [] if any(directory.glob("*.safetensors")) else [TORCH_WEIGHTS_FILE]
+        return fetch(*_FIRST, *missing) if missing else directory
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise CheckpointNotFoundError(f"{repo_id!r} could not be fetched from the Hugging Face hub: {error}") from error

@@ -1,12 +1,16 @@
 """Word embeddings that stay in their file: only the rows that a batch needs are read.
 
-The table is nearly half of a multilingual model, and a batch needs a few hundred rows of it. MLX reads a tensor whole,
-so the file is mapped by numpy: what has been read is in the system's page cache, and can be dropped from there.
+The table is nearly half of a multilingual model, and a batch needs a few hundred rows of it. What has been read is in
+the system's page cache, and can be dropped from there. Memory that is mapped to the file would do the same, but a file
+that is cut short meanwhile would end the process.
 """
 
 import json
+import math
+import os
 import struct
-from collections.abc import Mapping
+import weakref
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +21,7 @@ from mlx.utils import tree_flatten
 from mlx_rerank.checkpoints import weights
 from mlx_rerank.checkpoints.checkpoint import Checkpoint, open_tensors
 from mlx_rerank.checkpoints.packing import Quantization, quantization_of
-from mlx_rerank.errors import CheckpointError, InputError, WeightsError
+from mlx_rerank.errors import ChangedCheckpointError, InputError, WeightsError
 from mlx_rerank.pairs.batching import Batch
 
 EMBEDDINGS = ("resident", "mapped")
@@ -25,7 +29,6 @@ EMBEDDINGS = ("resident", "mapped")
 # and leaving it out would save little; the tables of multilingual models, with 250,002 rows, are several times larger.
 MAPPED_ABOVE = 64 * 2**20  # bytes
 Inputs = dict[str, mx.array | None]  # what a model is called with, by name
-Part = tuple[np.ndarray, mx.Dtype]  # rows as numpy sees them, and the dtype that they have
 _NUMPY = {
     mx.float32: np.float32,
     mx.float16: np.float16,
@@ -67,14 +70,56 @@ def choose_embeddings(checkpoint: Checkpoint, dtype: mx.Dtype, *, keep_quantized
     return wanted or ("mapped" if large else "resident")
 
 
-class MappedEmbeddings:
-    """A table of word embeddings in a file.
+class Rows:
+    """A matrix in an open file, whose data stays even if the file is deleted or replaced, but not if it is overwritten.
 
-    The mapping holds on to the file's data: the file may be deleted or replaced by another, but not overwritten.
+    Args:
+        path: of the file.
+        offset: bytes before the first row.
+        shape: of the matrix.
+        dtype: of its numbers.
     """
 
-    def __init__(self, parts: Mapping[str, Part], packing: Quantization | None, dtype: mx.Dtype) -> None:
-        """Take over mapped parts.
+    def __init__(self, path: Path, offset: int, shape: Sequence[int], dtype: mx.Dtype) -> None:
+        """Open the file.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        self.shape, self.dtype = tuple(shape), dtype
+        self._path, self._offset = path, offset
+        self._bytes = dtype.size * math.prod(self.shape[1:])  # of a row
+        self._file = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
+        self._written = self._last_written()
+
+    def take(self, ids: np.ndarray) -> np.ndarray:
+        """Return rows by their numbers, in numpy's dtype of that size.
+
+        Raises:
+            ChangedCheckpointError: the file was overwritten.
+        """
+        rows = b"".join(os.pread(self._file, self._bytes, self._offset + self._bytes * i) for i in ids.tolist())
+        if self.overwritten:
+            raise ChangedCheckpointError(f"{self._path} was overwritten while it was in use: load the model again")
+        return np.frombuffer(rows, _NUMPY[self.dtype]).reshape(len(ids), *self.shape[1:])
+
+    @property
+    def overwritten(self) -> bool:
+        """Whether the file was written to since it was opened."""
+        return self._last_written() != self._written
+
+    def _last_written(self) -> tuple[int, int]:
+        """Return the file's size and the time of the last change of its bytes. Its deletion changes neither."""
+        status = os.fstat(self._file)
+        return status.st_size, status.st_mtime_ns
+
+
+class MappedEmbeddings:
+    """A table of word embeddings in a file."""
+
+    def __init__(self, parts: Mapping[str, Rows], packing: Quantization | None, dtype: mx.Dtype) -> None:
+        """Take over the parts.
 
         Args:
             parts: "weight" and, of a packed table, "scales" and perhaps "biases".
@@ -87,18 +132,19 @@ class MappedEmbeddings:
 
     @classmethod
     def open(cls, checkpoint: Checkpoint, dtype: mx.Dtype) -> "MappedEmbeddings":
-        """Map the table of a checkpoint; only the file's header is read.
+        """Open the table of a checkpoint; only the file's header is read.
 
         Args:
             checkpoint: a directory with safetensors, Hugging Face's or a converted one.
             dtype: that the words are to have, that of the model.
 
         Raises:
-            CheckpointError: a file is damaged, or cannot be mapped.
+            CheckpointError: a file is damaged, or is not the one that was opened.
             WeightsError: the table is missing, or not what config.json says.
         """
         names = sorted(checkpoint.table_names) if checkpoint.converted else [_words_source(checkpoint)]
-        found = _map(checkpoint.directory, names)
+        with checkpoint.reading():
+            found = _find(checkpoint.directory, names)
         parts = {name.rpartition(".")[2]: part for name, part in found.items()}
         packing = quantization_of(checkpoint.raw, checkpoint.family.words) if "scales" in parts else None
         table = cls(parts, packing, dtype)
@@ -116,16 +162,24 @@ class MappedEmbeddings:
 
         Returns:
             [B, L, D] in the table's dtype.
+
+        Raises:
+            ChangedCheckpointError: the file was overwritten.
         """
         distinct, places = np.unique(input_ids, return_inverse=True)
         rows = self._unpacked({kind: self._rows(kind, distinct) for kind in self._parts})
         return rows[mx.array(places.reshape(input_ids.shape).astype(np.int32))]
 
+    @property
+    def overwritten(self) -> bool:
+        """Whether the file was written to since it was opened."""
+        return any(part.overwritten for part in self._parts.values())
+
     def _rows(self, kind: str, ids: np.ndarray) -> mx.array:
         """Return rows of a part, floating ones in the table's dtype."""
-        part, stored = self._parts[kind]
-        rows = mx.array(part.take(ids, axis=0)).view(stored)
-        return rows.astype(self._dtype) if mx.issubdtype(stored, mx.floating) else rows
+        part = self._parts[kind]
+        rows = mx.array(part.take(ids)).view(part.dtype)
+        return rows.astype(self._dtype) if mx.issubdtype(part.dtype, mx.floating) else rows
 
     def _unpacked(self, rows: Mapping[str, mx.array]) -> mx.array:
         """Return rows as they are in a table that is not packed."""
@@ -137,10 +191,10 @@ class MappedEmbeddings:
     def _require_fit(self, checkpoint: Checkpoint) -> None:
         """Raise WeightsError unless the table has the model's rows, and its words have the model's width."""
         shape, allowed = checkpoint.shape, weights.FLOATS if self._packing is None else (mx.uint32,)
-        for kind, (part, stored) in self._parts.items():
-            if kind == "weight" and stored not in allowed:
-                raise WeightsError(f"the word embeddings are {stored}, not {' or '.join(map(str, allowed))}")
-            if part.ndim != 2 or len(part) != shape.vocab_size:
+        for kind, part in self._parts.items():
+            if kind == "weight" and part.dtype not in allowed:
+                raise WeightsError(f"the word embeddings are {part.dtype}, not {' or '.join(map(str, allowed))}")
+            if len(part.shape) != 2 or part.shape[0] != shape.vocab_size:
                 raise WeightsError(
                     f"the word embeddings' {kind} has shape {list(part.shape)}; config.json asks for "
                     f"{shape.vocab_size} rows"
@@ -161,8 +215,8 @@ def _words_source(checkpoint: Checkpoint) -> str:
     return next(rule.sources[0].name for rule in rules if rule.target == f"{checkpoint.family.words}.weight")
 
 
-def _map(directory: Path, names: list[str]) -> dict[str, Part]:
-    """Map the tensors of these names that a directory has; one of them must be a weight."""
+def _find(directory: Path, names: list[str]) -> dict[str, Rows]:
+    """Return the tensors of these names that a directory has; one of them must be a weight."""
     found = {}
     for path in weights.safetensors_files(directory):
         tensors = weights.read_safetensors(path)  # checks header and length, and knows every dtype
@@ -170,11 +224,7 @@ def _map(directory: Path, names: list[str]) -> dict[str, Part]:
             stored = tensors[name].dtype
             if stored not in _NUMPY:
                 raise WeightsError(f"{name} is {stored}; only float16, bfloat16 and float32 weights can be read")
-            try:
-                part = np.memmap(path, _NUMPY[stored], "r", _offset(path, name), tensors[name].shape)
-            except (OSError, ValueError) as error:  # ValueError: it has no bytes
-                raise CheckpointError(f"{path} cannot be mapped ({error}): use embeddings='resident'") from error
-            found[name] = part.view(np.ndarray), stored
+            found[name] = Rows(path, _offset(path, name), tensors[name].shape, stored)
     if not any(name.endswith(".weight") for name in found):
         raise WeightsError(f"{directory} has no word embeddings")
     return found

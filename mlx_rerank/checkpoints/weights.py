@@ -15,12 +15,12 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 from safetensors import SafetensorError, safe_open
 
+from mlx_rerank.checkpoints.files import INDEX_FILE, WEIGHTS_FILE
 from mlx_rerank.checkpoints.packing import quantization_of
 from mlx_rerank.errors import CheckpointError, WeightsError
 from mlx_rerank.models.family import Family
 from mlx_rerank.models.shape import Shape
 
-WEIGHTS_FILE = "model.safetensors"
 FLOATS = (mx.float16, mx.bfloat16, mx.float32)
 
 
@@ -74,7 +74,7 @@ def safetensors_files(directory: Path) -> list[Path]:
     Raises:
         CheckpointError: the index is damaged.
     """
-    index = directory / (WEIGHTS_FILE + ".index.json")
+    index = directory / INDEX_FILE
     if (directory / WEIGHTS_FILE).is_file():
         return [directory / WEIGHTS_FILE]
     if not index.is_file():

@@ -12,6 +12,8 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_rerank.checkpoints import weights
+from mlx_rerank.checkpoints.checkpoint import Checkpoint
+from mlx_rerank.checkpoints.files import CONFIG_FILE, SETTINGS, TEXTS, TOKENIZER_FILE, WEIGHTS_FILE, own
 from mlx_rerank.errors import OutputError, OutputExistsError
 
 
@@ -34,7 +36,7 @@ def require_absent(path: str | Path) -> Path:
 
 
 def write_model(
-    target: Path, model: nn.Module, config: Mapping[str, Any], source: Path, texts: Mapping[str, str]
+    target: Path, model: nn.Module, config: Mapping[str, Any], source: Checkpoint, texts: Mapping[str, str]
 ) -> None:
     """Write a directory that `Reranker` loads.
 
@@ -42,28 +44,30 @@ def write_model(
         target: the directory, which does not exist.
         model: with the parameters to write.
         config: to write as config.json.
-        source: the directory whose tokenizer and licences are copied.
+        source: whose tokenizer, settings and licences are copied.
         texts: more files by name; they replace copied files of the same name.
 
     Raises:
         OutputError: it cannot be written.
         WeightsError: a value is beyond float16's range.
+        CheckpointError: a file of the source has changed since it was opened, or is a link to something else.
     """
-    with _appearing(target) as directory, _without_cache():
-        weights.save(directory / weights.WEIGHTS_FILE, model)
-        (directory / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    with _appearing(target) as directory, source.reading(), _without_cache():
+        weights.save(directory / WEIGHTS_FILE, model)
+        (directory / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         _copy_texts(source, directory)
         for name, text in texts.items():
             (directory / name).write_text(text, encoding="utf-8")
 
 
-def _copy_texts(source: Path, target: Path) -> None:
-    """Copy the tokenizer and whatever states the licence."""
-    shutil.copyfile(source / "tokenizer.json", target / "tokenizer.json")
-    for pattern in ("LICENSE*", "NOTICE*"):
-        for path in sorted(source.glob(pattern)):
+def _copy_texts(source: Checkpoint, target: Path) -> None:
+    """Copy the tokenizer, how the model is to be used, and whatever states the licence."""
+    own(source.directory / TOKENIZER_FILE, source.directory)
+    (target / TOKENIZER_FILE).write_text(source.tokenizer_text(), encoding="utf-8")
+    for pattern in (*SETTINGS, *TEXTS):
+        for path in sorted(source.directory.glob(pattern)):
             if path.is_file():
-                shutil.copyfile(path, target / path.name)
+                shutil.copyfile(own(path, source.directory), target / path.name)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from mlx_rerank.checkpoints.card import model_card
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.checkpoints.config import CONVERSION_KEY
 from mlx_rerank.checkpoints.converted import converted, record
+from mlx_rerank.checkpoints.files import TOKENIZER_FILE
 from mlx_rerank.checkpoints.mapped import Inputs, inputs_of
 from mlx_rerank.checkpoints.packing import Quantization
 from mlx_rerank.checkpoints.writing import require_absent, write_model
@@ -90,7 +91,7 @@ def convert(
     if trim_vocab is not None:
         trimming = trim(source, trim_vocab)
         checkpoint = replace(source, raw=trimming.config, shape=family.shape(trimming.config))
-        tokenizer = Tokenizer.from_str(trimming.tokenizer)
+        tokenizer = Tokenizer.from_str(trimming.files[TOKENIZER_FILE])
         encoder = PairEncoder(tokenizer, family.frame(tokenizer, checkpoint.shape), checkpoint.shape.vocab_size)
     select = trimming.select if trimming else None
     if target_bits is not None:
@@ -108,10 +109,10 @@ def convert(
     if trimming:
         sizes = _table_bytes(module_at(model, family.words), checkpoint.shape, source.shape)
         config[CONVERSION_KEY]["vocabulary"] = trimming.record | sizes
-    texts = {"tokenizer.json": trimming.tokenizer} if trimming else {}
+    texts = trimming.files if trimming else {}
     card = checkpoint.directory / "README.md"
-    texts["README.md"] = model_card(config, checkpoint.shape.max_length, card, name=name or target.name)
-    write_model(target, model, config, checkpoint.directory, texts)
+    texts |= {"README.md": model_card(config, checkpoint.shape.max_length, card, name=name or target.name)}
+    write_model(target, model, config, source, texts)
     return target
 
 

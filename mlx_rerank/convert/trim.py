@@ -11,7 +11,6 @@ import json
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -19,6 +18,8 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
+from mlx_rerank.checkpoints.config import read_object
+from mlx_rerank.checkpoints.files import TOKENIZER_FILE, TOKENIZER_SETTINGS_FILE
 from mlx_rerank.errors import CheckpointError, InputError
 from mlx_rerank.pairs.arguments import require_sequence, require_unicode
 
@@ -38,7 +39,7 @@ class Trimming:
     Args:
         kept: token ids of the source, ascending, int32; the new id of each is its place.
         words: path of the table of word embeddings.
-        tokenizer: the new tokenizer.json.
+        files: the new tokenizer.json, and tokenizer_config.json where there is one, by name.
         config: the new config.json.
         record: what was done, for the conversion record.
         texts: of the corpus, each once.
@@ -46,7 +47,7 @@ class Trimming:
 
     kept: np.ndarray
     words: str
-    tokenizer: str
+    files: dict[str, str]
     config: dict[str, Any]
     record: dict[str, Any]
     texts: list[str]
@@ -70,9 +71,8 @@ def trim(checkpoint: Checkpoint, texts: Iterable[str]) -> Trimming:
         InputError: the corpus is no list of valid texts, or no text in it has a token.
         CheckpointError: the tokenizer is not a Unigram one with an unknown token.
     """
-    path = checkpoint.directory / "tokenizer.json"
-    tokenizer = Tokenizer.from_file(str(path))
-    source: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    path, tokenizer = checkpoint.directory / TOKENIZER_FILE, checkpoint.tokenizer()
+    source: dict[str, Any] = json.loads(checkpoint.tokenizer_text())
     if source["model"].get("unk_id") is None:  # no other kind has one
         kind = type(tokenizer.model).__name__
         what = f"a {kind} one" if kind != "Unigram" else "one without an unknown token"
@@ -101,13 +101,22 @@ def trim(checkpoint: Checkpoint, texts: Iterable[str]) -> Trimming:
     source["model"]["vocab"] = [entry for entry, keep in zip(source["model"]["vocab"], chosen, strict=False) if keep]
     record = {"pieces": len(kept), "source_pieces": len(ids), **record}
     trimmed = config | {"vocab_size": len(kept)}
-    return Trimming(kept, checkpoint.family.words, json.dumps(source, ensure_ascii=False), trimmed, record, distinct)
+    files = {TOKENIZER_FILE: json.dumps(source, ensure_ascii=False), **_settings(checkpoint)}
+    return Trimming(kept, checkpoint.family.words, files, trimmed, record, distinct)
 
 
-def renumbering(source: Path, trimmed: Path) -> dict[int, int]:
+def _settings(checkpoint: Checkpoint) -> dict[str, str]:
+    """Return the tokenizer's settings, if there are any, without the ids that tokens no longer have."""
+    with checkpoint.reading():
+        settings = read_object(checkpoint.directory / TOKENIZER_SETTINGS_FILE)
+    if settings is None:
+        return {}
+    return {TOKENIZER_SETTINGS_FILE: json.dumps({k: v for k, v in settings.items() if k != "added_tokens_decoder"})}
+
+
+def renumbering(source: Checkpoint, trimmed: Checkpoint) -> dict[int, int]:
     """Return the new id of each token id of a checkpoint that its trimmed copy has kept."""
-    ours = Tokenizer.from_file(str(trimmed / "tokenizer.json")).get_vocab()
-    theirs = Tokenizer.from_file(str(source / "tokenizer.json")).get_vocab()
+    ours, theirs = trimmed.tokenizer().get_vocab(), source.tokenizer().get_vocab()
     return {theirs[piece]: place for piece, place in ours.items() if piece in theirs}
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mlx_rerank.checkpoints.card import model_card, renamed
 from mlx_rerank.checkpoints.checkpoint import Checkpoint, open_tensors
 from mlx_rerank.checkpoints.config import read_config
+from mlx_rerank.checkpoints.files import own
 from mlx_rerank.errors import CheckpointError, InputError, UploadError
 from mlx_rerank.version import __version__
 
@@ -34,12 +35,15 @@ def upload(directory: str | Path, repo_id: str, *, private: bool = False) -> str
 
     Raises:
         InputError: the repo_id is not of that form.
-        CheckpointError: the directory was not written by `convert`, or is damaged.
+        CheckpointError: the directory was not written by `convert`, is damaged, has a link to elsewhere, or changed
+            while it was sent.
         UploadError: the hub refuses the upload or cannot be reached, or the repository is public.
     """
     from huggingface_hub import CommitOperationAdd
 
-    operations = [CommitOperationAdd(name, content) for name, content in contents(directory, repo_id).items()]
+    require_repo_id(repo_id)
+    checkpoint = _open(directory)
+    operations = [CommitOperationAdd(name, content) for name, content in _contents(checkpoint, repo_id).items()]
     again = f"mlx-rerank upload {shlex.quote(str(directory))} {repo_id}{' --private' if private else ''}"
     kept = f"; {directory} is kept, and `{again}` tries again"
     with _hub(repo_id, kept) as api:
@@ -49,7 +53,9 @@ def upload(directory: str | Path, repo_id: str, *, private: bool = False) -> str
         raise UploadError(f"{repo_id} is public: make it private in its settings, or leave private out{kept}")
     with _hub(repo_id, kept) as api:
         message = f"Upload a model converted with mlx-rerank {__version__}"
+        checkpoint.require_unchanged()
         api.create_commit(repo_id, operations, commit_message=message)
+    checkpoint.require_unchanged()  # or what was sent is a mixture
     return str(page)
 
 
@@ -62,22 +68,36 @@ def contents(directory: str | Path, repo_id: str) -> Mapping[str, Path | bytes]:
 
     Raises:
         InputError: the repo_id is not of that form.
-        CheckpointError: the directory was not written by `convert`, or is damaged.
+        CheckpointError: the directory was not written by `convert`, is damaged, or has a link to elsewhere.
     """
     require_repo_id(repo_id)
+    return _contents(_open(directory), repo_id)
+
+
+def _open(directory: str | Path) -> Checkpoint:
+    """Open what is to be sent.
+
+    Raises:
+        CheckpointError: the directory was not written by `convert`, or is damaged.
+    """
     given = Path(directory).expanduser()
     read_config(given)  # which says so if it is not there
     checkpoint = Checkpoint.open(given)
     if not checkpoint.converted:
         raise CheckpointError(f"{directory} was not converted by mlx-rerank: give a directory that convert has written")
-    checkpoint.encoder()  # these two refuse what would not load
-    open_tensors(checkpoint.directory)
+    with checkpoint.reading():
+        checkpoint.encoder()  # these two refuse what would not load
+        open_tensors(checkpoint.directory)
+    return checkpoint
 
+
+def _contents(checkpoint: Checkpoint, repo_id: str) -> Mapping[str, Path | bytes]:
+    """Return what an upload sends, by name."""
     found: dict[str, Path | bytes] = {}
     for path in sorted(checkpoint.directory.rglob("*")):
         name = path.relative_to(checkpoint.directory)
         if path.is_file() and not any(part.startswith(".") for part in name.parts):
-            found[name.as_posix()] = path
+            found[name.as_posix()] = own(path, checkpoint.directory)
     return found | {"README.md": _card(checkpoint, repo_id).encode()}
 
 

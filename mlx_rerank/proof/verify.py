@@ -82,12 +82,12 @@ def verify(
     checkpoint = Checkpoint.open(model, revision=revision)
     source = checkpoint if against is None else Checkpoint.open(against, revision=against_revision)
     _require_same_shape(checkpoint, source)
-    reranker = Reranker(checkpoint.directory, dtype=dtype, device=device, max_length=max_length)
-    reference = ReferenceReranker(source.directory, max_length=reranker.max_length)
+    with checkpoint.reading(), source.reading():  # so that all are of the same files
+        reranker = Reranker(checkpoint.directory, dtype=dtype, device=device, max_length=max_length)
+        reference = ReferenceReranker(source.directory, max_length=reranker.max_length)
+        renumbered = _trimmed(checkpoint) and against is not None
+        numbers = renumbering(source, checkpoint) if renumbered else None
     allowed = _allowed(checkpoint, reranker.dtype, against is not None)
-    numbers = (
-        renumbering(source.directory, checkpoint.directory) if _trimmed(checkpoint) and against is not None else None
-    )
     compared, theirs, expected = _comparable(checked, reference.rows(checked), numbers)
     ours = _rows(reranker, compared)
     same = [i for i, row in enumerate(ours) if _as_in_reference(row) == expected[i]]

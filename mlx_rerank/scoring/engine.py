@@ -11,6 +11,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from mlx_rerank.checkpoints import copies
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.checkpoints.mapped import Inputs, MappedEmbeddings, choose_embeddings, inputs_of
 from mlx_rerank.device import blas, memory, operations
@@ -18,6 +19,7 @@ from mlx_rerank.device.arrays import telling, to_numpy
 from mlx_rerank.device.lanes import Lanes
 from mlx_rerank.device.memory import keep_freed_memory
 from mlx_rerank.device.thread import device_thread
+from mlx_rerank.dtypes import dtype_name
 from mlx_rerank.models.shape import check_input_ids
 from mlx_rerank.pairs.batching import Batch
 from mlx_rerank.scoring.stopping import Stop
@@ -36,7 +38,7 @@ class Engine:
         """Load a model and wait for it.
 
         Args:
-            checkpoint: an opened directory.
+            checkpoint: an opened directory. Of a hub model, a converted copy is read in its place.
             dtype: of all weights that are not packed.
             device: what it runs on.
             embeddings: "resident" or "mapped"; by size if None, see `choose_embeddings`.
@@ -54,21 +56,28 @@ class Engine:
         self._device = device
         self._lanes = Lanes(device)
         self._thread = device_thread()
-        # The CPU backend has no fast product with packed weights: there they are unpacked once.
-        self.embeddings = choose_embeddings(checkpoint, dtype, keep_quantized=not on_cpu, wanted=embeddings)
         self.tokens = 0  # computed so far, without padding; counted in the device thread
-        self._load = partial(_load, checkpoint, dtype, not on_cpu, self.embeddings == "mapped")
+        # The CPU backend has no fast product with packed weights: there they are unpacked once.
+        read = partial(_read, dtype=dtype, keep_quantized=not on_cpu, embeddings=embeddings)
+        self._load = partial(copies.load, checkpoint, dtype_name(dtype), device, read)
         self._weights: Weights | None = None
+        self.embeddings = ""  # "resident" or "mapped", from the first load on
         self.load()
 
     def load(self) -> None:
         """Load the weights where they are not in memory.
 
         Raises:
-            CheckpointError: they cannot be used.
+            CheckpointError: they cannot be used, or are not those of before.
             DeviceError: this is a fork of the process that loaded the model.
         """
         self._thread.submit(self._on_device, self._loaded).result()
+
+    @property
+    def overwritten(self) -> bool:
+        """Whether the file that word embeddings are read from was written to, so that no batch can be computed."""
+        table = self._weights[1] if self._weights else None
+        return table is not None and table.overwritten
 
     @property
     def loaded(self) -> bool:
@@ -102,7 +111,7 @@ class Engine:
             Stopped: it was time to stop before the end.
             InputError: token ids outside the vocabulary, or more tokens than the model has positions.
             DeviceError: this is a fork of the process that loaded the model.
-            CheckpointError: the weights were unloaded, and cannot be loaded again.
+            CheckpointError: the weights were unloaded, and cannot be loaded again; or a file in use was overwritten.
         """
         stop = stop or Stop()
         pending: deque[Future[np.ndarray]] = deque()
@@ -147,6 +156,7 @@ class Engine:
         """Return the weights, loaded again if they are not there."""
         if self._weights is None:
             self._weights = self._load()
+            self.embeddings = "resident" if self._weights[1] is None else "mapped"
         return self._weights
 
     def _drop(self) -> None:
@@ -181,8 +191,9 @@ class Engine:
         return model(**inputs_of(batch, table))
 
 
-def _load(checkpoint: Checkpoint, dtype: mx.Dtype, keep_quantized: bool, mapped: bool) -> Weights:
-    """Load a model, and map its embeddings if they are not part of it."""
+def _read(checkpoint: Checkpoint, dtype: mx.Dtype, keep_quantized: bool, embeddings: str | None) -> Weights:
+    """Load a model, and open the table of its embeddings if they are not part of it."""
+    mapped = choose_embeddings(checkpoint, dtype, keep_quantized=keep_quantized, wanted=embeddings) == "mapped"
     model = checkpoint.load(dtype, keep_quantized=keep_quantized, words=not mapped)
     table = MappedEmbeddings.open(checkpoint, dtype) if mapped else None
     memory.give_back()  # no batch can use the buffers of tensors from before they were cast

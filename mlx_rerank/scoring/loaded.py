@@ -2,12 +2,10 @@
 
 from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import mlx.core as mx
 
-from mlx_rerank.checkpoints import copies
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.device.names import parse_device
 from mlx_rerank.dtypes import default_dtype, dtype_name, parse_dtype
@@ -84,8 +82,7 @@ class LoadedModel:
             self._cached = CachedLogits.open(
                 options.score_cache, checkpoint, self.dtype, self.device, options.deterministic
             )
-        load = partial(Engine, dtype=dtype, device=device, embeddings=options.embeddings)
-        self.engine = copies.load(checkpoint, self.dtype, device, load)
+        self.engine = Engine(checkpoint, dtype, device, options.embeddings)
 
     def checked_length(self, max_length: int) -> int:
         """Return max_length, tokens of a pair.

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from mlx_rerank.checkpoints.digest import sha256
+from mlx_rerank.checkpoints.files import settled, stamp_of
 from mlx_rerank.errors import InputError
 from mlx_rerank.pairs.arguments import require_whole_number
 
@@ -90,20 +91,21 @@ class ScoreCache:
         self._run(partial(_insert, rows, self._kept))
 
     def digest(self, path: Path) -> str:
-        """Return the SHA-256 of a file's bytes, remembered for as long as its size and times stay.
+        """Return the SHA-256 of a file's bytes, remembered for as long as the file stays what it is.
 
         Raises:
             OSError: the file cannot be read.
         """
-        name, status = os.fsencode(path.resolve()), path.stat()
-        stamp = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}".encode()
+        name, before = os.fsencode(path.resolve()), stamp_of(path)
+        stamp = repr(before).encode()
         query = "SELECT sha256 FROM digests WHERE path = ? AND stamp = ?"
         known = self._run(lambda connection: connection.execute(query, (name, stamp)).fetchone())
         if known:
             return bytes(known[0]).hex()
         digest = sha256(path)
-        row = name, stamp, bytes.fromhex(digest)
-        self._run(lambda connection: connection.execute("REPLACE INTO digests VALUES (?, ?, ?)", row))
+        if settled(before) and stamp_of(path) == before:
+            row = name, stamp, bytes.fromhex(digest)
+            self._run(lambda connection: connection.execute("REPLACE INTO digests VALUES (?, ?, ?)", row))
         return digest
 
     def close(self) -> None:

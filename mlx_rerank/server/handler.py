@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from mlx_rerank.errors import InputError, NonFiniteScoreError, RefusedError
+from mlx_rerank.errors import ChangedCheckpointError, InputError, NonFiniteScoreError, RefusedError
 from mlx_rerank.pairs.encoded import EncodedPairs
 from mlx_rerank.pairs.limits import Limits, parse_long_documents
 from mlx_rerank.scoring.awaiting import in_thread
@@ -174,6 +174,9 @@ class Handler:
         except asyncio.TimeoutError:
             message = f"this took longer than the {self.bounds.timeout:g} s that a request may: send less, or try later"
             raise RefusedError(504, "timeout", message) from None
+        except ChangedCheckpointError:
+            message = f"the files of {served.spec.name} have changed: it is loaded again; try again in a moment"
+            raise RefusedError(503, "model_changed", message, retry_after=1) from None
         except NonFiniteScoreError as error:
             raise RefusedError(500, "non_finite_score", str(error)) from None
         except InputError as error:

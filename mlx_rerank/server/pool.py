@@ -110,7 +110,7 @@ class Pool:
     @asynccontextmanager
     async def _lent(self, served: Served) -> AsyncIterator[None]:
         """Lend a model, whether the start is over or not."""
-        if served.in_memory and not served.leaving:
+        if served.usable and not served.leaving:
             served.active += 1
         else:
             await self._wait_for(served)

@@ -20,6 +20,7 @@ from itertools import islice
 
 import numpy as np
 
+from mlx_rerank.errors import ChangedCheckpointError
 from mlx_rerank.pairs.batching import Batch, Batching, pad
 from mlx_rerank.pairs.encoded import EncodedPairs, Row
 from mlx_rerank.scoring.engine import Engine
@@ -91,12 +92,18 @@ class Scheduler:
         self._thread.start()
 
     def submit(self, encoded: EncodedPairs) -> Job:
-        """Queue the pairs of a request; any thread may."""
+        """Queue the pairs of a request; any thread may.
+
+        Raises:
+            ChangedCheckpointError: another model has taken this one's place.
+        """
         job = Job(encoded.sequences)
         if not job.sequences:
             job.result.set_result(np.empty(0, np.float32))
             return job
         with self._changed:
+            if self._closed:
+                raise ChangedCheckpointError("the model was loaded again, and this request was read with the old one")
             job.clock = self._clock
             self._jobs.append(job)
             self._changed.notify()

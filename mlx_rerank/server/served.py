@@ -11,7 +11,7 @@ from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.checkpoints.mapped import choose_embeddings, weights_bytes
 from mlx_rerank.device.thread import device_thread
 from mlx_rerank.dtypes import NAMES
-from mlx_rerank.errors import InputError
+from mlx_rerank.errors import ChangedCheckpointError, InputError
 from mlx_rerank.scoring.loaded import ModelOptions
 from mlx_rerank.scoring.reranker import Reranker
 from mlx_rerank.server.scheduler import Scheduler
@@ -78,6 +78,11 @@ class Served:
     _directory: Path | None = None
 
     @property
+    def usable(self) -> bool:
+        """Whether its weights are loaded, and the file that word embeddings are read from is still what it was."""
+        return self.in_memory and not (self.reranker and self.reranker.engine.overwritten)
+
+    @property
     def idle(self) -> bool:
         """Whether nobody uses it, and no batch is left over from requests that have gone."""
         return not self.active and (self.scheduler is None or self.scheduler.idle)
@@ -94,10 +99,9 @@ class Served:
         return self._directory
 
     async def measure(self) -> None:
-        """Note how many bytes its weights take in memory."""
-        if not self.memory:
-            size = device_thread().submit(self._size, await self.resolve())
-            self.memory = await asyncio.wrap_future(size)
+        """Note how many bytes its weights take in memory, by its files as they are now."""
+        size = device_thread().submit(self._size, await self.resolve())
+        self.memory = await asyncio.wrap_future(size)
 
     async def load(self) -> None:
         """Read its weights.
@@ -105,16 +109,30 @@ class Served:
         Raises:
             RerankError: the weights cannot be loaded.
         """
-        directory = await self.resolve()
-        if self.reranker is None:
-            reranker = await in_new_thread(partial(Reranker, directory, **vars(self.options)))
-            model = reranker.model
-            self.scheduler = Scheduler(model.engine, model.batching(), model.encoder.pad_token_id)
-            self.reranker = reranker
-        else:
-            await in_new_thread(self.reranker.engine.load)
+        try:
+            await self._load()
+        except ChangedCheckpointError:  # while it was unloaded, or just now
+            await self._forget()
+            await self._load()
         self.in_memory = True
         self.used = time.monotonic()
+
+    async def _load(self) -> None:
+        """Read its weights and, the first time, all else."""
+        if self.reranker and not self.reranker.engine.overwritten:
+            await in_new_thread(self.reranker.engine.load)
+            return
+        await self._forget()
+        reranker = await in_new_thread(partial(Reranker, await self.resolve(), **vars(self.options)))
+        model = reranker.model
+        self.scheduler = Scheduler(model.engine, model.batching(), model.encoder.pad_token_id)
+        self.reranker = reranker
+
+    async def _forget(self) -> None:
+        """Let go of what was read of files that have changed since: configuration and tokenizer, too."""
+        scheduler, self.scheduler, self.reranker, self._directory = self.scheduler, None, None, None
+        if scheduler:
+            await in_new_thread(scheduler.close)
 
     async def unload(self) -> None:
         """Free its weights."""

@@ -60,7 +60,7 @@ def save_trained(
         config = quantize(model, config, recipe, words)
         model.update(tree_unflatten(list(_untouched(checkpoint, recipe, trained, dtype))))
     card = model_card(config, checkpoint.shape.max_length, checkpoint.directory / "README.md", name=target.name)
-    write_model(target, model, config, checkpoint.directory, {"README.md": card})
+    write_model(target, model, config, checkpoint, {"README.md": card})
 
 
 def _untouched(

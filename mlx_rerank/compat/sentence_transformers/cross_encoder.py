@@ -111,7 +111,8 @@ class CrossEncoder:
         cache_folder = cache_folder or os.environ.get("SENTENCE_TRANSFORMERS_HOME")
         checkpoint = Checkpoint.open(model_name_or_path or "", revision=revision, cache_dir=cache_folder)
         self.config, self._special_tokens = checkpoint.shape, checkpoint.encoder().frame.special_tokens
-        settings = Settings.read(checkpoint.directory, checkpoint.raw)
+        with checkpoint.reading():
+            settings = Settings.read(checkpoint.directory, checkpoint.raw)
         self.activation_fn = activation_fn or activation_named(settings.activation)
         self.prompts = {**settings.prompts, **(prompts or {})}
         self.default_prompt_name = default_prompt_name or settings.default_prompt_name
@@ -124,6 +125,7 @@ class CrossEncoder:
             device="cpu" if str(device).startswith("cpu") else None,
             max_length=self.max_length,
         )
+        checkpoint.require_unchanged()  # or the settings would be of other files than the Reranker's
         self.device = self.reranker.device
 
     @property

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_rerank.checkpoints.config import read_object
+from mlx_rerank.checkpoints.files import TOKENIZER_SETTINGS_FILE
 from mlx_rerank.errors import CheckpointError
 
 
@@ -46,7 +47,7 @@ class Settings:
             or _entry(config, "sbert_ce_default_activation_function", str),
             _entry(saved, "prompts", dict) or {},
             _entry(saved, "default_prompt_name", str),
-            _entry(read_object(directory / "tokenizer_config.json") or {}, "model_max_length", int | float),
+            _entry(read_object(directory / TOKENIZER_SETTINGS_FILE) or {}, "model_max_length", int | float),
         )
 
 

@@ -3,10 +3,12 @@
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -29,7 +31,7 @@ from mlx_rerank.convert import convert
 from mlx_rerank.errors import MissingDependencyError, OutputError, WeightsError
 
 PAIRS = [("panda", "the bear"), ("panda", "what is panda"), ("", "熊猫吃竹子")]
-NAME = f"{COMMIT}-float16-v{copies.FORMAT}"
+OTHER = "1" * 40  # a commit
 
 
 @pytest.fixture
@@ -45,6 +47,12 @@ def place(tmp_path: Path) -> Path:
     return tmp_path / "copies" / "converted" / "test--tiny"
 
 
+def made(place: Path) -> Path:
+    """Return the only copy."""
+    (copy,) = place.glob("[!.]*")
+    return copy
+
+
 def logits(reranker: Reranker) -> np.ndarray:
     return reranker.logits(PAIRS).logits
 
@@ -56,9 +64,9 @@ def test_the_second_start_reads_the_copy_and_scores_the_same_bits(
 ) -> None:
     in_memory = logits(Reranker(tiny, dtype=dtype))
     np.testing.assert_array_equal(logits(start(dtype)), in_memory)
-    (copy,) = place.glob("[!.]*")
+    copy = made(place)
     config = read_config(copy)
-    assert copy.name == f"{COMMIT}-{dtype}-v{copies.FORMAT}"
+    assert re.fullmatch(f"{COMMIT}-[0-9a-f]{{16}}-{dtype}-v{copies.FORMAT}", copy.name)
     assert (config["dtype"], config["mlx_rerank"]["source"], config["mlx_rerank"]["revision"]) == (
         dtype, "test/tiny", COMMIT,
     )  # fmt: skip
@@ -119,7 +127,7 @@ def test_torch_weights_are_read_once(
     (served / "model.safetensors").unlink()
     hub.publish("test/tiny", served)
     first = logits(Reranker("test/tiny", cache_dir=tmp_path / "hub", dtype="float32"))
-    assert [path.name for path in place.glob("[!.]*")] == [NAME.replace("float16", "float32")]
+    assert "-float32-" in made(place).name
     monkeypatch.setitem(sys.modules, "torch", None)
     second = logits(Reranker("test/tiny", cache_dir=tmp_path / "hub", dtype="float32"))
     np.testing.assert_allclose(second, first, rtol=0, atol=bounds.COMPANY)
@@ -132,30 +140,35 @@ def test_a_damaged_copy_is_made_again(
     start: Callable[..., Reranker], place: Path, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
     expected = logits(start())
-    weights = place / NAME / "model.safetensors"
+    weights = made(place) / "model.safetensors"
     size = weights.stat().st_size
     if damage == "truncated":
         os.truncate(weights, size // 2)
     elif damage == "other shape":
-        write_checkpoint(place / NAME, TINY | {"num_hidden_layers": 1}, random_tensors(TINY))
+        write_checkpoint(weights.parent, TINY | {"num_hidden_layers": 1}, random_tensors(TINY))
     else:
-        (weights if damage == "no weights" else place / NAME / "config.json").unlink()
+        (weights if damage == "no weights" else weights.with_name("config.json")).unlink()
     np.testing.assert_array_equal(logits(start()), expected)
     assert weights.stat().st_size == size
     assert len(caplog.records) == 1
     assert "the converted copy of a model is damaged, and removed" in caplog.text
 
 
-def test_older_commits_of_the_same_dtype_and_what_was_left_unfinished_are_removed(
+def test_what_nobody_used_for_a_month_and_what_was_left_unfinished_are_removed(
     start: Callable[..., Reranker], place: Path
 ) -> None:
-    kept = f"{'1' * 40}-bfloat16-v1"
-    removed = [f"{'1' * 40}-float16-v1", f"{COMMIT}-float16-v0", f".{kept}-0123abcd"]
-    for name in (kept, *removed):
-        (place / name).mkdir(parents=True)
-        (place / name / "model.safetensors").write_text("old")
     start()
-    assert {path.name for path in place.iterdir()} == {NAME, kept, ".lock"}
+    copy, begin = made(place), time.time()
+    os.utime(copy, (0, 0))
+    start()  # uses it
+    kept, unused = f"{OTHER}-float16-v{copies.FORMAT}", f"{OTHER}-bfloat16-v1"
+    for name in (kept, unused, f".{kept}-0123abcd"):
+        (place / name).mkdir()
+    os.utime(place / unused, (begin - 31 * 24 * 3600,) * 2)
+    start("bfloat16")
+    assert {path.name for path in place.iterdir()} == {
+        copy.name, copy.name.replace("-float16-", "-bfloat16-"), kept, ".lock",
+    }  # fmt: skip
 
 
 def test_a_model_that_dtype_cannot_hold_says_so_and_nothing_else(
@@ -199,7 +212,7 @@ def test_a_full_disk(start: Callable[..., Reranker], place: Path) -> None:
     assert float(result.stdout) == start().score("panda", "the bear"), result.stderr
     assert "is kept" in result.stderr
     assert len(result.stderr.splitlines()) == 1
-    assert {path.name for path in place.iterdir()} == {NAME, ".lock"}  # the first of which the line above has made
+    assert {path.name for path in place.iterdir()} == {made(place).name, ".lock"}  # which the first line has made
 
 
 def test_an_error_of_any_kind(
@@ -221,7 +234,7 @@ def test_several_that_start_at_once_all_work(start: Callable[..., Reranker], tin
     with ThreadPoolExecutor(4) as pool:
         for found in pool.map(lambda _: logits(start()), range(8)):
             np.testing.assert_array_equal(found, expected)
-    assert {path.name for path in place.iterdir()} == {NAME, ".lock"}
+    assert {path.name for path in place.iterdir()} == {made(place).name, ".lock"}
 
 
 def test_a_copy_that_another_process_has_just_made_is_taken(
@@ -230,12 +243,13 @@ def test_a_copy_that_another_process_has_just_made_is_taken(
 ) -> None:  # fmt: skip
     @contextmanager
     def after_another(directory: Path) -> Iterator[bool]:
-        shutil.copytree(tmp_path / "another", place / NAME)
+        shutil.copytree(tmp_path / "another", copy)
         with alone(directory) as found:
             yield found
 
     expected, alone = logits(start()), copies._alone
-    (place / NAME).rename(tmp_path / "another")
+    copy = made(place)
+    copy.rename(tmp_path / "another")
     monkeypatch.setattr(copies, "_alone", after_another)
     monkeypatch.setattr("mlx_rerank.checkpoints.weights.port", None)
     np.testing.assert_array_equal(logits(start()), expected)
@@ -260,7 +274,7 @@ def test_nobody_waits_for_another_process_that_makes_the_copy(
         np.testing.assert_array_equal(logits(start()), logits(Reranker(tiny, dtype="float16")))
         assert {path.name for path in place.iterdir()} == {".lock"}
     start()
-    assert (place / NAME).is_dir()
+    assert made(place)
     assert not caplog.records
 
 
@@ -286,4 +300,4 @@ def test_the_format_is_the_one_that_is_numbered(tmp_path: Path) -> None:
     for name, tensor in sorted(load_file(directory / "model.safetensors").items()):
         found.update(f"{name} {tensor.dtype} {tensor.shape}".encode() + tensor.tobytes())
     hint = "convert writes other weights or records than it did: add one to copies.FORMAT, and put the new hash here"
-    assert (copies.FORMAT, found.hexdigest()[:16]) == (2, "55a4f1b752d07c3e"), hint
+    assert (copies.FORMAT, found.hexdigest()[:16]) == (3, "55a4f1b752d07c3e"), hint

@@ -37,7 +37,7 @@ def test_what_is_written(tiny: Path, tmp_path: Path) -> None:
     (source / "README.md").write_text("---\nlicense: apache-2.0\nlanguage: [en, zh]\n---\n# Card\n")
     target = convert(source, tmp_path / "target", dtype="bfloat16")
     assert sorted(path.name for path in target.iterdir()) == [
-        "NOTICE", "README.md", "config.json", "model.safetensors", "tokenizer.json",
+        "NOTICE", "README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
     ]  # fmt: skip
     config = json.loads((target / "config.json").read_text())
     assert config["mlx_rerank"] == {

@@ -25,7 +25,7 @@ SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
 
 def trimmed(directory: Path, texts: list[str]) -> tuple[Trimming, Tokenizer]:
     trimming = trim(Checkpoint.open(directory), texts)
-    return trimming, Tokenizer.from_str(trimming.tokenizer)
+    return trimming, Tokenizer.from_str(trimming.files["tokenizer.json"])
 
 
 def ids_of(tokenizer: Tokenizer, text: str) -> list[int]:
@@ -87,7 +87,7 @@ def trim_it(tokenizer: Tokenizer, texts: list[str], **config: object) -> tuple[T
         tokenizer.save(f"{directory}/tokenizer.json")
         (Path(directory) / "config.json").write_text(json.dumps(raw))
         trimming = trim(Checkpoint.open(directory), texts)
-    return trimming, Tokenizer.from_str(trimming.tokenizer)
+    return trimming, Tokenizer.from_str(trimming.files["tokenizer.json"])
 
 
 LETTERS = "abбв"  # of two scripts, so that a corpus of one of them leaves single characters out
@@ -121,7 +121,7 @@ def test_the_lowest_score_stays_so_that_unknown_characters_cost_the_same() -> No
     assert full.encode("abж").tokens == ["▁a", "bж"]  # -120, against -5 - 160 with an unknown character
     assert ours.encode("abж").tokens == ["▁a", "bж"]
     assert ours.token_to_id("ввв") is not None
-    assert "в" not in trimming.tokenizer.replace("ввв", "")
+    assert "в" not in trimming.files["tokenizer.json"].replace("ввв", "")
 
 
 def pieces_of(tokenizer: Tokenizer) -> str:
@@ -167,7 +167,7 @@ def test_every_id_follows() -> None:
         assert ours.encode(text).tokens == full.encode(text).tokens
         assert trimming.kept[ours.encode(text).ids].tolist() == full.encode(text).ids
         assert trimming.kept[ours.encode(text, "x").ids].tolist() == full.encode(text, "x").ids
-    source, written = json.loads(full.to_str()), json.loads(trimming.tokenizer)
+    source, written = json.loads(full.to_str()), json.loads(trimming.files["tokenizer.json"])
     assert [token["id"] for token in written["added_tokens"]] == [0, 1, 2, 3, 6, 7]
     assert {key: written[key] for key in ("normalizer", "pre_tokenizer", "decoder")} == {
         key: source[key] for key in ("normalizer", "pre_tokenizer", "decoder")
@@ -198,7 +198,7 @@ def test_few_texts_are_not_held_out(tiny: Path) -> None:
 
 
 def test_other_tokenizers_are_named(tmp_path: Path) -> None:
-    pieces = {token: i for i, token in enumerate([*SPECIAL, "a"])}
+    pieces = {token: i for i, token in enumerate([*SPECIAL, *map(chr, range(97, 160))])}
     for name, model in (
         ("a WordLevel one", models.WordLevel(pieces, unk_token="<unk>")),
         ("a BPE one", models.BPE(pieces, [], unk_token="<unk>")),
@@ -220,7 +220,7 @@ def test_unusual_files_of_tokenizers(tmp_path: Path) -> None:
         file = json.loads(full.to_str())
         change(file)
         (tmp_path / "tokenizer.json").write_text(json.dumps(file))
-        return json.loads(trim(Checkpoint.open(tmp_path), ["b"]).tokenizer)
+        return json.loads(trim(Checkpoint.open(tmp_path), ["b"]).files["tokenizer.json"])
 
     assert len(kept_of(lambda file: file.pop("added_tokens"))["model"]["vocab"]) == 6  # <mask> is no special one now
     padding = {"strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": None, "pad_type_id": 0}

@@ -64,6 +64,7 @@ def test_every_file_is_sent_in_one_commit(hub: FakeHub, converted: Path) -> None
     sent = hub.repositories["user/tiny"]
     assert sorted(sent.files) == [
         "NOTICE", "README.md", "config.json", "images/panda.png", "model.safetensors", "tokenizer.json",
+        "tokenizer_config.json",
     ]  # fmt: skip
     card = sent.files.pop("README.md").decode()
     assert sent.files == {name: content for name, content in before.items() if name != "README.md"}

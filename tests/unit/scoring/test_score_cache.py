@@ -11,13 +11,19 @@ import pytest
 from score_caches import full, key, overwrite, scores
 
 from mlx_rerank import Reranker
+from mlx_rerank.checkpoints.files import settled, stamp_of
 from mlx_rerank.errors import InputError
 from mlx_rerank.scoring.score_cache import ScoreCache
 
 
 def test_digests_are_remembered_until_a_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache, file = ScoreCache(tmp_path / "scores.db"), tmp_path / "weights"
-    file.write_bytes(b"one")
+    file.write_bytes(b"zer")
+    cache.digest(file)
+    file.write_bytes(b"one")  # so soon that the file may have the same times
+    assert cache.digest(file) == sha256(b"one").hexdigest()
+    while not settled(stamp_of(file)):
+        pass
     assert cache.digest(file) == sha256(b"one").hexdigest()
     monkeypatch.setattr("mlx_rerank.scoring.score_cache.sha256", lambda _: "ff" * 32)
     assert cache.digest(file) == sha256(b"one").hexdigest()

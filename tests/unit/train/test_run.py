@@ -74,7 +74,7 @@ def test_what_is_written(tiny: Path, tmp_path: Path) -> None:
     )
     assert target == tmp_path / "new" / "out"
     assert sorted(path.name for path in target.iterdir()) == [
-        "README.md", "config.json", "model.safetensors", "tokenizer.json",
+        "README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
     ]  # fmt: skip
     assert [path.name for path in target.parent.iterdir()] == ["out"]
     config = json.loads((target / "config.json").read_text())
