@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 from mlx_rerank.bench.checkpoints import SHAPES
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.checkpoints.config import read_config
+from mlx_rerank.checkpoints.files import Identity
 from mlx_rerank.checkpoints.hub import EMBEDDED
 from mlx_rerank.convert.trim import trim
 from mlx_rerank.models import family_of
@@ -50,7 +51,8 @@ def main() -> None:
         read_config(EMBEDDED["mini"]) | {"max_position_embeddings": 514} | SHAPES[given.shape] | {"vocab_size": pieces}
     )
     family = family_of(raw)
-    checkpoint = Checkpoint(given.tokenizer, raw, family, family.shape(raw), family.mapping, converted=False)
+    identity = Identity.of(given.tokenizer)
+    checkpoint = Checkpoint(given.tokenizer, identity, raw, family, family.shape(raw), family.mapping, converted=False)
     total = sum(map(math.prod, family.source_shapes(checkpoint.shape).values()))
     print("| corpus | texts | pieces kept | bytes saved | held-out texts that keep all tokens |\n|---|---|---|---|---|")
     for path in given.corpus:

@@ -68,7 +68,9 @@ def deciding(directory: Path) -> Iterator[Path]:
 
     Source: what AutoModel, AutoTokenizer and sentence-transformers read of a checkpoint.
     """
-    tensors = sorted(directory.glob("*.safetensors"))
+    tensors: list[Path] = []
+    with suppress(OSError):  # the directory is gone
+        tensors = sorted(directory.glob("*.safetensors"))
     tokenizer = (TOKENIZER_FILE,) if (directory / TOKENIZER_FILE).is_file() else (*VOCABULARIES, *BESIDE_VOCABULARY)
     yield from (directory / name for name in (CONFIG_FILE, *SETTINGS, *tokenizer, INDEX_FILE))
     yield from tensors or [directory / TORCH_WEIGHTS_FILE]

@@ -193,9 +193,10 @@ class Engine:
 
 def _read(checkpoint: Checkpoint, dtype: mx.Dtype, keep_quantized: bool, embeddings: str | None) -> Weights:
     """Load a model, and open the table of its embeddings if they are not part of it."""
-    mapped = choose_embeddings(checkpoint, dtype, keep_quantized=keep_quantized, wanted=embeddings) == "mapped"
-    model = checkpoint.load(dtype, keep_quantized=keep_quantized, words=not mapped)
-    table = MappedEmbeddings.open(checkpoint, dtype) if mapped else None
+    with checkpoint.reading():
+        mapped = choose_embeddings(checkpoint, dtype, keep_quantized=keep_quantized, wanted=embeddings) == "mapped"
+        model = checkpoint.load(dtype, keep_quantized=keep_quantized, words=not mapped)
+        table = MappedEmbeddings.open(checkpoint, dtype) if mapped else None
     memory.give_back()  # no batch can use the buffers of tensors from before they were cast
     return model, table
 

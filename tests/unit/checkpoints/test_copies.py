@@ -164,7 +164,7 @@ def test_what_nobody_used_for_a_month_and_what_was_left_unfinished_are_removed(
     kept, unused = f"{OTHER}-float16-v{copies.FORMAT}", f"{OTHER}-bfloat16-v1"
     for name in (kept, unused, f".{kept}-0123abcd"):
         (place / name).mkdir()
-    os.utime(place / unused, (begin - 31 * 24 * 3600,) * 2)
+    os.utime(place / unused, (begin, begin - 31 * 24 * 3600))
     start("bfloat16")
     assert {path.name for path in place.iterdir()} == {
         copy.name, copy.name.replace("-float16-", "-bfloat16-"), kept, ".lock",

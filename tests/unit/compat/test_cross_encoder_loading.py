@@ -11,8 +11,11 @@ import pytest
 from fake_hub import COMMIT, FakeHub
 
 from mlx_rerank import CrossEncoder, Reranker
+from mlx_rerank.convert import convert
 from mlx_rerank.errors import CheckpointError, InputError
 from mlx_rerank.models.mapping import sigmoid
+from mlx_rerank.train import train
+from mlx_rerank.train.examples import Example
 
 pytestmark = pytest.mark.numeric
 PAIRS = [["panda", "the bear"], ["what is panda", "a bear"], ["", ""]]
@@ -161,3 +164,23 @@ def test_names_of_version_5_work(tiny: Path, encoder: CrossEncoder) -> None:
     np.testing.assert_allclose(encoder.predict(**given), expected, rtol=0, atol=bounds.COMPANY)
     both: dict[str, Any] = {"activation_fct": np.exp, "activation_fn": np.tanh}
     np.testing.assert_allclose(encoder.predict(PAIRS, **both), expected, rtol=0, atol=bounds.COMPANY)
+
+
+def test_settings_go_with_every_copy(checkpoint, hub: FakeHub, tmp_path: Path) -> None:
+    saved = {
+        "model_type": "CrossEncoder", "activation_fn": "torch.nn.modules.linear.Identity",
+        "prompts": {"find": "find what is "}, "default_prompt_name": "find",
+    }  # fmt: skip
+    directory = checkpoint(tokenizer_config={"model_max_length": 12}, config_sentence_transformers=saved)
+    expected = CrossEncoder(directory).predict(PAIRS)
+    assert np.abs(expected - Reranker(directory).score([tuple(pair) for pair in PAIRS])).min() > 0.01
+    hub.publish("test/saved", Path(directory))
+    copies = [directory]
+    copies.append(convert(directory, tmp_path / "converted", dtype="float32"))
+    copies.append(train([Example("panda", ("the bear", "a sea"), (1, 0))], tmp_path / "trained", model=directory))
+    for copy_ in copies:
+        found = CrossEncoder(copy_)
+        assert (found.max_length, found.prompts, found.default_prompt_name) == (12, saved["prompts"], "find")
+    np.testing.assert_allclose(CrossEncoder(copies[1]).predict(PAIRS), expected, rtol=0, atol=bounds.TINY)
+    from_hub = CrossEncoder("test/saved", cache_folder=str(tmp_path / "hub"))
+    np.testing.assert_allclose(from_hub.predict(PAIRS), expected, rtol=0, atol=bounds.TINY)
