@@ -63,7 +63,7 @@ class Reranker:
                 for bit. Otherwise pairs beside it move a float32 logit of trained weights by 1e-5 at most.
             embeddings: "resident" holds the word embeddings in memory, as all else. "mapped" leaves them in their file
                 and reads only the rows that a batch needs; the scores are the same bits. If None, tables of more than
-                64 MB are mapped. The file may be deleted or renamed meanwhile, but not overwritten.
+                64 MB are mapped. The file may be deleted or replaced meanwhile, but not overwritten.
             revision: branch, tag or commit of a hub model.
             cache_dir: where hub downloads are kept.
             score_cache: a file that keeps scores for this process and others; made if it is not there. A score from it
