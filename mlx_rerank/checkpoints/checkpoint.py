@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from tokenizers import Tokenizer
 from mlx_rerank.checkpoints import hub, weights
 from mlx_rerank.checkpoints.config import conversion_record, is_converted, read_config
 from mlx_rerank.checkpoints.packing import quantization_of
+from mlx_rerank.checkpoints.settings import FILES, Settings
+from mlx_rerank.checkpoints.tokenizer_settings import apply_settings, check_template
 from mlx_rerank.checkpoints.torch_weights import read_torch_weights
-from mlx_rerank.errors import CheckpointError
+from mlx_rerank.errors import CheckpointError, UnsupportedModelError
 from mlx_rerank.models import family_named, family_of
 from mlx_rerank.models.family import Family, drop_module
 from mlx_rerank.models.layers import Model
@@ -47,7 +50,13 @@ class Checkpoint:
 
     @classmethod
     def open(
-        cls, model: str | Path, *, revision: str | None = None, cache_dir: str | Path | None = None
+        cls,
+        model: str | Path,
+        *,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        token: bool | str | None = None,
     ) -> "Checkpoint":
         """Find a model's directory, downloading it if need be, and read its config.json.
 
@@ -55,15 +64,22 @@ class Checkpoint:
             model: the name of an embedded model, a local directory, or a hub id.
             revision: branch, tag or commit on the hub.
             cache_dir: where downloads are kept.
+            local_files_only: download nothing.
+            token: for the hub.
 
         Raises:
+            InputError: a revision of what is not on the hub, or an argument of the wrong kind.
             CheckpointNotFoundError: the name leads nowhere.
             CheckpointError: config.json cannot be read, or contradicts itself.
             UnsupportedModelError: it describes a model that this package does not run.
         """
-        directory = hub.resolve(model, revision=revision, cache_dir=cache_dir)
+        directory = hub.resolve(
+            model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token
+        )
         raw = read_config(directory)
         record = conversion_record(raw)
+        if not is_converted(raw):
+            _require_unpacked(raw)
         family = family_named(record["family"]) if "family" in record else family_of(raw)
         if record.get("score_rule", family.score_rule) != family.score_rule:
             raise CheckpointError(
@@ -71,6 +87,15 @@ class Checkpoint:
             )
         mapping = mapping_named(record["mapping"]) if "mapping" in record else family.mapping
         return cls(directory, raw, family, family.shape(raw), mapping, is_converted(raw))
+
+    @cached_property
+    def settings(self) -> Settings:
+        """How its makers want it to be used.
+
+        Raises:
+            CheckpointError: they cannot be read, or are not supported.
+        """
+        return Settings.read(self.directory, self.raw)
 
     @property
     def quantized(self) -> bool:
@@ -87,9 +112,10 @@ class Checkpoint:
             CheckpointError: a file is not there, or the index of the weights is damaged.
         """
         weight_files = weights.safetensors_files(self.directory) or [self.directory / TORCH_WEIGHTS_FILE]
-        files = [self.directory / "config.json", self.directory / "tokenizer.json", *weight_files]
+        saved = [path for name in FILES if (path := self.directory / name).is_file()]
+        files = [self.directory / "config.json", self.directory / "tokenizer.json", *weight_files, *saved]
         try:
-            return sha256("".join(map(digest, files)).encode()).hexdigest()
+            return sha256("".join(path.name + digest(path) for path in files).encode()).hexdigest()
         except OSError as error:
             raise CheckpointError(f"{self.directory} cannot be read: {error}") from error
 
@@ -114,11 +140,15 @@ class Checkpoint:
             tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises plain Exception
             raise CheckpointError(f"{path} cannot be read: {error}") from error
+        apply_settings(tokenizer, self.directory, self.family.in_transformers)
         frame = self.family.frame(tokenizer, self.shape)
         recorded = conversion_record(self.raw).get("frame")
         if recorded not in (None, self.family.record(frame)["frame"]):
             raise CheckpointError(f"{path} makes the frame {frame}; config.json records {recorded}")
-        return PairEncoder(tokenizer, frame, self.shape.vocab_size)
+        side = (tokenizer.truncation or {}).get("direction", "right")
+        encoder = PairEncoder(tokenizer, frame, self.shape.vocab_size, self.settings.truncation_side or side)
+        check_template(tokenizer, frame, self.directory)
+        return encoder
 
     def load(self, dtype: mx.Dtype, *, keep_quantized: bool, evaluate: bool = True, words: bool = True) -> Model:
         """Read the weights into a model, one tensor at a time, every one in the same dtype.
@@ -152,6 +182,16 @@ class Checkpoint:
         parameters = ((name, value) for name, value in parameters if name not in absent)
         weights.load_into(model, dict(weights.evaluate(parameters) if evaluate else parameters))
         return model
+
+
+def _require_unpacked(raw: Mapping[str, Any]) -> None:
+    """Raise UnsupportedModelError for weights that another tool packs, or has packed."""
+    for key in ("quantization", "quantization_config"):
+        if raw.get(key) is not None:
+            raise UnsupportedModelError(
+                f"config.json has {key} {str(raw[key])[:80]}: mlx-rerank does not read what other tools have packed; "
+                "give it the checkpoint that is not packed, and pack that with `mlx-rerank convert -q`"
+            )
 
 
 def open_tensors(directory: Path) -> MutableMapping[str, Any]:

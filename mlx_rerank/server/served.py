@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -107,7 +107,8 @@ class Served:
         """
         directory = await self.resolve()
         if self.reranker is None:
-            reranker = await in_new_thread(partial(Reranker, directory, **vars(self.options)))
+            options = replace(self.options, revision=None)  # which the directory is of already
+            reranker = await in_new_thread(partial(Reranker, directory, **vars(options)))
             model = reranker.model
             self.scheduler = Scheduler(model.engine, model.batching(), model.encoder.pad_token_id)
             self.reranker = reranker

@@ -78,7 +78,8 @@ def train(
         NonFiniteScoreError: the loss became NaN or infinite.
         MissingDependencyError: negatives are asked for, and bm25s is not installed.
     """
-    target, options, kept = require_absent(output), options or TrainingOptions(), parse_dtype(dtype)
+    target, kept = require_absent(output), parse_dtype(dtype)
+    options = TrainingOptions() if options is None else options
     if options.negatives:
         require_bm25()
     examples, held_out = _examples(data), [] if dev is None else _examples(dev)
@@ -87,7 +88,7 @@ def train(
     place = parse_device(device)
     with operations.on(place):
         checkpoint = Checkpoint.open(model, revision=revision)
-        run = Run(checkpoint, options, parse_dtype(options.dtype) if options.dtype else default_dtype(place))
+        run = Run(checkpoint, options, default_dtype(place) if options.dtype is None else parse_dtype(options.dtype))
         if options.negatives:
             score = run.logits if options.negatives == "model" else None
             examples = mine(examples, corpus, run.mapping, score)
@@ -138,7 +139,8 @@ class Run:
         """
         self.options, longest = options, checkpoint.shape.max_length
         self.encoder, self.mapping = checkpoint.encoder(), checkpoint.mapping
-        wanted = min(512, longest) if options.max_length is None else options.max_length
+        usual_length = checkpoint.settings.usual_length(longest)
+        wanted = usual_length if options.max_length is None else options.max_length
         self.max_length = checked_length(wanted, longest, self.encoder.frame.special_tokens)
         mapped = not options.train_embeddings and (
             choose_embeddings(checkpoint, dtype, keep_quantized=False, wanted=None) == "mapped"
@@ -171,7 +173,7 @@ class Run:
         )  # fmt: skip
         try:
             with bar:
-                self._take(steps, dev, progress, history, report or _silent, bar)
+                self._take(steps, dev, progress, history, _silent if report is None else report, bar)
         except BaseException:  # Ctrl-C above all; the last complete step is what the next run goes on from
             if self.learner.whole:
                 progress.save(self.learner, history, asdict(self.since))

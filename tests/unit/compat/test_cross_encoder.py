@@ -153,9 +153,9 @@ def test_prompts(encoder: CrossEncoder, checkpoint) -> None:
 def test_what_has_no_effect_is_named_once(tiny: Path, encoder: CrossEncoder) -> None:
     options: dict[str, Any] = {"attn_implementation": "sdpa"}
     with pytest.warns(UserWarning, match="does not use") as caught:
-        CrossEncoder(tiny, backend="onnx", token="secret", trust_remote_code=True, model_kwargs=options)
+        CrossEncoder(tiny, backend="onnx", trust_remote_code=True, model_kwargs=options)
     assert [str(each.message) for each in caught] == [
-        "mlx-rerank: CrossEncoder does not use backend, model_kwargs['attn_implementation'], token, trust_remote_code"
+        "mlx-rerank: CrossEncoder does not use backend, model_kwargs['attn_implementation'], trust_remote_code"
     ]
     assert caught[0].filename == __file__
     assert options == {"attn_implementation": "sdpa"}

@@ -102,6 +102,7 @@ def test_the_dtype_auto_is_the_rerankers_own(tiny: Path) -> None:
         CrossEncoder(tiny, model_kwargs={"dtype": "int8"})
 
 
+@pytest.mark.filterwarnings("ignore:mlx-rerank. there is no device")
 @pytest.mark.parametrize(
     ("options", "dtype", "device"),
     [
@@ -139,6 +140,7 @@ def test_models_of_the_hub(
     assert not any("main" in path for path in hub.asked)
 
 
+@pytest.mark.filterwarnings("ignore:mlx-rerank. there is no device")
 @pytest.mark.parametrize("device", [None, "mps", "cuda", "cuda:0", "cpu"])
 def test_device_names_of_torch_work(tiny: Path, device: str | None) -> None:
     encoder = CrossEncoder(tiny, device=device)
