@@ -79,6 +79,8 @@ def verify(
     checked = check_pairs(sample_pairs() if pairs is None else pairs)
     if not checked:
         raise InputError("there are no pairs to compare on")
+    if against is None and against_revision is not None:
+        raise InputError(f"against_revision {against_revision!r} is of the model of against: give that too")
     checkpoint = Checkpoint.open(model, revision=revision)
     source = checkpoint if against is None else Checkpoint.open(against, revision=against_revision)
     _require_same_shape(checkpoint, source)

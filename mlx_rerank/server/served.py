@@ -89,7 +89,8 @@ class Served:
             CheckpointNotFoundError: it is not there and cannot be downloaded.
         """
         if self._directory is None:
-            find = partial(hub.resolve, self.spec.model, revision=self.options.revision)
+            options = self.options
+            find = partial(hub.resolve, self.spec.model, revision=options.revision, cache_dir=options.cache_dir)
             self._directory = await in_new_thread(find)
         return self._directory
 

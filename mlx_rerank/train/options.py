@@ -90,6 +90,8 @@ class TrainingOptions:
             _require_number(f"the weight of {name}", weight, above=0)
         if not self.losses:
             raise InputError(f"there is no loss to minimise: name one or more of {', '.join(LOSSES)}")
+        if self.temperature != 1 and "distillation" not in self.losses:
+            raise InputError("temperature is of the teacher's scores: give the loss distillation too")
         if self.negatives not in (None, *NEGATIVES):
             raise InputError(f"negatives {self.negatives!r} is not one of {', '.join(NEGATIVES)}")
         if self.dtype is not None:

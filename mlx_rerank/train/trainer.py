@@ -80,8 +80,10 @@ def train(
     """
     target, kept = require_absent(output), parse_dtype(dtype)
     options = TrainingOptions() if options is None else options
-    if options.negatives:
+    if options.negatives is not None:
         require_bm25()
+    elif next(iter(corpus), None) is not None:
+        raise InputError("corpus is where hard negatives are taken from: choose TrainingOptions(negatives=...)")
     examples, held_out = _examples(data), [] if dev is None else _examples(dev)
     if dev is not None and not any(label > 0 for example in held_out for label in example.labels):
         raise InputError(f"none of the {len(held_out)} queries of dev has a relevant document: nDCG needs one")
@@ -89,7 +91,7 @@ def train(
     with operations.on(place):
         checkpoint = Checkpoint.open(model, revision=revision)
         run = Run(checkpoint, options, default_dtype(place) if options.dtype is None else parse_dtype(options.dtype))
-        if options.negatives:
+        if options.negatives is not None:
             score = run.logits if options.negatives == "model" else None
             examples = mine(examples, corpus, run.mapping, score)
         _require_something_to_learn(examples, options)

@@ -138,6 +138,13 @@ def test_models_of_the_hub(
     assert (tmp_path / "home" / "models--test--tiny").is_dir()
     assert (tmp_path / "folder" / "models--test--tiny").is_dir()
     assert not any("main" in path for path in hub.asked)
+    monkeypatch.setenv("SENTENCE_TRANSFORMERS_HOME", "")  # as if it were not there
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "usual"))
+    assert CrossEncoder("test/tiny", revision=COMMIT)
+    assert (tmp_path / "usual" / "models--test--tiny").is_dir()
+    asked = len(hub.asked)
+    assert CrossEncoder("test/tiny", revision=COMMIT, local_files_only=True)
+    assert len(hub.asked) == asked
 
 
 @pytest.mark.filterwarnings("ignore:mlx-rerank. there is no device")
