@@ -22,7 +22,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -87,9 +87,9 @@ class Storm:
         """Tell whether there is time left."""
         return time.monotonic() < self.end
 
-    def judge(self, who: str, chosen: list[int], logits: Sequence[float]) -> None:
+    def judge(self, who: str, chosen: list[int], logits: np.ndarray | list[float]) -> None:
         """Count an answer to the chosen pairs, and note it where it is of none of the models."""
-        near = np.abs(self.expected[:, chosen] - np.array(logits)).max(axis=1) <= NEAR
+        near = np.abs(self.expected[:, chosen] - logits).max(axis=1) <= NEAR
         self.counts[f"{who}: {'right' if near.any() else 'WRONG'}"] += 1
         if not near.any():
             self.wrong.append(f"{who}: {[round(float(logit), 4) for logit in logits]}")

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from mlx_rerank.checkpoints import hub, weights
 from mlx_rerank.checkpoints.config import conversion_record, is_converted, read_config
 from mlx_rerank.checkpoints.files import TOKENIZER_FILE, TORCH_WEIGHTS_FILE, WEIGHTS_FILE, Identity, deciding
 from mlx_rerank.checkpoints.packing import quantization_of
+from mlx_rerank.checkpoints.settings import Settings
 from mlx_rerank.checkpoints.tokenizer import read_tokenizer
+from mlx_rerank.checkpoints.tokenizer_settings import apply_settings, check_template
 from mlx_rerank.checkpoints.torch_weights import read_torch_weights
-from mlx_rerank.errors import ChangedCheckpointError, CheckpointError
+from mlx_rerank.errors import ChangedCheckpointError, CheckpointError, UnsupportedModelError
 from mlx_rerank.models import family_named, family_of
 from mlx_rerank.models.family import Family, drop_module
 from mlx_rerank.models.layers import Model
@@ -50,7 +53,13 @@ class Checkpoint:
 
     @classmethod
     def open(
-        cls, model: str | Path, *, revision: str | None = None, cache_dir: str | Path | None = None
+        cls,
+        model: str | Path,
+        *,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        token: bool | str | None = None,
     ) -> "Checkpoint":
         """Find a model's directory, downloading it if need be, and read its config.json.
 
@@ -58,16 +67,23 @@ class Checkpoint:
             model: the name of an embedded model, a local directory, or a hub id.
             revision: branch, tag or commit on the hub.
             cache_dir: where downloads are kept.
+            local_files_only: download nothing.
+            token: for the hub.
 
         Raises:
+            InputError: a revision of what is not on the hub, or an argument of the wrong kind.
             CheckpointNotFoundError: the name leads nowhere.
             CheckpointError: config.json cannot be read, or contradicts itself.
             UnsupportedModelError: it describes a model that this package does not run.
         """
-        directory = hub.resolve(model, revision=revision, cache_dir=cache_dir)
+        directory = hub.resolve(
+            model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token
+        )
         identity = Identity.of(directory)  # first, so that no file is read before its stamp is
         raw = read_config(directory)
         record = conversion_record(raw)
+        if not is_converted(raw):
+            _require_unpacked(raw)
         family = family_named(record["family"]) if "family" in record else family_of(raw)
         if record.get("score_rule", family.score_rule) != family.score_rule:
             raise CheckpointError(
@@ -75,6 +91,16 @@ class Checkpoint:
             )
         mapping = mapping_named(record["mapping"]) if "mapping" in record else family.mapping
         return cls(directory, identity, raw, family, family.shape(raw), mapping, is_converted(raw))
+
+    @cached_property
+    def settings(self) -> Settings:
+        """How its makers want it to be used.
+
+        Raises:
+            CheckpointError: they cannot be read, or are not supported.
+        """
+        with self.reading():
+            return Settings.read(self.directory, self.raw)
 
     @property
     def quantized(self) -> bool:
@@ -147,15 +173,21 @@ class Checkpoint:
 
         Raises:
             CheckpointError: the tokenizer cannot be read, or does not belong to the model.
+            UnsupportedModelError: a setting that was saved beside it would make other rows.
         """
-        tokenizer = self.tokenizer()
-        frame = self.family.frame(tokenizer, self.shape)
-        recorded = conversion_record(self.raw).get("frame")
-        if recorded not in (None, self.family.record(frame)["frame"]):
-            raise CheckpointError(
-                f"the tokenizer in {self.directory} makes the frame {frame}; config.json records {recorded}"
-            )
-        return PairEncoder(tokenizer, frame, self.shape.vocab_size)
+        with self.reading():
+            tokenizer = self.tokenizer()
+            apply_settings(tokenizer, self.directory, self.family.in_transformers)
+            frame = self.family.frame(tokenizer, self.shape)
+            recorded = conversion_record(self.raw).get("frame")
+            if recorded not in (None, self.family.record(frame)["frame"]):
+                raise CheckpointError(
+                    f"the tokenizer in {self.directory} makes the frame {frame}; config.json records {recorded}"
+                )
+            side = self.settings.truncation_side or (tokenizer.truncation or {}).get("direction", "right")
+            encoder = PairEncoder(tokenizer, frame, self.shape.vocab_size, side)
+            check_template(tokenizer, frame, self.directory)
+        return encoder
 
     def load(self, dtype: mx.Dtype, *, keep_quantized: bool, evaluate: bool = True, words: bool = True) -> Model:
         """Read the weights into a model, one tensor at a time, every one in the same dtype.
@@ -190,6 +222,16 @@ class Checkpoint:
             parameters = ((name, value) for name, value in parameters if name not in absent)
             weights.load_into(model, dict(weights.evaluate(parameters) if evaluate else parameters))
         return model
+
+
+def _require_unpacked(raw: Mapping[str, Any]) -> None:
+    """Raise UnsupportedModelError for weights that another tool packs, or has packed."""
+    for key in ("quantization", "quantization_config"):
+        if raw.get(key) is not None:
+            raise UnsupportedModelError(
+                f"config.json has {key} {str(raw[key])[:80]}: mlx-rerank does not read what other tools have packed; "
+                "give it the checkpoint that is not packed, and pack that with `mlx-rerank convert -q`"
+            )
 
 
 def open_tensors(directory: Path) -> MutableMapping[str, Any]:

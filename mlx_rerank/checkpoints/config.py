@@ -28,15 +28,44 @@ def read_object(path: Path) -> dict[str, Any] | None:
     Raises:
         CheckpointError: it holds anything else, or cannot be read.
     """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    found = _read(path, missing := object())
+    if found is missing:
         return None
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(found, dict):
         raise CheckpointError(f"{path} holds a {type(found).__name__}, not a JSON object")
     return found
+
+
+def read_objects(path: Path) -> list[dict[str, Any]]:
+    """Return the JSON objects of the list that a file holds; none where there is no file.
+
+    Raises:
+        CheckpointError: it holds anything else, or cannot be read.
+    """
+    found = _read(path, [])
+    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+        raise CheckpointError(f"{path} does not hold a list of JSON objects")
+    return found
+
+
+def entry(values: Mapping[str, Any], name: str, kind: Any, default: Any = None) -> Any:
+    """Return an entry of a kind; the default where there is none, or null.
+
+    Args:
+        values: of a file of settings.
+        name: of the entry.
+        kind: a type, or a union of types.
+        default: its value if it is not there.
+
+    Raises:
+        CheckpointError: it is of another kind.
+    """
+    value = values.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise CheckpointError(f"the checkpoint's {name} is {value!r:.80}, where {kind} is expected")
+    return value
 
 
 def is_converted(config: Mapping[str, Any]) -> bool:
@@ -54,3 +83,13 @@ def conversion_record(config: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise CheckpointError(f"config.json holds {record!r:.40} under {CONVERSION_KEY!r}, not an object")
     return record
+
+
+def _read(path: Path, missing: Any) -> Any:
+    """Return what a file of JSON holds; `missing` where there is no file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return missing
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error

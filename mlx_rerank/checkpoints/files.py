@@ -15,16 +15,22 @@ from mlx_rerank.errors import CheckpointError
 
 CONFIG_FILE = "config.json"
 TOKENIZER_FILE = "tokenizer.json"
-# What a tokenizer is made of where there is no tokenizer.json, and what transformers asks for beside it.
-VOCABULARIES = ("sentencepiece.bpe.model", "vocab.txt")
-BESIDE_VOCABULARY = ("special_tokens_map.json", "added_tokens.json")
+VOCABULARIES = ("sentencepiece.bpe.model", "vocab.txt")  # what a tokenizer is made of without a tokenizer.json
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = WEIGHTS_FILE + ".index.json"
 TORCH_WEIGHTS_FILE = "pytorch_model.bin"  # read where there are no safetensors
 
 # How the makers of a model want it to be used. They go with every copy; config.json is written anew.
 TOKENIZER_SETTINGS_FILE = "tokenizer_config.json"
-SETTINGS = (TOKENIZER_SETTINGS_FILE, "config_sentence_transformers.json")
+ADDED_TOKENS_FILE = "added_tokens.json"
+SETTINGS = (
+    TOKENIZER_SETTINGS_FILE,
+    "special_tokens_map.json",
+    ADDED_TOKENS_FILE,
+    "config_sentence_transformers.json",
+    "sentence_bert_config.json",
+    "modules.json",
+)
 TEXTS = ("LICENSE*", "NOTICE*")  # decide nothing, and go with every copy, too
 
 _TICK = 0.02  # seconds: two changes that are nearer to each other may leave a file with the same times
@@ -71,7 +77,7 @@ def deciding(directory: Path) -> Iterator[Path]:
     tensors: list[Path] = []
     with suppress(OSError):  # the directory is gone
         tensors = sorted(directory.glob("*.safetensors"))
-    tokenizer = (TOKENIZER_FILE,) if (directory / TOKENIZER_FILE).is_file() else (*VOCABULARIES, *BESIDE_VOCABULARY)
+    tokenizer = (TOKENIZER_FILE,) if (directory / TOKENIZER_FILE).is_file() else VOCABULARIES
     yield from (directory / name for name in (CONFIG_FILE, *SETTINGS, *tokenizer, INDEX_FILE))
     yield from tensors or [directory / TORCH_WEIGHTS_FILE]
 

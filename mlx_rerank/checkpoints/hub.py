@@ -1,10 +1,11 @@
 """From the name of a model to a directory on this machine."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mlx_rerank.checkpoints.files import (
-    BESIDE_VOCABULARY,
     CONFIG_FILE,
     INDEX_FILE,
     SETTINGS,
@@ -13,27 +14,41 @@ from mlx_rerank.checkpoints.files import (
     TORCH_WEIGHTS_FILE,
     VOCABULARIES,
 )
-from mlx_rerank.errors import CheckpointNotFoundError
+from mlx_rerank.errors import CheckpointNotFoundError, InputError
 
 _FIRST = (CONFIG_FILE, *SETTINGS, TOKENIZER_FILE, "model*.safetensors", INDEX_FILE, *TEXTS, "README.md")
 EMBEDDED = {"mini": Path(__file__).parents[1] / "assets" / "mini"}
 _COMMIT = re.compile("[0-9a-f]{40}")
 
 
-def resolve(model: str | Path, *, revision: str | None = None, cache_dir: str | Path | None = None) -> Path:
+def resolve(
+    model: str | Path,
+    *,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    token: bool | str | None = None,
+) -> Path:
     """Return the directory of a model, downloading it where the name is one of the Hugging Face hub.
 
     Args:
         model: the name of an embedded model, a local directory, or a hub id such as ``BAAI/bge-reranker-v2-m3``.
         revision: branch, tag or commit on the hub; the default branch if None.
         cache_dir: where downloads are kept; the hub library's own default if None.
+        local_files_only: download nothing: the model must have been downloaded before.
+        token: for the hub; the one that is stored on this machine if None or True, none if False.
 
     Raises:
+        InputError: a revision is asked for of what is not on the hub, or revision or cache_dir is empty.
         CheckpointNotFoundError: the name is no directory, and the hub does not have it or cannot be reached.
     """
     if not isinstance(model, (str, Path)) or not str(model).strip():
         raise CheckpointNotFoundError(f"a model is a name, a hub id or a directory, not {model!r}")
+    for name, value in (("revision", revision), ("cache_dir", cache_dir)):
+        if value is not None and (not isinstance(value, (str, Path)) or not str(value).strip()):
+            raise InputError(f"{name} {value!r} is empty or no text: name one, or leave it out")
     if isinstance(model, str) and model in EMBEDDED:  # a Path is a directory, whatever its name
+        _require_no_revision(model, revision)
         return EMBEDDED[model]
     try:
         path = Path(model).expanduser()
@@ -41,6 +56,7 @@ def resolve(model: str | Path, *, revision: str | None = None, cache_dir: str | 
     except (OSError, RuntimeError, ValueError) as error:  # too long, no such user, a null character
         raise CheckpointNotFoundError(f"{str(model)[:80]!r} cannot be a model: {error}") from error
     if is_directory:
+        _require_no_revision(path, revision)
         return path
     if exists:
         raise CheckpointNotFoundError(f"{path} is a file; give the directory that holds config.json and the weights")
@@ -49,16 +65,20 @@ def resolve(model: str | Path, *, revision: str | None = None, cache_dir: str | 
             f"{str(model)!r} is not a directory, not a hub id like 'BAAI/bge-reranker-v2-m3', "
             f"and not an embedded model ({', '.join(EMBEDDED)})"
         )
-    return _download(str(model), revision, cache_dir)
+    where = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only, "token": token}
+    return _download(str(model), where)
 
 
 def public_name(model: str | Path) -> str:
     """Return the name of a model to show to others: a hub id as it is, a directory by its last part."""
-    path = Path(model).expanduser()
     like_a_path = isinstance(model, Path) or model.startswith((".", "/", "~")) or model.count("/") > 1
-    if not like_a_path and not path.is_dir():
+    try:
+        path = Path(model).expanduser()
+        if not like_a_path and not path.is_dir():
+            return str(model)
+        return repo_of(path.resolve()) or path.resolve().name
+    except (OSError, RuntimeError, ValueError):  # no path at all, which `resolve` refuses
         return str(model)
-    return repo_of(path.resolve()) or path.resolve().name
 
 
 def commit_of(directory: Path) -> str | None:
@@ -72,17 +92,29 @@ def repo_of(directory: Path) -> str | None:
     return "/".join(name) if commit_of(directory) and kind == "models" and len(name) == 2 else None
 
 
-def _download(repo_id: str, revision: str | None, cache_dir: str | Path | None) -> Path:
-    """Fetch, or find in the cache, the files that are read; of two that say the same, the first alone."""
+def _require_no_revision(model: str | Path, revision: str | None) -> None:
+    """Raise InputError where a revision is asked for of a model that has none."""
+    if revision is not None:
+        what = "built in" if model in EMBEDDED else "a directory"
+        raise InputError(f"revision {revision!r} is for models of the hub, and {str(model)!r} is {what}: leave it out")
+
+
+def _download(repo_id: str, where: Mapping[str, Any]) -> Path:
+    """Fetch, or find in the cache, the files that are read; of two that say the same, the first alone.
+
+    Args:
+        repo_id: on the hub.
+        where: the hub library's arguments of the same names.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
     def fetch(*patterns: str) -> Path:
-        return Path(snapshot_download(repo_id, revision=revision, cache_dir=cache_dir, allow_patterns=list(patterns)))
+        return Path(snapshot_download(repo_id, allow_patterns=list(patterns), **where))
 
     try:
         directory = fetch(*_FIRST)
-        missing = [] if (directory / TOKENIZER_FILE).is_file() else [*VOCABULARIES, *BESIDE_VOCABULARY]
+        missing = [] if (directory / TOKENIZER_FILE).is_file() else [*VOCABULARIES]
         missing += [] if any(directory.glob("*.safetensors")) else [TORCH_WEIGHTS_FILE]
         return fetch(*_FIRST, *missing) if missing else directory
     except (HfHubHTTPError, OSError, ValueError) as error:

@@ -67,7 +67,7 @@ def choose_embeddings(checkpoint: Checkpoint, dtype: mx.Dtype, *, keep_quantized
             "that can with `mlx-rerank convert`, or use embeddings='resident'"
         )
     large = mappable and table_bytes(checkpoint, dtype, keep_quantized=keep_quantized) > MAPPED_ABOVE
-    return wanted or ("mapped" if large else "resident")
+    return ("mapped" if large else "resident") if wanted is None else wanted
 
 
 class Rows:

@@ -55,7 +55,9 @@ def explain(
         revision=revision,
     )
     reranker = Reranker(model, **vars(options))
-    found = reranker.explain(query, document, max_passes=max_passes or MAX_PASSES, timeout=timeout)
+    found = reranker.explain(
+        query, document, max_passes=MAX_PASSES if max_passes is None else max_passes, timeout=timeout
+    )
     if as_html:
         typer.echo(found.to_html())
     elif as_json or not sys.stdout.isatty():

@@ -160,6 +160,5 @@ def _reranker(reference: bool, model: str, options: "ModelOptions", **stages: An
         raise InputError(f"--device {options.device} has no effect with --reference, which runs on the CPU")
     shared = ("model", "dtype", "max_length", "revision")
     _only_mlx(reference, **{k: v for k, v in vars(options).items() if k not in shared}, **stages)
-    return ReferenceReranker(
-        model, revision=options.revision, max_length=options.max_length, dtype=options.dtype or "float32"
-    )
+    dtype = "float32" if options.dtype is None else options.dtype
+    return ReferenceReranker(model, revision=options.revision, max_length=options.max_length, dtype=dtype)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from mlx_rerank.compat.arguments import device_named
 from mlx_rerank.compat.warning import warn, warn_unused
 from mlx_rerank.errors import InputError
 from mlx_rerank.models.mapping import SIGMOID
@@ -51,9 +52,10 @@ class FlagReranker:
             query_instruction_format: how, with two ``{}``: instruction and query.
             passage_instruction_for_rerank: put before every passage.
             passage_instruction_format: how, with two ``{}``: instruction and passage.
-            trust_remote_code: accepted and unused: no code from a checkpoint is ever run.
+            trust_remote_code: unused, as a warning says: no code from a checkpoint is ever run.
             cache_dir: where hub downloads are kept.
-            devices: "cpu" for the CPU; "mps", "cuda:0", 0 ... for the GPU if there is one. Of several, the first.
+            devices: "cpu" for the CPU; "mps", "cuda:0", 0 ... for the GPU; a warning says so if there is none, or if
+                only the first of several is used.
             batch_size: most pairs computed at once.
             query_max_length: most tokens of a query; three quarters of max_length if None.
             max_length: most tokens of a pair; the model's limit where that is less, with a warning.
@@ -63,7 +65,7 @@ class FlagReranker:
         Raises:
             RerankError: as `Reranker`.
         """
-        warn_unused("FlagReranker", dict.fromkeys(kwargs, True))
+        warn_unused("FlagReranker", {**dict.fromkeys(kwargs, True), "trust_remote_code": trust_remote_code})
         _require_template("query_instruction_format", query_instruction_format)
         _require_template("passage_instruction_format", passage_instruction_format)
         device = _device_of(devices)
@@ -166,4 +168,4 @@ def _device_of(devices: str | int | Sequence[str | int] | None) -> str | None:
         if len(devices) > 1:
             warn(f"several devices {list(devices)} were given: only one is used")
         devices = devices[0] if len(devices) else None
-    return "cpu" if str(devices).startswith("cpu") else None
+    return device_named(devices)

@@ -76,7 +76,7 @@ def convert(
         MissingDependencyError: the source is a pytorch_model.bin and torch is not installed.
     """
     target = require_absent(mlx_path)
-    if target_bits is not None and (layers or embeddings):
+    if target_bits is not None and (layers, embeddings) != (None, None):
         raise InputError("target_bits chooses how layers and embeddings are packed: give it, or give these")
     mlx_dtype = parse_dtype(dtype)
     source = checkpoint = Checkpoint.open(hf_path, revision=revision)
@@ -110,8 +110,8 @@ def convert(
         sizes = _table_bytes(module_at(model, family.words), checkpoint.shape, source.shape)
         config[CONVERSION_KEY]["vocabulary"] = trimming.record | sizes
     texts = trimming.files if trimming else {}
-    card = checkpoint.directory / "README.md"
-    texts |= {"README.md": model_card(config, checkpoint.shape.max_length, card, name=name or target.name)}
+    card, title = checkpoint.directory / "README.md", target.name if name is None else name
+    texts |= {"README.md": model_card(config, checkpoint.shape.max_length, card, name=title)}
     write_model(target, model, config, source, texts)
     return target
 

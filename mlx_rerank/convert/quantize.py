@@ -31,8 +31,8 @@ def uniform_recipe(
         layers: how the encoder's matrices are packed; not at all if None.
         embeddings: how the word embeddings are packed; not at all if None.
     """
-    recipe = {path: layers for matrices in family.packable(shape) for path in matrices if layers}
-    return recipe | ({family.words: embeddings} if embeddings else {})
+    recipe = {path: layers for matrices in family.packable(shape) for path in matrices if layers is not None}
+    return recipe | ({} if embeddings is None else {family.words: embeddings})
 
 
 def check_recipe(recipe: Recipe, family: Family, shape: Shape) -> None:
@@ -43,6 +43,8 @@ def check_recipe(recipe: Recipe, family: Family, shape: Shape) -> None:
     """
     widths = widths_of(family, shape)
     for path, packing in recipe.items():
+        if not isinstance(packing, Quantization):
+            raise InputError(f"a packing is a Quantization(group_size, bits, mode), or None, not {packing!r}")
         if packing.problem:
             raise InputError(f"weights cannot be packed so: {packing.problem}")
         width = widths[path]

@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.checkpoints.config import read_object
-from mlx_rerank.checkpoints.files import TOKENIZER_FILE, TOKENIZER_SETTINGS_FILE
+from mlx_rerank.checkpoints.files import ADDED_TOKENS_FILE, TOKENIZER_FILE, TOKENIZER_SETTINGS_FILE
 from mlx_rerank.errors import CheckpointError, InputError
 from mlx_rerank.pairs.arguments import require_sequence, require_unicode
 
@@ -39,7 +39,7 @@ class Trimming:
     Args:
         kept: token ids of the source, ascending, int32; the new id of each is its place.
         words: path of the table of word embeddings.
-        files: the new tokenizer.json, and tokenizer_config.json where there is one, by name.
+        files: the new tokenizer.json, and those of its settings that name ids, by name.
         config: the new config.json.
         record: what was done, for the conversion record.
         texts: of the corpus, each once.
@@ -106,12 +106,16 @@ def trim(checkpoint: Checkpoint, texts: Iterable[str]) -> Trimming:
 
 
 def _settings(checkpoint: Checkpoint) -> dict[str, str]:
-    """Return the tokenizer's settings, if there are any, without the ids that tokens no longer have."""
+    """Return the settings beside the tokenizer, without the ids that tokens no longer have."""
+    files = {}
     with checkpoint.reading():
         settings = read_object(checkpoint.directory / TOKENIZER_SETTINGS_FILE)
-    if settings is None:
-        return {}
-    return {TOKENIZER_SETTINGS_FILE: json.dumps({k: v for k, v in settings.items() if k != "added_tokens_decoder"})}
+        if settings is not None:
+            settings.pop("added_tokens_decoder", None)
+            files[TOKENIZER_SETTINGS_FILE] = json.dumps(settings)
+        if (checkpoint.directory / ADDED_TOKENS_FILE).is_file():
+            files[ADDED_TOKENS_FILE] = "{}"
+    return files
 
 
 def renumbering(source: Checkpoint, trimmed: Checkpoint) -> dict[int, int]:

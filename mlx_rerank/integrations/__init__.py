@@ -21,7 +21,7 @@ def load(model: str | Path | Reranker, options: Mapping[str, Any] | None = None)
         InputError: an option is unknown, or of no use with a reranker that is loaded already.
         RerankError: as `Reranker`.
     """
-    options = dict(options or {})
+    options = {} if options is None else dict(options)
     if isinstance(model, Reranker):
         if options:
             raise InputError(f"options {sorted(options)} are for a model's name: this Reranker is loaded already")

@@ -58,10 +58,11 @@ class MLXRanker:
         self.top_k = None if top_k is None else require_whole_number("top_k", top_k)
         self.scale_score = scale_score
         self.score_threshold = score_threshold
-        require_sequence("meta_fields_to_embed", meta_fields_to_embed or [])
-        self.meta_fields_to_embed = list(meta_fields_to_embed or [])
+        fields = [] if meta_fields_to_embed is None else meta_fields_to_embed
+        require_sequence("meta_fields_to_embed", fields)
+        self.meta_fields_to_embed = list(fields)
         self.embedding_separator = embedding_separator
-        self.options = dict(options or {})
+        self.options = {} if options is None else dict(options)
         self._reranker: Reranker | None = None
         self._loading = threading.Lock()
 
@@ -135,7 +136,7 @@ class MLXRanker:
     ) -> dict[str, list[Document]]:
         """Rank documents as `run` does, without holding up the event loop; cancelling it stops the work."""
         candidates, how = self._candidates(documents), self._how(top_k, scale_score, score_threshold)
-        reranker = self._reranker or await asyncio.to_thread(self._loaded)
+        reranker = await asyncio.to_thread(self._loaded) if self._reranker is None else self._reranker
         return _answer(await reranker.arank(query, candidates, **how))
 
     def _loaded(self) -> Reranker:

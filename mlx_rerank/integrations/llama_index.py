@@ -115,7 +115,8 @@ class MLXRerank(BaseNodePostprocessor):
         if query_bundle is None:
             raise InputError("nodes are ranked for a query, and there is none: give query_str or query_bundle")
         name = self.model if isinstance(self.model, str) else type(self.model).__name__
-        query, top_n, found = query_bundle.query_str, self.top_n or len(nodes), []
+        query, found = query_bundle.query_str, []
+        top_n = len(nodes) if self.top_n is None else self.top_n
         payload: dict[str, Any] = {
             EventPayload.NODES: nodes,
             EventPayload.MODEL_NAME: name,

@@ -149,7 +149,8 @@ def require_one_label(config: Config, wanted: str) -> None:
     """
     labels = config.get("id2label")
     count = len(labels) if isinstance(labels, dict) else config.get("num_labels", 2)  # 2: the default of transformers
-    if count != 1:
+    if count != 1 or config.get("num_labels", count) != count:
+        count = config.get("num_labels", count)
         raise UnsupportedModelError(f"{wanted}; found a classifier with {count} labels: {labels}")
 
 

@@ -50,7 +50,7 @@ class Batching:
         """Raise InputError where the budget or the row limit is not a whole number of at least one."""
         for name, value in (("token_budget", self.token_budget), ("max_rows", self.max_rows)):
             if value is not None:
-                require_whole_number(name, value)
+                object.__setattr__(self, name, require_whole_number(name, value))
 
     def groups(self, lengths: np.ndarray) -> list[list[np.ndarray]]:
         """Return groups of batches, the longest rows first; a batch is an array of places in `lengths`."""
@@ -80,7 +80,7 @@ class Batching:
 
     def most_rows(self, longest: int) -> int:
         """Return how many rows of a length a batch may have, whatever their padding."""
-        return max(1, min(self.token_budget // longest, self.max_rows or self.token_budget))
+        return max(1, min(self.token_budget // longest, self.token_budget if self.max_rows is None else self.max_rows))
 
     def rows_that_fit(self, descending: np.ndarray) -> int:
         """Return how many of the first rows make one batch.

@@ -10,7 +10,7 @@ from mlx_rerank.errors import CheckpointError, InputError
 from mlx_rerank.pairs.arguments import require_unicode
 from mlx_rerank.pairs.encoded import EncodedPairs, Row
 from mlx_rerank.pairs.frames import Frame
-from mlx_rerank.pairs.limits import Limits
+from mlx_rerank.pairs.limits import Limits, Side
 from mlx_rerank.pairs.windows import Windows
 
 _CHUNK = 512  # texts per call of the tokenizer; Ctrl-C is heard between calls
@@ -19,13 +19,14 @@ _CHUNK = 512  # texts per call of the tokenizer; Ctrl-C is heard between calls
 class PairEncoder:
     """Turns (query, document) pairs into the rows of token ids that a model reads."""
 
-    def __init__(self, tokenizer: Tokenizer, frame: Frame, vocab_size: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, frame: Frame, vocab_size: int, truncation_side: Side = "right") -> None:
         """Take over a tokenizer, turning off any truncation and padding of its own.
 
         Args:
             tokenizer: of the model.
             frame: what surrounds the two texts in a row.
             vocab_size: rows of the model's table of word embeddings.
+            truncation_side: where texts are cut, unless limits say otherwise.
 
         Raises:
             CheckpointError: the tokenizer knows more tokens than the table.
@@ -38,11 +39,17 @@ class PairEncoder:
             )
         self.frame = frame
         self._tokenizer = tokenizer
+        self._truncation_side: Side = truncation_side
 
     @property
     def pad_token_id(self) -> int:
         """What fills rows up to the length of the longest."""
         return self.frame.pad
+
+    def cuts_left(self, limits: Limits) -> bool:
+        """Tell whether texts that are too long lose their beginning."""
+        side = self._truncation_side if limits.truncation_side is None else limits.truncation_side
+        return side == "left"
 
     def tokens(self, text: str) -> tuple[list[int], np.ndarray]:
         """Return a text's token ids without special tokens, and the characters of each, int64 [T, 2].
@@ -79,11 +86,13 @@ class PairEncoder:
         known.update(ids)
         splits = [limits.split(len(ids[query]), len(ids[document]), room) for query, document in pairs]
         cut = [pair[1] for pair, (_, kept) in zip(pairs, splits, strict=True) if kept < len(ids[pair[1]])]
-        rows = _Rows(limits, self.frame.special_tokens, self._places(cut))
+        from_left = self.cuts_left(limits)
+        rows = _Rows(limits, from_left, self.frame.special_tokens, self._places(cut))
         for (query, document), split in zip(pairs, splits, strict=True):
             q, d = ids[query], ids[document]
             windows = rows.add((query, document), (len(q), len(d)), split)
-            rows.sequences += self.frame.rows(q[: split[0]], [d[a:b] for a, b in windows])
+            kept = q[len(q) - split[0] :] if from_left else q[: split[0]]
+            rows.sequences += self.frame.rows(kept, [d[a:b] for a, b in windows])
         return rows.encoded()
 
     def _tokenise(self, texts: list[str]) -> dict[str, list[int]]:
@@ -111,9 +120,10 @@ class PairEncoder:
 class _Rows:
     """The rows of pairs, as they are put together."""
 
-    def __init__(self, limits: Limits, special_tokens: int, offsets: Mapping[str, np.ndarray]) -> None:
+    def __init__(self, limits: Limits, from_left: bool, special_tokens: int, offsets: Mapping[str, np.ndarray]) -> None:
         """Start without rows."""
-        self._limits, self._special_tokens, self._offsets = limits, special_tokens, offsets
+        self._limits, self._from_left = limits, from_left
+        self._special_tokens, self._offsets = special_tokens, offsets
         self.sequences: list[Row] = []
         self._owners: list[int] = []
         self._spans: list[tuple[int, int]] = []
@@ -132,12 +142,17 @@ class _Rows:
             For each row, the first document token that it holds, and the one after the last.
         """
         limits, (query, document), (q, d), (kept_q, kept_d) = self._limits, pair, lengths, split
-        windows, read = [(0, kept_d)], kept_d
+        form = limits.long_documents if kept_d < d else "truncate"
+        read = kept_d
+        if isinstance(form, Windows):
+            read = d if limits.document_max_length is None else min(d, limits.document_max_length)
+        first = d - read if self._from_left else 0
+        windows = [(first, first + read)]
         if kept_d < d:
             offsets = self._offsets[document]
-            if isinstance(limits.long_documents, Windows):
-                read = min(d, limits.document_max_length or d)
-                windows = limits.long_documents.cut(document, offsets[:read], kept_d)
+            if isinstance(form, Windows):
+                found = form.cut(document, offsets[first : first + read], kept_d)
+                windows = [(first + a, first + b) for a, b in found]
             self._spans += [_span(document, offsets, a, b) for a, b in windows]
         else:
             self._spans.append((0, len(document)))
@@ -172,6 +187,8 @@ def _offsets(encoding: Any) -> np.ndarray:
 
 def _span(text: str, offsets: np.ndarray, first: int, end: int) -> tuple[int, int]:
     """Return the characters of some tokens; those before a document's first and after its last token count too."""
+    if first == end:
+        return 0, 0
     begin = int(offsets[first, 0]) if first else 0
-    stop = len(text) if end == len(offsets) else int(offsets[end - 1, 1]) if end else 0
+    stop = len(text) if end == len(offsets) else int(offsets[end - 1, 1])
     return begin, max(begin, stop)

@@ -8,6 +8,7 @@ from mlx_rerank.pairs.arguments import require_whole_number
 from mlx_rerank.pairs.windows import Windows
 
 LongDocuments = Literal["truncate", "error"] | Windows
+Side = Literal["right", "left"]
 _LEAST_FOR_WINDOWS = 64  # tokens of a pair; then the longest query leaves 15 of them to a window
 
 
@@ -24,6 +25,7 @@ class Limits:
             error says so. Queries are always truncated, except with "error".
         longest_first: cut the longer text to the length of the other, then both alike, as the `tokenizers` library and
             sentence-transformers do. No text has a limit of its own then, and windows are not read.
+        truncation_side: where tokens of a text that is too long are cut off; the tokenizer's own side if None.
     """
 
     max_length: int
@@ -31,10 +33,11 @@ class Limits:
     document_max_length: int | None = None
     long_documents: LongDocuments = "truncate"
     longest_first: bool = False
+    truncation_side: Side | None = None
 
     def __post_init__(self) -> None:
         """Raise InputError for an invalid length, or for limits that exclude one another."""
-        require_whole_number("max_length", self.max_length, least=0)
+        object.__setattr__(self, "max_length", require_whole_number("max_length", self.max_length, least=0))
         if isinstance(self.long_documents, Windows) and self.max_length < _LEAST_FOR_WINDOWS:
             raise InputError(
                 f"max_length {self.max_length} is too little to read documents in windows: "
@@ -42,7 +45,10 @@ class Limits:
             )
         for name in ("query_max_length", "document_max_length"):
             if getattr(self, name) is not None:
-                require_whole_number(name, getattr(self, name))
+                number = require_whole_number(name, getattr(self, name))
+                object.__setattr__(self, name, number)  # numpy's integers do not go into the key of a score cache
+        if self.truncation_side not in (None, "right", "left"):
+            raise InputError(f"truncation_side must be 'right', 'left' or None, not {self.truncation_side!r}")
         texts = (self.query_max_length, self.document_max_length)
         if self.longest_first and (texts != (None, None) or isinstance(self.long_documents, Windows)):
             raise InputError(
@@ -116,7 +122,8 @@ def checked_length(max_length: int, longest: int, special_tokens: int) -> int:
     Raises:
         InputError: the model has no positions for it, or it leaves no room for text.
     """
-    if require_whole_number("max_length", max_length, least=0) > longest:
+    max_length = require_whole_number("max_length", max_length, least=0)
+    if max_length > longest:
         raise InputError(
             f"max_length {max_length} exceeds this model's limit of {longest} tokens: "
             "use a smaller value, or a model with more positions"

@@ -40,9 +40,9 @@ class Windows:
 
     def __post_init__(self) -> None:
         """Raise InputError for what is no number of tokens or windows."""
-        require_whole_number("length of windows", self.length, least=16)
-        require_whole_number("overlap of windows", self.overlap, least=0)
-        require_whole_number("best", self.best)
+        for name, least in (("length", 16), ("overlap", 0), ("best", 1)):
+            number = require_whole_number(f"{name} of windows", getattr(self, name), least)
+            object.__setattr__(self, name, number)  # numpy's integers do not go into the key of a score cache
         if self.overlap > self.length // 2:
             raise InputError(f"overlap {self.overlap} is more than half of the windows' length {self.length}")
 

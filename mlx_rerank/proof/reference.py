@@ -71,7 +71,7 @@ class ReferenceReranker:
         self._pieces.no_padding()
         self._special_tokens = self._pieces.num_special_tokens_to_add(is_pair=True)
         limit = checkpoint.shape.max_length
-        self.max_length = min(512, limit) if max_length is None else max_length
+        self.max_length = checkpoint.settings.usual_length(limit) if max_length is None else max_length
         if not self._special_tokens < self.max_length <= limit:
             raise InputError(f"max_length {max_length} is not between {self._special_tokens + 1} and {limit}")
 
@@ -86,8 +86,9 @@ class ReferenceReranker:
         model = getattr(transformers, its.model)(getattr(transformers, its.config).from_dict(config))
         state = {name: self._torch.from_numpy(value) for name, value in restore.state_dict(directory).items()}
         model.load_state_dict(state, strict=True)
-        path = str(directory / "tokenizer.json")
-        return model, transformers.PreTrainedTokenizerFast(tokenizer_file=path, **its.special_tokens)
+        path, saved = str(directory / "tokenizer.json"), checkpoint.settings.truncation_side
+        side = {} if saved is None else {"truncation_side": saved}
+        return model, transformers.PreTrainedTokenizerFast(tokenizer_file=path, **its.special_tokens, **side)
 
     def logits(self, pairs: Sequence[tuple[str, str]], batch_size: int = 16) -> PairLogits:
         """Run the model on (query, document) pairs, in batches of similar length."""
@@ -101,8 +102,8 @@ class ReferenceReranker:
             batch = order[start : start + batch_size]
             logits[batch] = self._forward([rows[i] for i in batch])
         require_finite(logits, pairs, f"The weights are damaged, or {self.model.dtype} is too narrow")
-        cut, ends = (np.array([one[i] for one in encoded], dtype=np.int64) for i in (1, 2))
-        return PairLogits(logits, cut, np.stack([np.zeros_like(ends), ends], axis=1), self._mapping)
+        cut, spans = (np.array([one[i] for one in encoded], dtype=np.int64) for i in (1, 2))
+        return PairLogits(logits, cut, spans.reshape(-1, 2), self._mapping)
 
     def score(self, pairs: Sequence[tuple[str, str]], *, raw_scores: bool = False) -> np.ndarray:
         """Return the score of every pair, or its logit, float32 [N]."""
@@ -134,20 +135,23 @@ class ReferenceReranker:
         given = {"input_ids": [row.ids for row in rows], "token_type_ids": [row.segments for row in rows]}
         return dict(self.tokenizer.pad(given, padding=True, return_tensors="pt"))
 
-    def _encode(self, query: str, document: str) -> tuple[ReferenceRow, int, int]:
-        """Return a pair as a row, how many tokens were cut, and where the read characters of the document end.
+    def _encode(self, query: str, document: str) -> tuple[ReferenceRow, int, tuple[int, int]]:
+        """Return a pair as a row, how many tokens were cut, and where the read characters of the document stand.
 
         The query is cut to three quarters of max_length, then the document to fit.
         """
         q, d = (self._pieces.encode(text, add_special_tokens=False) for text in (query, document))
         total, offsets, room = len(q) + len(d), d.offsets, self.max_length - self._special_tokens
-        q.truncate(min(len(q), self.max_length * 3 // 4, room))
-        d.truncate(min(len(d), room - len(q)))
+        side = self.tokenizer.truncation_side
+        q.truncate(min(len(q), self.max_length * 3 // 4, room), direction=side)
+        d.truncate(min(len(d), room - len(q)), direction=side)
         read = len(d)
-        end = len(document) if read == len(offsets) else offsets[read - 1][1] if read else 0
+        first = len(offsets) - read if side == "left" else 0
+        begin = offsets[first][0] if first and read else 0
+        end = len(document) if first + read == len(offsets) else offsets[read - 1][1] if read else 0
         pair = self._pieces.post_process(q, d)
         known = getattr(self.model.config, "type_vocab_size", 1) > 1
-        return ReferenceRow(pair.ids, pair.type_ids if known else [0] * len(pair)), total - len(q) - read, end
+        return ReferenceRow(pair.ids, pair.type_ids if known else [0] * len(pair)), total - len(q) - read, (begin, end)
 
     def _forward(self, rows: Sequence[ReferenceRow]) -> np.ndarray:
         """Return float32 logits of one padded batch."""

@@ -79,14 +79,15 @@ def verify(
     checked = check_pairs(sample_pairs() if pairs is None else pairs)
     if not checked:
         raise InputError("there are no pairs to compare on")
+    if against is None and against_revision is not None:
+        raise InputError(f"against_revision {against_revision!r} is of the model of against: give that too")
     checkpoint = Checkpoint.open(model, revision=revision)
     source = checkpoint if against is None else Checkpoint.open(against, revision=against_revision)
     _require_same_shape(checkpoint, source)
     with checkpoint.reading(), source.reading():  # so that all are of the same files
         reranker = Reranker(checkpoint.directory, dtype=dtype, device=device, max_length=max_length)
         reference = ReferenceReranker(source.directory, max_length=reranker.max_length)
-        renumbered = _trimmed(checkpoint) and against is not None
-        numbers = renumbering(source, checkpoint) if renumbered else None
+        numbers = renumbering(source, checkpoint) if against is not None and _trimmed(checkpoint) else None
     allowed = _allowed(checkpoint, reranker.dtype, against is not None)
     compared, theirs, expected = _comparable(checked, reference.rows(checked), numbers)
     ours = _rows(reranker, compared)

@@ -1,5 +1,6 @@
 """A loaded model: limits and pairs in, logits out."""
 
+import logging
 from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from mlx_rerank.scoring.pipeline import Pipeline
 from mlx_rerank.scoring.results import PairLogits
 from mlx_rerank.scoring.stopping import Stop
 
-DEFAULT_MAX_LENGTH = 512
+logger = logging.getLogger("mlx_rerank")
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class ModelOptions:
         if not isinstance(self.deterministic, bool):
             raise InputError(f"deterministic must be True or False, not {self.deterministic!r}")
         if self.token_budget is not None:
-            require_whole_number("token_budget", self.token_budget)
+            object.__setattr__(self, "token_budget", require_whole_number("token_budget", self.token_budget))
         parse_long_documents(self.long_documents)
 
     @property
@@ -56,7 +57,7 @@ class ModelOptions:
             InputError: the dtype is unknown.
         """
         device = parse_device(self.device)
-        return device, parse_dtype(self.dtype) if self.dtype else default_dtype(device)
+        return device, default_dtype(device) if self.dtype is None else parse_dtype(self.dtype)
 
 
 class LoadedModel:
@@ -69,8 +70,10 @@ class LoadedModel:
         self.shape, self.mapping, self.encoder = checkpoint.shape, checkpoint.mapping, checkpoint.encoder()
         self.dtype = dtype_name(dtype)
         self.device = "gpu" if device.type == device.type.gpu else "cpu"
-        wanted = min(DEFAULT_MAX_LENGTH, self.shape.max_length) if options.max_length is None else options.max_length
-        longest = self.checked_length(wanted)
+        for remark in checkpoint.settings.remarks:
+            logger.warning(remark)
+        usual_length = checkpoint.settings.usual_length(self.shape.max_length)
+        longest = self.checked_length(usual_length if options.max_length is None else options.max_length)
         self.limits = Limits(longest, long_documents=parse_long_documents(options.long_documents))
         usual = default_token_budget(checkpoint.family.cost(self.shape), device, dtype, longest)
         self.token_budget = usual if options.token_budget is None else options.token_budget

@@ -144,8 +144,10 @@ class _Occlusion:
         d_ids, d_offsets = self._encoder.tokens(document)
         frame = self._encoder.frame
         q, _ = limits.split(len(q_ids), len(d_ids), limits.room(frame.special_tokens))
-        asked_end = len(query) if q == len(q_ids) else int(q_offsets[q - 1, 1])
-        asked = words_of(query, q_offsets[:q], (0, asked_end), frame.query_at)
+        first = len(q_ids) - q if self._encoder.cuts_left(limits) else 0
+        asked_begin = int(q_offsets[first, 0]) if first else 0
+        asked_end = len(query) if first + q == len(q_ids) else int(q_offsets[q - 1, 1])
+        asked = words_of(query, q_offsets[first : first + q], (asked_begin, asked_end), frame.query_at)
         start = frame.document_at(q)
         tokens = self._row.ids[start : self._row.tokens - len(frame.end)].tolist()
         # The row's first document token begins where the span begins, but several tokens may share that character.

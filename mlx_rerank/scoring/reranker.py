@@ -53,7 +53,7 @@ class Reranker:
                 directory that `mlx-rerank convert` wrote.
             dtype: "float16", "bfloat16" or "float32"; float16 on a GPU and float32 on a CPU if None.
             device: "gpu" or "cpu"; MLX's default one if None.
-            max_length: most tokens of a pair, special ones included; 512, or the model's limit if less, if None.
+            max_length: most tokens of a pair, special ones included; if None, 512, or the model's or tokenizer's limit.
             long_documents: what becomes of a document that does not fit. "truncate" leaves its end unread; "windows"
                 reads all of it in parts that overlap, and takes the best one's score (`Windows(...)` says how
                 long they are, and how many the mean is taken over); "error" raises an InputError.
@@ -78,8 +78,8 @@ class Reranker:
             CheckpointError: its files cannot be used.
             UnsupportedModelError: it is not a single-label cross-encoder of a family that is run here.
             DeviceError: this machine has no such device.
-            InputError: the dtype is unknown, a limit is out of range, the embeddings cannot be mapped, score_cache is
-                another program's database, keep is not for a first stage, or the first stage has a first stage.
+            InputError: the dtype is unknown, a limit is out of range, the embeddings cannot be mapped, revision is not
+                of a hub model, score_cache is another program's database, or keep is not for this first stage.
             MissingDependencyError: the checkpoint needs torch to be read.
         """
         options = ModelOptions(
@@ -286,7 +286,7 @@ class Reranker:
         Raises:
             RerankError: as `score`; an InputError also where a limit is out of range.
         """
-        stop, limits = Stop(timeout, cancel), limits or self.limits
+        stop, limits = Stop(timeout, cancel), self.limits if limits is None else limits
         self.model.checked_length(limits.max_length)
         return self.model.logits(pairs, limits, stop, batch_size=batch_size, show_progress=show_progress)
 

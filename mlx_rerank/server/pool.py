@@ -51,8 +51,10 @@ class Pool:
             raise InputError(
                 f"a server needs models of different names, not {names}: name them as in --model NAME=MODEL"
             )
-        shared = options or ModelOptions()
-        self._served = {s.name: Served(s, replace(shared, dtype=s.dtype or shared.dtype)) for s in specs}
+        shared = ModelOptions() if options is None else options
+        self._served = {
+            s.name: Served(s, replace(shared, dtype=shared.dtype if s.dtype is None else s.dtype)) for s in specs
+        }
         self._keep_alive, self._memory_limit = keep_alive, memory_limit
         self._refuse_unknown, self._warm_up = refuse_unknown, warm_up
         self._changing = asyncio.Lock()  # one model is loaded or unloaded at a time

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -94,7 +94,8 @@ class Served:
             CheckpointNotFoundError: it is not there and cannot be downloaded.
         """
         if self._directory is None:
-            find = partial(hub.resolve, self.spec.model, revision=self.options.revision)
+            options = self.options
+            find = partial(hub.resolve, self.spec.model, revision=options.revision, cache_dir=options.cache_dir)
             self._directory = await in_new_thread(find)
         return self._directory
 
@@ -123,7 +124,8 @@ class Served:
             await in_new_thread(self.reranker.engine.load)
             return
         await self._forget()
-        reranker = await in_new_thread(partial(Reranker, await self.resolve(), **vars(self.options)))
+        options = replace(self.options, revision=None)  # which the directory is of already
+        reranker = await in_new_thread(partial(Reranker, await self.resolve(), **vars(options)))
         model = reranker.model
         self.scheduler = Scheduler(model.engine, model.batching(), model.encoder.pad_token_id)
         self.reranker = reranker

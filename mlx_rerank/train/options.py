@@ -32,7 +32,7 @@ class TrainingOptions:
         lora_alpha: the updates are multiplied by alpha / rank; twice the rank if None.
         train_embeddings: train the word embeddings too. They are most of a small model's weights, and a few texts touch
             few rows.
-        max_length: most tokens of a pair; 512, or the model's limit where that is less, if None.
+        max_length: most tokens of a pair; as for `Reranker` if None.
         token_budget: most tokens whose activations are held at once; a larger step accumulates gradients.
         checkpoint_layers: compute activations again in the backward pass instead of keeping them: much less memory, for
             about a third more time.
@@ -67,7 +67,7 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         """Raise InputError for a value that cannot be used."""
-        least = {"group_size": 2, "lora_rank": 0, "seed": 0}
+        least = {"group_size": 2, "lora_rank": 0, "seed": 0, "max_length": 0}
         for name in ("epochs", "batch_size", "token_budget", "save_every", "evaluate_every", *least):
             if getattr(self, name) is not None:
                 number = require_whole_number(name, getattr(self, name), least.get(name, 1))
@@ -90,6 +90,8 @@ class TrainingOptions:
             _require_number(f"the weight of {name}", weight, above=0)
         if not self.losses:
             raise InputError(f"there is no loss to minimise: name one or more of {', '.join(LOSSES)}")
+        if self.temperature != 1 and "distillation" not in self.losses:
+            raise InputError("temperature is of the teacher's scores: give the loss distillation too")
         if self.negatives not in (None, *NEGATIVES):
             raise InputError(f"negatives {self.negatives!r} is not one of {', '.join(NEGATIVES)}")
         if self.dtype is not None:

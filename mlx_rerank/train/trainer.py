@@ -78,17 +78,20 @@ def train(
         NonFiniteScoreError: the loss became NaN or infinite.
         MissingDependencyError: negatives are asked for, and bm25s is not installed.
     """
-    target, options, kept = require_absent(output), options or TrainingOptions(), parse_dtype(dtype)
-    if options.negatives:
+    target, kept = require_absent(output), parse_dtype(dtype)
+    options = TrainingOptions() if options is None else options
+    if options.negatives is not None:
         require_bm25()
+    elif next(iter(corpus), None) is not None:
+        raise InputError("corpus is where hard negatives are taken from: choose TrainingOptions(negatives=...)")
     examples, held_out = _examples(data), [] if dev is None else _examples(dev)
     if dev is not None and not any(label > 0 for example in held_out for label in example.labels):
         raise InputError(f"none of the {len(held_out)} queries of dev has a relevant document: nDCG needs one")
     place = parse_device(device)
     with operations.on(place):
         checkpoint = Checkpoint.open(model, revision=revision)
-        run = Run(checkpoint, options, parse_dtype(options.dtype) if options.dtype else default_dtype(place))
-        if options.negatives:
+        run = Run(checkpoint, options, default_dtype(place) if options.dtype is None else parse_dtype(options.dtype))
+        if options.negatives is not None:
             score = run.logits if options.negatives == "model" else None
             examples = mine(examples, corpus, run.mapping, score)
         _require_something_to_learn(examples, options)
@@ -138,7 +141,8 @@ class Run:
         """
         self.options, longest = options, checkpoint.shape.max_length
         self.encoder, self.mapping = checkpoint.encoder(), checkpoint.mapping
-        wanted = min(512, longest) if options.max_length is None else options.max_length
+        usual_length = checkpoint.settings.usual_length(longest)
+        wanted = usual_length if options.max_length is None else options.max_length
         self.max_length = checked_length(wanted, longest, self.encoder.frame.special_tokens)
         mapped = not options.train_embeddings and (
             choose_embeddings(checkpoint, dtype, keep_quantized=False, wanted=None) == "mapped"
@@ -171,7 +175,7 @@ class Run:
         )  # fmt: skip
         try:
             with bar:
-                self._take(steps, dev, progress, history, report or _silent, bar)
+                self._take(steps, dev, progress, history, _silent if report is None else report, bar)
         except BaseException:  # Ctrl-C above all; the last complete step is what the next run goes on from
             if self.learner.whole:
                 progress.save(self.learner, history, asdict(self.since))

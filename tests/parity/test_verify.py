@@ -124,6 +124,11 @@ def test_packed_weights_may_be_further_from_their_source_than_from_themselves(tm
     assert not verify(target, pairs=FEW, against=tiny, tolerance=1e-6).passed
 
 
+def test_a_revision_of_no_model(tiny: Path) -> None:
+    with pytest.raises(InputError, match="against_revision 'v1' is of the model of against: give that too"):
+        verify(tiny, pairs=FEW, against_revision="v1")
+
+
 def test_an_activation_beyond_float16_is_told(tmp_path: Path) -> None:
     tensors = random_tensors(TINY)
     tensors["roberta.encoder.layer.1.intermediate.dense.weight"] *= 60000

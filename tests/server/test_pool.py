@@ -9,12 +9,14 @@ from pathlib import Path
 import bounds
 import pytest
 from devices import busy_device
+from fake_hub import COMMIT, FakeHub
 
 from mlx_rerank.errors import InputError, RefusedError
+from mlx_rerank.scoring.loaded import ModelOptions
 from mlx_rerank.server import served as served_module
 from mlx_rerank.server.handler import Bounds
 from mlx_rerank.server.pool import Pool
-from mlx_rerank.server.served import ModelSpec
+from mlx_rerank.server.served import ModelSpec, Served
 from server.conftest import Connect
 
 pytestmark = pytest.mark.anyio
@@ -44,6 +46,17 @@ def test_a_directory_is_called_by_its_last_part(tiny: Path) -> None:
 def test_specs_of_nothing(text: str) -> None:
     with pytest.raises(InputError, match="is not"):
         ModelSpec.parse(text)
+
+
+async def test_a_revision_is_of_a_hub_model(hub: FakeHub, tiny: Path, tmp_path: Path) -> None:
+    hub.publish("test/tiny", tiny)
+    options = ModelOptions(revision=COMMIT, cache_dir=tmp_path / "cache")
+    served = Served(ModelSpec("tiny", "test/tiny"), options)
+    await served.load()
+    assert (await served.resolve()).is_relative_to(tmp_path / "cache")
+    assert served.reranker
+    with pytest.raises(InputError, match=r"revision .* is for models of the hub, and 'mini' is built in"):
+        await Served(ModelSpec("mini", "mini"), options).load()
 
 
 def test_pools_of_nothing_and_of_twins() -> None:

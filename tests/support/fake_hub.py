@@ -30,6 +30,7 @@ class FakeHub:
     Attributes:
         repositories: by id; tests may put some there.
         asked: method and path of every request.
+        authorizations: headers of all requests; None where one had none.
         objects: large files received, by the SHA-256 of their bytes.
         refusals: status and message to answer with, by a part of "METHOD path".
         unanswered: a part of "METHOD path" of requests that get no answer.
@@ -39,6 +40,7 @@ class FakeHub:
     def __init__(self) -> None:
         self.repositories: dict[str, Repository] = {}
         self.asked: list[str] = []
+        self.authorizations: set[str | None] = set()
         self.objects: dict[str, bytes] = {}
         self.refusals: dict[str, tuple[int, str]] = {}
         self.unanswered = "none"
@@ -78,6 +80,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         path = unquote(self.path.partition("?")[0])
         request = f"{self.command} {path}"
         self.hub.asked.append(request)
+        self.hub.authorizations.add(self.headers.get("Authorization"))
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if self.hub.unanswered in request:
             self.hub.closing.wait()

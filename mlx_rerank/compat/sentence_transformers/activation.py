@@ -42,22 +42,24 @@ def activation_named(path: str | None) -> Activation:
     return _OWN[name]
 
 
-def activated(activation: Activation, logits: np.ndarray) -> np.ndarray:
+def activated(activation: Activation | None, logits: np.ndarray) -> np.ndarray:
     """Return what an activation makes of logits.
 
     Args:
         activation: is given a float32 array [N, 1], and, if it fails, a tensor of this shape, which is what
-            sentence-transformers would give it.
+            sentence-transformers would give it. None leaves logits as they are.
         logits: float32 [N].
 
     Returns:
         float32 [N].
 
     Raises:
-        InputError: it does not give one score for each logit.
+        InputError: it cannot be called, or does not give one score for each logit.
         Exception: whatever it raises.
     """
-    if not len(logits):
+    if activation is not None and not callable(activation):
+        raise InputError(f"activation_fn must be a function of logits, or None, not {activation!r}")
+    if activation is None or not len(logits):
         return logits
     column = logits[:, np.newaxis]
     try:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
+from mlx_rerank.compat.arguments import device_named, options_named
 from mlx_rerank.compat.sentence_transformers.activation import Activation, activated, activation_named, tensor_of
-from mlx_rerank.compat.sentence_transformers.settings import Settings
+from mlx_rerank.compat.sentence_transformers.prompts import all_prompts, chosen_prompt
 from mlx_rerank.compat.warning import old_names, warn, warn_unused
 from mlx_rerank.errors import InputError
 from mlx_rerank.pairs.arguments import Document, check_pairs, pairs_to_rank, require_sequence, require_whole_number
@@ -74,18 +75,19 @@ class CrossEncoder:
             max_length: most tokens of a pair. If None, what the tokenizer states. The model's limit where that is less.
             activation_fn: makes scores of logits; if None, what the checkpoint names, or else the sigmoid. It is given
                 a float32 array [N, 1], or, where it cannot take that, a torch tensor of this shape.
-            device: "cpu" for the CPU; "mps", "cuda" ... for the GPU if there is one.
+            device: "cpu" for the CPU; "mps", "cuda" ... for the GPU; a warning says so if there is none.
             modules: unused.
             prompts: texts that may be put before a query, by name, besides those of the checkpoint.
             default_prompt_name: of the prompt that is used, unless a call says otherwise.
             cache_folder: where hub downloads are kept; if None, what SENTENCE_TRANSFORMERS_HOME says.
             trust_remote_code: unused: no code from a checkpoint is ever run.
             revision: branch, tag or commit of a hub model.
-            local_files_only: unused: set HF_HUB_OFFLINE=1 to stay off the network.
-            token: unused: set HF_TOKEN to read what is not public.
+            local_files_only: stay off the network: a hub model must have been downloaded before.
+            token: for the hub, to read what is not public; the one stored on this machine if None or True.
             model_kwargs: "dtype" or "torch_dtype" is what to compute in: float32 if neither is there, and with "auto"
                 what `Reranker` chooses. All else is unused.
-            processor_kwargs: "model_max_length" is max_length, where that is None. All else is unused.
+            processor_kwargs: "model_max_length" is max_length, where that is None; "truncation_side" says where texts
+                are cut, whatever the checkpoint says. All else is unused.
             config_kwargs: "num_labels" is num_labels, where that is None. All else is unused.
             model_card_data: unused.
             backend: unused.
@@ -96,37 +98,46 @@ class CrossEncoder:
                 checkpoint names an activation that only torch has.
             RerankError: as `Reranker`.
         """
-        of_model, of_processor, of_config = (dict(x or {}) for x in (model_kwargs, processor_kwargs, config_kwargs))
-        dtype = of_model.pop("dtype", None) or of_model.pop("torch_dtype", None) or "float32"
+        of_model = options_named("model_kwargs", model_kwargs)
+        of_processor = options_named("processor_kwargs", processor_kwargs)
+        of_config = options_named("config_kwargs", config_kwargs)
+        dtypes = (of_model.pop(name, None) for name in ("dtype", "torch_dtype"))
+        dtype = next((found for found in dtypes if found is not None), "float32")
+        self._truncation_side = of_processor.pop("truncation_side", None)
         max_length = of_processor.pop("model_max_length", None) if max_length is None else max_length
         labels = of_config.pop("num_labels", 1) if num_labels is None else num_labels
         if labels != 1:
             raise InputError(f"num_labels must be 1, not {labels!r}: these models give each pair one score")
         left = {"model_kwargs": of_model, "processor_kwargs": of_processor, "config_kwargs": of_config}
         unused = {f"{name}[{key!r}]": True for name, options in left.items() for key in options}
-        unused |= {"modules": modules, "trust_remote_code": trust_remote_code, "local_files_only": local_files_only}
-        unused |= {"token": token, "model_card_data": model_card_data, "backend": backend != "torch"}
-        warn_unused("CrossEncoder", unused | {"keep_in_fp32_modules": keep_in_fp32_modules})
-
-        cache_folder = cache_folder or os.environ.get("SENTENCE_TRANSFORMERS_HOME")
-        checkpoint = Checkpoint.open(model_name_or_path or "", revision=revision, cache_dir=cache_folder)
+        unused |= {"modules": modules, "trust_remote_code": trust_remote_code, "backend": backend != "torch"}
+        unused |= {"model_card_data": model_card_data, "keep_in_fp32_modules": keep_in_fp32_modules or None}
+        warn_unused("CrossEncoder", unused)
+        checkpoint = Checkpoint.open(
+            "" if model_name_or_path is None else model_name_or_path,
+            revision=revision,
+            cache_dir=(os.environ.get("SENTENCE_TRANSFORMERS_HOME") or None) if cache_folder is None else cache_folder,
+            local_files_only=local_files_only,
+            token=token,
+        )
         self.config, self._special_tokens = checkpoint.shape, checkpoint.encoder().frame.special_tokens
-        with checkpoint.reading():
-            settings = Settings.read(checkpoint.directory, checkpoint.raw)
-        self.activation_fn = activation_fn or activation_named(settings.activation)
-        self.prompts = {**settings.prompts, **(prompts or {})}
-        self.default_prompt_name = default_prompt_name or settings.default_prompt_name
-        self._prompt(None, None)  # refuses a default that is unknown
-        longest = int(min(self.config.max_length, settings.max_length or self.config.max_length))
-        self.max_length = longest if max_length is None else max_length
+        saved = checkpoint.settings
+        self.activation_fn = activation_named(saved.activation) if activation_fn is None else activation_fn
+        self.prompts = all_prompts(saved.prompts, prompts)
+        self.default_prompt_name = saved.default_prompt_name if default_prompt_name is None else default_prompt_name
+        chosen_prompt(self.prompts, self.default_prompt_name, None, None)  # refuses a default that is unknown
+        self.max_length = saved.length(self.config.max_length) if max_length is None else max_length
+        self._limits()  # refuses a side that is unknown
         self.reranker = Reranker(
             checkpoint.directory,
             dtype=None if dtype == "auto" else str(dtype).removeprefix("torch."),
-            device="cpu" if str(device).startswith("cpu") else None,
+            device=device_named(device),
             max_length=self.max_length,
         )
         checkpoint.require_unchanged()  # or the settings would be of other files than the Reranker's
         self.device = self.reranker.device
+        if saved.float32_modules and keep_in_fp32_modules is None and self.reranker.dtype != "float32":
+            warn(f"{', '.join(saved.float32_modules)} compute in {self.reranker.dtype}, not in float32 as was saved")
 
     @property
     def max_length(self) -> int:
@@ -191,7 +202,8 @@ class CrossEncoder:
         pairs = list(inputs)
         single = bool(pairs) and isinstance(pairs[0], str)
         pairs = check_pairs([pairs] if single else pairs)  # pyright: ignore[reportArgumentType]
-        scores = self._scores(pairs, self._prompt(prompt, prompt_name), activation_fn, batch_size, show_progress_bar)
+        before = chosen_prompt(self.prompts, self.default_prompt_name, prompt, prompt_name)
+        scores = self._scores(pairs, before, activation_fn, batch_size, show_progress_bar)
         if convert_to_numpy and not convert_to_tensor:
             return scores[0] if single else scores if pairs else np.array([])
         tensor = tensor_of(scores)
@@ -247,23 +259,11 @@ class CrossEncoder:
         if top_k is not None:
             require_whole_number("top_k", top_k, least=0)
         texts, pairs = pairs_to_rank(query, documents)
-        found = self._scores(pairs, self._prompt(prompt, prompt_name), activation_fn, batch_size, show_progress_bar)
+        before = chosen_prompt(self.prompts, self.default_prompt_name, prompt, prompt_name)
+        found = self._scores(pairs, before, activation_fn, batch_size, show_progress_bar)
         scores = found.tolist()
         order = sorted(range(len(scores)), key=scores.__getitem__, reverse=True)[:top_k]
         return [{"corpus_id": i, "score": scores[i]} | ({"text": texts[i]} if return_documents else {}) for i in order]
-
-    def _prompt(self, prompt: str | None, name: str | None) -> str:
-        """Return what to put before a query."""
-        if prompt is not None:
-            if name is not None:
-                warn("both a prompt and a prompt_name were given: the prompt is used")
-            return prompt
-        name = self.default_prompt_name if name is None else name
-        if name is not None and name not in self.prompts:
-            raise InputError(
-                f"there is no prompt named {name!r}: it is one of {sorted(self.prompts)}, or pass prompt=..."
-            )
-        return "" if name is None else self.prompts[name]
 
     def _scores(
         self,
@@ -276,9 +276,13 @@ class CrossEncoder:
         """Return the score of each pair, float32 [N]."""
         scored = self.reranker.logits(
             [(prompt + query, document) for query, document in pairs],
-            limits=Limits(self.max_length, longest_first=True),
+            limits=self._limits(),
             batch_size=batch_size,
             show_progress=show_progress,
         )
         log_truncation(scored.truncated_tokens, self.max_length)
-        return activated(activation_fn or self.activation_fn, scored.logits)
+        return activated(self.activation_fn if activation_fn is None else activation_fn, scored.logits)
+
+    def _limits(self) -> Limits:
+        """Return how pairs are cut."""
+        return Limits(self.max_length, longest_first=True, truncation_side=self._truncation_side)

@@ -69,7 +69,7 @@ class XLMRoberta(post_norm.Encoder):
 
 def _accepts(config: Mapping[str, Any]) -> bool:
     """Tell whether a config.json is of an XLM-RoBERTa; refuse all but a single-label sequence classifier."""
-    expected = {"hidden_act": "gelu", "position_embedding_type": "absolute", "type_vocab_size": 1}
+    expected = {"hidden_act": "gelu", "position_embedding_type": "absolute", "is_decoder": False, "type_vocab_size": 1}
     return is_classifier(config, _WANTED, "xlm-roberta", "XLMRoberta", expected)
 
 

@@ -9,8 +9,8 @@ from checkpoints import write_checkpoint
 from fake_hub import COMMIT, FakeHub
 
 from mlx_rerank import Reranker
-from mlx_rerank.checkpoints.hub import EMBEDDED, commit_of, resolve
-from mlx_rerank.errors import CheckpointNotFoundError
+from mlx_rerank.checkpoints.hub import EMBEDDED, commit_of, public_name, resolve
+from mlx_rerank.errors import CheckpointNotFoundError, InputError
 
 
 def test_embedded_and_local_names(tmp_path: Path) -> None:
@@ -25,6 +25,20 @@ def test_embedded_and_local_names(tmp_path: Path) -> None:
 def test_names_that_no_file_system_takes(name: str) -> None:
     with pytest.raises(CheckpointNotFoundError, match=r"cannot be a model|is not a directory"):
         resolve(name)
+    assert public_name(name) == name  # to show: what cannot be loaded is refused later
+
+
+def test_a_revision_is_of_the_hub(tmp_path: Path) -> None:
+    for model, what in ((tmp_path, "is a directory"), (str(tmp_path), "is a directory"), ("mini", "is built in")):
+        with pytest.raises(InputError, match=f"revision 'v1' is for models of the hub, and .* {what}: leave it out"):
+            Reranker(model, revision="v1")
+
+
+@pytest.mark.parametrize("name", ["revision", "cache_dir"])
+@pytest.mark.parametrize("value", ["", " ", 0, False])
+def test_empty_arguments_are_not_taken_for_none(name: str, value: object) -> None:
+    with pytest.raises(InputError, match=f"{name} {value!r} is empty or no text"):
+        resolve("test/tiny", **{name: value})  # pyright: ignore[reportArgumentType]
 
 
 @pytest.fixture
@@ -44,6 +58,26 @@ def test_a_hub_id_is_downloaded_and_scores(hub: FakeHub, tiny_reranker: Reranker
     reranker = Reranker("test/tiny", cache_dir=tmp_path / "cache")
     pairs = [("panda", "the bear")]
     np.testing.assert_allclose(reranker.score(pairs), tiny_reranker.score(pairs), rtol=0, atol=bounds.SCORE)
+
+
+@pytest.mark.numeric
+def test_local_files_only_stays_off_the_network(hub: FakeHub, tmp_path: Path) -> None:
+    where = {"cache_dir": tmp_path / "cache", "local_files_only": True}
+    with pytest.raises(CheckpointNotFoundError, match="'test/tiny' could not be fetched"):
+        resolve("test/tiny", **where)
+    assert not hub.asked
+    directory = resolve("test/tiny", cache_dir=tmp_path / "cache")
+    asked = len(hub.asked)
+    assert resolve("test/tiny", **where) == directory
+    assert len(hub.asked) == asked
+
+
+def test_the_token_reaches_the_hub(hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_of_the_machine")
+    for token, sent in (("hf_given", "Bearer hf_given"), (None, "Bearer hf_of_the_machine"), (False, None)):
+        hub.authorizations.clear()
+        resolve("test/tiny", cache_dir=tmp_path / f"cache-{token}", token=token)
+        assert hub.authorizations == {sent}
 
 
 @pytest.mark.usefixtures("hub")

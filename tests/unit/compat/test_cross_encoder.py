@@ -110,6 +110,29 @@ def test_activations(tiny: Path, encoder: CrossEncoder) -> None:
         encoder.predict(PAIRS, activation_fn=lambda column: column.mean(axis=0))
 
 
+class Tangent:
+    """An activation that is not true, as an empty Sequential of torch's is not."""
+
+    def __len__(self) -> int:
+        return 0
+
+    def __call__(self, logits: np.ndarray) -> np.ndarray:
+        return np.tanh(logits)
+
+
+def test_an_activation_is_what_is_not_none(tiny: Path, encoder: CrossEncoder) -> None:
+    logits = encoder.reranker.logits(PAIRS).logits
+    close = partial(np.testing.assert_allclose, rtol=0, atol=bounds.COMPANY)
+    close(encoder.predict(PAIRS, activation_fn=Tangent()), np.tanh(logits))
+    other = CrossEncoder(tiny, activation_fn=Tangent())
+    close(other.predict(PAIRS), np.tanh(logits))
+    other.activation_fn = None  # which leaves logits as they are, as in sentence-transformers
+    close(other.predict(PAIRS), logits)
+    for wrong in ("", 0, [], "tanh"):
+        with pytest.raises(InputError, match="activation_fn must be a function of logits, or None, not "):
+            encoder.predict(PAIRS, activation_fn=wrong)  # pyright: ignore[reportArgumentType]
+
+
 def test_without_torch(encoder: CrossEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     assert encoder.predict(PAIRS).shape == (3,)
@@ -146,16 +169,24 @@ def test_prompts(encoder: CrossEncoder, checkpoint) -> None:
         given.predict(pair, prompt_name="ask", prompt="")
     with pytest.raises(InputError, match=r"no prompt named 'other': it is one of \['ask', 'none', 'the'\]"):
         given.predict(pair, prompt_name="other")
-    with pytest.raises(InputError, match="no prompt named 'other'"):
-        CrossEncoder(directory, default_prompt_name="other")
+    for name in ("other", ""):
+        with pytest.raises(InputError, match=f"no prompt named '{name}'"):
+            CrossEncoder(directory, default_prompt_name=name)
+    options: dict[str, Any] = {"prompts": {"ask": None, "new": None}}
+    assert CrossEncoder(directory, **options).prompts == {"ask": "what is ", "new": "", "none": ""}
+    for wrong in ({"ask": 5}, "ask", []):
+        with pytest.raises(InputError, match="prompt"):
+            CrossEncoder(directory, prompts=wrong)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InputError, match="prompt must be a text or None, not 5"):
+        encoder.predict(pair, prompt=5)  # pyright: ignore[reportArgumentType]
 
 
 def test_what_has_no_effect_is_named_once(tiny: Path, encoder: CrossEncoder) -> None:
     options: dict[str, Any] = {"attn_implementation": "sdpa"}
     with pytest.warns(UserWarning, match="does not use") as caught:
-        CrossEncoder(tiny, backend="onnx", token="secret", trust_remote_code=True, model_kwargs=options)
+        CrossEncoder(tiny, backend="onnx", trust_remote_code=True, model_kwargs=options)
     assert [str(each.message) for each in caught] == [
-        "mlx-rerank: CrossEncoder does not use backend, model_kwargs['attn_implementation'], token, trust_remote_code"
+        "mlx-rerank: CrossEncoder does not use backend, model_kwargs['attn_implementation'], trust_remote_code"
     ]
     assert caught[0].filename == __file__
     assert options == {"attn_implementation": "sdpa"}

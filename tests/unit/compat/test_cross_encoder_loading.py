@@ -105,6 +105,7 @@ def test_the_dtype_auto_is_the_rerankers_own(tiny: Path) -> None:
         CrossEncoder(tiny, model_kwargs={"dtype": "int8"})
 
 
+@pytest.mark.filterwarnings("ignore:mlx-rerank. there is no device")
 @pytest.mark.parametrize(
     ("options", "dtype", "device"),
     [
@@ -140,8 +141,16 @@ def test_models_of_the_hub(
     assert (tmp_path / "home" / "models--test--tiny").is_dir()
     assert (tmp_path / "folder" / "models--test--tiny").is_dir()
     assert not any("main" in path for path in hub.asked)
+    monkeypatch.setenv("SENTENCE_TRANSFORMERS_HOME", "")  # as if it were not there
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "usual"))
+    assert CrossEncoder("test/tiny", revision=COMMIT)
+    assert (tmp_path / "usual" / "models--test--tiny").is_dir()
+    asked = len(hub.asked)
+    assert CrossEncoder("test/tiny", revision=COMMIT, local_files_only=True)
+    assert len(hub.asked) == asked
 
 
+@pytest.mark.filterwarnings("ignore:mlx-rerank. there is no device")
 @pytest.mark.parametrize("device", [None, "mps", "cuda", "cuda:0", "cpu"])
 def test_device_names_of_torch_work(tiny: Path, device: str | None) -> None:
     encoder = CrossEncoder(tiny, device=device)

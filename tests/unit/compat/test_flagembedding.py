@@ -78,11 +78,13 @@ def test_half_precision_is_for_the_gpu(tiny: Path) -> None:
     assert (on_cpu.reranker.dtype, on_cpu.use_fp16) == ("float32", False)
 
 
+@pytest.mark.filterwarnings("ignore:mlx-rerank. there is no device")
 @pytest.mark.parametrize("devices", [None, "mps", "cuda:0", 0, ["cpu"], [], "cpu"])
 def test_device_names_of_flagembedding_work(tiny: Path, devices: object) -> None:
     FlagReranker(str(tiny), devices=devices)  # pyright: ignore[reportArgumentType]
 
 
+@pytest.mark.filterwarnings("ignore:mlx-rerank. there is no device")
 def test_only_one_device_is_used(tiny: Path) -> None:
     with pytest.warns(UserWarning, match="only one is used"):
         FlagReranker(str(tiny), devices=["cuda:0", "cuda:1"])

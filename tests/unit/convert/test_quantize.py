@@ -217,3 +217,10 @@ def test_one_number_of_bits_reads_as_one() -> None:
     assert (
         describe_recipe(recipe, "embeddings.word_embeddings") == "encoder packed to 4 bits, layer by layer as measured"
     )
+
+
+@pytest.mark.parametrize("name", ["layers", "embeddings"])
+@pytest.mark.parametrize("wrong", [{}, 0, "", False, 8])
+def test_what_is_no_packing_is_not_taken_for_none(tiny: Path, tmp_path: Path, name: str, wrong: object) -> None:
+    with pytest.raises(InputError, match="a packing is a Quantization"):
+        convert(tiny, tmp_path / "target", **{name: wrong})  # pyright: ignore[reportArgumentType]

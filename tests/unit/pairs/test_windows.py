@@ -174,7 +174,7 @@ def test_a_document_that_is_too_long_can_be_an_error(tiny: Path) -> None:
         (lambda: Windows(length=15), "length of windows must be a whole number of at least 16, not 15"),
         (lambda: Windows(overlap=-1), "overlap of windows must be a whole number of at least 0, not -1"),
         (lambda: Windows(length=20, overlap=11), "overlap 11 is more than half of the windows' length 20"),
-        (lambda: Windows(best=0), "best must be a whole number of at least 1, not 0"),
+        (lambda: Windows(best=0), "best of windows must be a whole number of at least 1, not 0"),
     ],
 )
 def test_what_is_no_way_to_read(make: object, words: str) -> None:

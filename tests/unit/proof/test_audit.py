@@ -6,7 +6,7 @@ from pathlib import Path
 
 import mlx.core as mx
 import pytest
-from checkpoints import FAMILY, TINY, shape_of, write_checkpoint
+from checkpoints import FAMILY, TINY, shape_of, tiny_tokenizer, write_checkpoint
 from mlx.utils import tree_flatten
 
 from mlx_rerank import cli
@@ -68,6 +68,9 @@ def sparse_checkpoint(directory: Path, config: dict) -> Path:
 
 def test_no_weight_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = sparse_checkpoint(tmp_path / "sparse", TINY | {"vocab_size": 50_000})  # a table of 12.8 MB
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens([f"<{i}>" for i in range(25_000)])
+    tokenizer.save(str(source / "tokenizer.json"))
     mx.clear_cache()
     mx.reset_peak_memory()
     before = mx.get_active_memory()

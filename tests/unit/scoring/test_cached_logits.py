@@ -79,6 +79,21 @@ def test_another_model_misses(tiny: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert counts == [3]
 
 
+def test_numpys_integers_are_whole_numbers() -> None:
+    windows = Windows(length=np.int32(32), overlap=np.uint8(8), best=np.int64(2))
+    given = Limits(np.int64(64), np.int16(9), np.int32(20), windows)  # pyright: ignore[reportArgumentType]
+    plain = Limits(64, 9, 20, Windows(32, 8, 2))
+    assert keys(COMPUTATION, given, [("a", "b")]) == keys(COMPUTATION, plain, [("a", "b")])
+
+
+@pytest.mark.numeric
+def test_a_reranker_with_numpys_integers_uses_its_cache(tiny: Path, tmp_path: Path) -> None:
+    numbers: dict[str, Any] = {"max_length": np.int64(40), "token_budget": np.int32(200)}
+    given = Reranker(tiny, score_cache=tmp_path / "scores.db", **numbers).score(PAIRS)
+    expected = Reranker(tiny, score_cache=tmp_path / "scores.db", max_length=40).score(PAIRS)
+    np.testing.assert_array_equal(given, expected)
+
+
 def test_keys_depend_on_everything_and_on_nothing_else() -> None:
     limits = Limits(512)
     assert keys(COMPUTATION, limits, [("a", "b"), ("a", "b")]) == keys(COMPUTATION, limits, [("a", "b")]) * 2
@@ -125,7 +140,7 @@ def test_the_fingerprint_is_of_what_files_hold(tiny: Path, tmp_path: Path) -> No
         blob.write_bytes(path.read_bytes())
         (snapshot / path.name).symlink_to(blob)
     assert fingerprint(snapshot) == fingerprint(snapshot) == fingerprint(tiny)
-    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"):
         content = (snapshot / name).read_bytes()
         changed = tmp_path / f"changed-{name}"
         changed.write_bytes(content[:-1] + bytes([content[-1] ^ 1]) if name == "model.safetensors" else content + b" ")

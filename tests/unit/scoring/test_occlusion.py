@@ -57,6 +57,22 @@ def assert_weights(reranker: Reranker, found: Explanation) -> None:
 
 
 @pytest.mark.numeric
+def test_texts_that_lose_their_beginning(mini: Reranker) -> None:
+    texts = "in the long run, what do the pandas eat?", "No rain today. The sea is calm. Pandas eat bamboo."
+    limits = Limits(20, query_max_length=6, truncation_side="left")
+    found = mini.model.explain(*texts, limits, Stop(), 64)
+    begin = mini.encoder.tokens(texts[0])[1][-6][0]
+    expected = mini.model.explain(texts[0][begin:], texts[1][found.span[0] :], Limits(20), Stop(), 64)
+    assert found.truncated_tokens > 0
+    assert found.span[1] == len(texts[1])
+    assert found.logit == pytest.approx(expected.logit, abs=bounds.COMPANY)
+    for name, text in (("query", texts[0]), ("document", texts[1])):
+        ours, theirs = (getattr(each, f"{name}_highlights") for each in (found, expected))
+        assert shown(text, ours) == shown(getattr(expected, name), theirs)
+        assert [each.weight for each in ours] == pytest.approx([each.weight for each in theirs], abs=1e-4)
+
+
+@pytest.mark.numeric
 def test_weights_are_what_the_logit_falls(mini: Reranker) -> None:
     query, document = "What do pandas eat?", "The giant panda, a bear, eats  bamboo.\nﬁne ½ 大熊猫吃竹子。"
     found = explained(mini, query, document)

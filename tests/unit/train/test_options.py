@@ -38,6 +38,7 @@ from mlx_rerank.train import TrainingOptions
         ({"negatives": "random"}, "negatives 'random' is not one of bm25, model"),
         ({"dtype": "int8"}, "dtype 'int8'"),
         ({"lora_alpha": 0, "lora_rank": 2}, "lora_alpha must be a finite number above 0"),
+        ({"temperature": 2.0}, "temperature is of the teacher's scores: give the loss distillation too"),
         ({"lora_alpha": 8}, "lora_alpha is for low-rank updates: give a lora_rank too"),
         ({"lora_rank": 2, "train_embeddings": True}, "train_embeddings needs lora_rank=0"),
     ],
@@ -49,9 +50,10 @@ def test_refused(options: dict, message: str) -> None:
 
 def test_numbers_of_numpy_and_mappings_that_change() -> None:
     losses = {"binary": 1.0}
-    options = TrainingOptions(epochs=np.int64(3), losses=MappingProxyType(losses))  # pyright: ignore[reportArgumentType]
+    options = TrainingOptions(epochs=np.int64(3), max_length=np.int32(40), losses=MappingProxyType(losses))  # pyright: ignore[reportArgumentType]
     losses["listwise"] = 1.0
     assert json.loads(json.dumps(asdict(options)))["epochs"] == 3
+    assert options.max_length == 40
     assert options.losses == {"binary": 1.0}
 
 

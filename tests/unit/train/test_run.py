@@ -212,6 +212,11 @@ def test_mined_negatives_are_trained_on(tiny: Path, tmp_path: Path, negatives: s
     assert record["options"]["negatives"] == negatives
 
 
+def test_a_corpus_is_for_negatives(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"corpus is where hard negatives are taken from: choose TrainingOptions\("):
+        train(EXAMPLES, tmp_path / "out", model=tiny, corpus=["panda"])
+
+
 def test_an_infinite_loss_of_a_skipped_step_is_not_part_of_the_mean() -> None:
     since, step = Since(), Step([], 1, 1, 2, 1, tokens=9, truncated_tokens=3)
     assert since.record() == {}
