@@ -8,7 +8,7 @@ from typer import Option
 Model = Annotated[str, Option("--model", "-m", help="mini, a hub id, or a directory.")]
 Dtype = Annotated[str | None, Option(help="float16, bfloat16 or float32; float16 on a GPU, float32 on a CPU.")]
 Device = Annotated[str | None, Option(help="gpu or cpu; MLX's default.")]
-MaxLength = Annotated[int | None, Option(help="Most tokens of a pair; 512, or the model's limit.")]
+MaxLength = Annotated[int | None, Option(help="Most tokens of a pair; 512, or what model and tokenizer allow.")]
 Revision = Annotated[str | None, Option(help="Branch, tag or commit of a hub model.")]
 AsJson = Annotated[bool, Option("--json", help="JSON lines even on a terminal.")]
 Raw = Annotated[bool, Option("--raw", help="Logits instead of scores in 0..1.")]
