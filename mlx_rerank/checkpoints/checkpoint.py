@@ -8,12 +8,13 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from tokenizers import Tokenizer
 
 from mlx_rerank.checkpoints import hub, weights
 from mlx_rerank.checkpoints.config import conversion_record, is_converted, read_config
+from mlx_rerank.checkpoints.fit import Shapes, require_fit
 from mlx_rerank.checkpoints.packing import quantization_of
-from mlx_rerank.checkpoints.torch_weights import read_torch_weights
+from mlx_rerank.checkpoints.reading import read_text
+from mlx_rerank.checkpoints.torch_weights import TorchWeights, read_torch_weights
 from mlx_rerank.errors import CheckpointError
 from mlx_rerank.models import family_named, family_of
 from mlx_rerank.models.family import Family, drop_module
@@ -21,6 +22,7 @@ from mlx_rerank.models.layers import Model
 from mlx_rerank.models.mapping import ScoreMapping, mapping_named
 from mlx_rerank.models.shape import Shape
 from mlx_rerank.pairs.encoder import PairEncoder
+from mlx_rerank.pairs.tokenizing import parse_tokenizer
 
 TORCH_WEIGHTS_FILE = "pytorch_model.bin"
 
@@ -51,6 +53,9 @@ class Checkpoint:
     ) -> "Checkpoint":
         """Find a model's directory, downloading it if need be, and read its config.json.
 
+        Its shape is compared with the headers of safetensors; a pytorch_model.bin, which torch has to open, is left to
+        `require_fit`.
+
         Args:
             model: the name of an embedded model, a local directory, or a hub id.
             revision: branch, tag or commit on the hub.
@@ -60,6 +65,7 @@ class Checkpoint:
             CheckpointNotFoundError: the name leads nowhere.
             CheckpointError: config.json cannot be read, or contradicts itself.
             UnsupportedModelError: it describes a model that this package does not run.
+            WeightsError: it contradicts the weights.
         """
         directory = hub.resolve(model, revision=revision, cache_dir=cache_dir)
         raw = read_config(directory)
@@ -70,7 +76,23 @@ class Checkpoint:
                 f"config.json records the score rule {record['score_rule']!r}; {family.name} has {family.score_rule!r}"
             )
         mapping = mapping_named(record["mapping"]) if "mapping" in record else family.mapping
-        return cls(directory, raw, family, family.shape(raw), mapping, is_converted(raw))
+        opened = cls(directory, raw, family, family.shape(raw), mapping, is_converted(raw))
+        files = weights.safetensors_files(directory)
+        if files:
+            opened.require_fit(weights.stored_shapes(files))
+        return opened
+
+    def require_fit(self, found: Shapes) -> None:
+        """Compare the shape with that of the weights, before anything of that size is made.
+
+        Args:
+            found: the shapes of the tensors, by name.
+
+        Raises:
+            WeightsError: they do not match.
+            CheckpointError: config.json does not say how a parameter is packed.
+        """
+        require_fit(found, self.raw, self.family, self.shape, converted=self.converted)
 
     @property
     def quantized(self) -> bool:
@@ -110,15 +132,12 @@ class Checkpoint:
                 f"{self.directory} has no tokenizer.json: write one with "
                 "transformers.AutoTokenizer.from_pretrained(directory).save_pretrained(directory)"
             )
-        try:
-            tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises plain Exception
-            raise CheckpointError(f"{path} cannot be read: {error}") from error
+        tokenizer = parse_tokenizer(read_text(path), path)
         frame = self.family.frame(tokenizer, self.shape)
         recorded = conversion_record(self.raw).get("frame")
         if recorded not in (None, self.family.record(frame)["frame"]):
             raise CheckpointError(f"{path} makes the frame {frame}; config.json records {recorded}")
-        return PairEncoder(tokenizer, frame, self.shape.vocab_size)
+        return PairEncoder(tokenizer, frame, self.shape.vocab_size, path)
 
     def load(self, dtype: mx.Dtype, *, keep_quantized: bool, evaluate: bool = True, words: bool = True) -> Model:
         """Read the weights into a model, one tensor at a time, every one in the same dtype.
@@ -137,8 +156,9 @@ class Checkpoint:
             WeightsError: they do not match the shape in config.json.
             MissingDependencyError: they need torch to be read, and it is not installed.
         """
-        model = self.family.build(self.shape)
         tensors = open_tensors(self.directory)
+        self.require_fit(shapes_of(tensors))
+        model = self.family.build(self.shape)
         absent = frozenset() if words else self.table_names
         if not words:
             drop_module(model, self.family.words)
@@ -167,6 +187,13 @@ def open_tensors(directory: Path) -> MutableMapping[str, Any]:
     if (directory / TORCH_WEIGHTS_FILE).is_file():
         return read_torch_weights(directory / TORCH_WEIGHTS_FILE)
     raise CheckpointError(f"{directory} holds no {weights.WEIGHTS_FILE}, no index of shards and no pytorch_model.bin")
+
+
+def shapes_of(tensors: Mapping[str, Any]) -> Shapes:
+    """Return the shapes of a directory's tensors, by name; nothing is read."""
+    if isinstance(tensors, TorchWeights):
+        return tensors.shapes
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def _packing(path: str, tensors: Mapping[str, Any], raw: Mapping[str, Any]) -> bool | dict[str, Any]:

@@ -19,8 +19,10 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
+from mlx_rerank.checkpoints.reading import read_text
 from mlx_rerank.errors import CheckpointError, InputError
 from mlx_rerank.pairs.arguments import require_sequence, require_unicode
+from mlx_rerank.pairs.tokenizing import failures_of, parse_tokenizer
 
 _CHUNK = 512  # texts per call of the tokenizer; Ctrl-C is heard between calls
 _HELD_OUT = 10  # every tenth text is held out
@@ -71,8 +73,8 @@ def trim(checkpoint: Checkpoint, texts: Iterable[str]) -> Trimming:
         CheckpointError: the tokenizer is not a Unigram one with an unknown token.
     """
     path = checkpoint.directory / "tokenizer.json"
-    tokenizer = Tokenizer.from_file(str(path))
-    source: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    text = read_text(path)
+    tokenizer, source = parse_tokenizer(text, path), json.loads(text)
     if source["model"].get("unk_id") is None:  # no other kind has one
         kind = type(tokenizer.model).__name__
         what = f"a {kind} one" if kind != "Unigram" else "one without an unknown token"
@@ -81,8 +83,8 @@ def trim(checkpoint: Checkpoint, texts: Iterable[str]) -> Trimming:
     config, size = dict(checkpoint.raw), checkpoint.shape.vocab_size
     places = [*_places(source, ids), *((config, key) for key in _id_keys(config, size))]
     for node, key in places:
-        if not 0 <= node[key] < size:
-            raise CheckpointError(f"{path} has token id {node[key]}, and the model's table {size} rows")
+        if type(node[key]) is not int or not 0 <= node[key] < size:
+            raise CheckpointError(f"{path} has token id {node[key]!r:.40}, and the model's table {size} rows")
     special = {token["content"] for token in source.get("added_tokens", ())} | _BYTES
     pieces = {piece: i for piece, i in ids.items() if piece not in special}
     always = np.zeros(size, dtype=bool)
@@ -106,8 +108,8 @@ def trim(checkpoint: Checkpoint, texts: Iterable[str]) -> Trimming:
 
 def renumbering(source: Path, trimmed: Path) -> dict[int, int]:
     """Return the new id of each token id of a checkpoint that its trimmed copy has kept."""
-    ours = Tokenizer.from_file(str(trimmed / "tokenizer.json")).get_vocab()
-    theirs = Tokenizer.from_file(str(source / "tokenizer.json")).get_vocab()
+    paths = trimmed / "tokenizer.json", source / "tokenizer.json"
+    ours, theirs = (parse_tokenizer(read_text(path), path).get_vocab() for path in paths)
     return {theirs[piece]: place for piece, place in ours.items() if piece in theirs}
 
 
@@ -115,7 +117,7 @@ def _places(source: dict[str, Any], ids: Mapping[str, int]) -> Iterator[tuple[An
     """Yield (container, key) of every token id in a tokenizer.json apart from the vocabulary."""
     yield source["model"], "unk_id"
     for token in source.get("added_tokens", ()):
-        token["id"] = ids[token["content"]]  # the library goes by the text, whatever the file says
+        token["id"] = ids.get(token["content"])  # the library goes by the text, whatever the file says
         yield token, "id"
     if source.get("padding"):
         yield source["padding"], "pad_id"
@@ -183,10 +185,10 @@ def _distinct(texts: Iterable[str]) -> list[str]:
 
 def _tokens(tokenizer: Tokenizer, texts: list[str]) -> Iterator[np.ndarray]:
     """Yield the distinct token ids of each text that has any."""
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
     for start in range(0, len(texts), _CHUNK):
-        for encoding in tokenizer.encode_batch_fast(texts[start : start + _CHUNK], add_special_tokens=False):
+        with failures_of("the checkpoint"):
+            encodings = tokenizer.encode_batch_fast(texts[start : start + _CHUNK], add_special_tokens=False)
+        for encoding in encodings:
             if encoding.ids:
                 yield np.unique(encoding.ids).astype(np.int32)
 

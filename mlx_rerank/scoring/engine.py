@@ -18,7 +18,6 @@ from mlx_rerank.device.arrays import telling, to_numpy
 from mlx_rerank.device.lanes import Lanes
 from mlx_rerank.device.memory import keep_freed_memory
 from mlx_rerank.device.thread import device_thread
-from mlx_rerank.models.shape import check_input_ids
 from mlx_rerank.pairs.batching import Batch
 from mlx_rerank.scoring.stopping import Stop
 
@@ -108,8 +107,6 @@ class Engine:
         pending: deque[Future[np.ndarray]] = deque()
         try:
             for group in groups:
-                for batch in group:
-                    check_input_ids(batch.input_ids, self._shape)
                 stop.check()
                 pending.append(self._submit(group))
                 while pending and (len(pending) == _AHEAD or pending[0].done()):
@@ -128,13 +125,13 @@ class Engine:
             batch: the rows.
 
         Raises:
+            InputError: token ids outside the vocabulary, or more tokens than the model has positions.
             DeviceError: this is a fork of the process that loaded the model.
         """
-        check_input_ids(batch.input_ids, self._shape)
 
         def call() -> T:
             model, table = self._loaded()
-            return function(model, inputs_of(batch, table))
+            return function(model, inputs_of(batch, self._shape, table))
 
         return self._thread.submit(self._on_device, call).result()
 
@@ -178,7 +175,7 @@ class Engine:
         model, table = self._loaded()
         batch = Batch(*arrays)  # pyright: ignore[reportArgumentType]
         self.tokens += batch.tokens
-        return model(**inputs_of(batch, table))
+        return model(**inputs_of(batch, self._shape, table))
 
 
 def _load(checkpoint: Checkpoint, dtype: mx.Dtype, keep_quantized: bool, mapped: bool) -> Weights:
