@@ -10,6 +10,7 @@ from mlx_rerank.checkpoints.config import conversion_record
 from mlx_rerank.checkpoints.reading import read_text
 from mlx_rerank.errors import CheckpointError, printable
 
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _LONGEST_WORD = 100  # characters of a licence or a language
 _BODY = """
 # {name}
@@ -56,7 +57,7 @@ def model_card(config: Mapping[str, Any], max_length: int, source_card: Path, *,
             library_name="mlx",
             pipeline_tag="text-ranking",
             tags=["mlx", "mlx-rerank", "reranker", "cross-encoder"],
-            base_model=printable(done["source"]) if "/" in done["source"] else None,
+            base_model=done["source"] if _HUB_ID.fullmatch(done["source"]) else None,
         )
         body = _BODY.format(
             name=_plain(name),
