@@ -28,8 +28,25 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+_LONGEST = 4000  # characters of a message: a stranger's file may have a name or a value of any length
+
+
+def printable(text: object) -> str:
+    """Return a text on one line, with whatever a terminal, or the reader of a log, would act on as an escape.
+
+    These are control characters, line ends, marks that turn the direction of writing, and half characters. Backslashes
+    stay as they are, so that an escaped text is left alone.
+    """
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
+
+
 class RerankError(Exception):
     """Base of every error raised by this package."""
+
+    def __str__(self) -> str:
+        """Return the message, fit to be printed: it may quote names and values from a stranger's files."""
+        message = printable(super().__str__())
+        return message if len(message) <= _LONGEST else f"{message[:_LONGEST]} ..."
 
 
 class InputError(RerankError, ValueError):

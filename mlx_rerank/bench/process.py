@@ -120,5 +120,5 @@ class Worker:
         code = self._process.wait()
         self._stderr.seek(0)
         lines = [line for line in self._stderr.read().decode("utf-8", "replace").splitlines() if line.strip()]
-        told = "\n".join(f"    {line}" for line in lines[-_STDERR_LINES:]) or "    (nothing on stderr)"
-        raise WorkerError(f"{self.contender.name} ended with code {code}:\n{told}")
+        told = " | ".join(line.strip() for line in lines[-_STDERR_LINES:]) or "(nothing on stderr)"
+        raise WorkerError(f"{self.contender.name} ended with code {code}: {told}")

@@ -1,13 +1,18 @@
 """The README.md of a converted directory, as the Hugging Face hub shows it."""
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mlx_rerank.checkpoints.config import CONVERSION_KEY
+from mlx_rerank.checkpoints.config import conversion_record
 from mlx_rerank.checkpoints.files import own
+from mlx_rerank.checkpoints.reading import read_text
+from mlx_rerank.errors import CheckpointError, printable
 
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+_LONGEST_WORD = 100  # characters of a licence or a language
 _BODY = """
 # {name}
 
@@ -24,7 +29,7 @@ answer a query, on Apple's MLX.
 ```python
 from mlx_rerank import Reranker
 
-reranker = Reranker("{name}")
+reranker = Reranker({quoted})
 for result in reranker.rank("what is a panda?", ["hi", "The giant panda is a bear native to China."]):
     print(result.score, result.document)
 ```
@@ -39,35 +44,62 @@ def model_card(config: Mapping[str, Any], max_length: int, source_card: Path, *,
         max_length: most tokens of a pair.
         source_card: the README.md of the source, whose licence and languages are taken over; it need not exist.
         name: what the model is called.
-    """
-    from huggingface_hub import ModelCard, ModelCardData  # here, because scoring does without it
 
-    own(source_card, source_card.parent)
+    Raises:
+        CheckpointError: the record of what was done is damaged.
+    """
+    from huggingface_hub import ModelCardData  # here, because scoring does without it
+
+    known, done = _known(source_card), conversion_record(config)
     try:
-        known = ModelCard.load(source_card).data.to_dict()
-    except Exception:  # there is none, or its YAML is broken in one of many ways: then nothing is known
-        known = {}
-    done = config[CONVERSION_KEY]
-    data = ModelCardData(
-        license=known.get("license"),
-        language=None if "vocabulary" in done else known.get("language"),  # a trimmed vocabulary reads fewer
-        library_name="mlx",
-        pipeline_tag="text-ranking",
-        tags=["mlx", "mlx-rerank", "reranker", "cross-encoder"],
-        base_model=done["source"] if "/" in done["source"] else None,
-    )
-    body = _BODY.format(
-        name=name,
-        source=done["source"],
-        revision=f" at {done['revision']}" if done["revision"] else "",
-        version=done["version"],
-        dtype=config["dtype"],
-        packing=f"; {done['packing']}" if "packing" in done else "",
-        vocabulary=f"\n| vocabulary | {describe_trimming(done['vocabulary'])} |" if "vocabulary" in done else "",
-        training=f"\n| trained | {describe_training(done['training'])} |" if "training" in done else "",
-        max_length=max_length,
-    )
+        data = ModelCardData(
+            license=known.get("license"),
+            language=None if "vocabulary" in done else known.get("language"),  # a trimmed vocabulary reads fewer
+            library_name="mlx",
+            pipeline_tag="text-ranking",
+            tags=["mlx", "mlx-rerank", "reranker", "cross-encoder"],
+            base_model=done["source"] if _HUB_ID.fullmatch(done["source"]) else None,
+        )
+        body = _BODY.format(
+            name=_plain(name),
+            quoted=json.dumps(printable(name), ensure_ascii=False),
+            source=_plain(done["source"]),
+            revision=f" at {_plain(done['revision'])}" if done["revision"] else "",
+            version=_plain(done["version"]),
+            dtype=_plain(config["dtype"]),
+            packing=f"; {_plain(done['packing'])}" if "packing" in done else "",
+            vocabulary=f"\n| vocabulary | {describe_trimming(done['vocabulary'])} |" if "vocabulary" in done else "",
+            training=f"\n| trained | {_plain(describe_training(done['training']))} |" if "training" in done else "",
+            max_length=max_length,
+        )
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise CheckpointError(f"config.json's record of a conversion is damaged ({error!r}): convert again") from error
     return f"---\n{data.to_yaml()}\n---\n{body}"
+
+
+def _known(card: Path) -> dict[str, Any]:
+    """Return the licence and the languages that a model card states, where they are words."""
+    from huggingface_hub import ModelCard
+
+    own(card, card.parent)
+    try:
+        stated = ModelCard(read_text(card)).data.to_dict()
+    except Exception:  # there is none, or its YAML is broken in one of many ways: then nothing is known
+        return {}
+    license_, language = stated.get("license"), stated.get("language")
+    languages = language if isinstance(language, list) else [language]
+    known = {"license": license_} if _is_word(license_) else {}
+    return known | ({"language": language} if all(map(_is_word, languages)) else {})
+
+
+def _is_word(value: object) -> bool:
+    """Tell whether a value of a stranger's model card may be taken over."""
+    return isinstance(value, str) and value.isprintable() and len(value) <= _LONGEST_WORD
+
+
+def _plain(words: object) -> str:
+    """Return words that may be a stranger's on one line, with nothing that Markdown or HTML would act on."""
+    return re.sub(r"[\\`*<>|#\[\]]", r"\\\g<0>", printable(words))
 
 
 def describe_trimming(record: Mapping[str, Any]) -> str:

@@ -15,11 +15,13 @@ from tokenizers import Tokenizer
 from mlx_rerank.checkpoints import hub, weights
 from mlx_rerank.checkpoints.config import conversion_record, is_converted, read_config
 from mlx_rerank.checkpoints.files import TOKENIZER_FILE, TORCH_WEIGHTS_FILE, WEIGHTS_FILE, Identity, deciding
+from mlx_rerank.checkpoints.fit import Shapes, require_fit
 from mlx_rerank.checkpoints.packing import quantization_of
+from mlx_rerank.checkpoints.reading import read_text
 from mlx_rerank.checkpoints.settings import Settings
-from mlx_rerank.checkpoints.tokenizer import read_tokenizer
+from mlx_rerank.checkpoints.tokenizer import read_tokenizer, require_large_enough
 from mlx_rerank.checkpoints.tokenizer_settings import apply_settings, check_template
-from mlx_rerank.checkpoints.torch_weights import read_torch_weights
+from mlx_rerank.checkpoints.torch_weights import TorchWeights, read_torch_weights
 from mlx_rerank.errors import ChangedCheckpointError, CheckpointError, UnsupportedModelError
 from mlx_rerank.models import family_named, family_of
 from mlx_rerank.models.family import Family, drop_module
@@ -63,6 +65,9 @@ class Checkpoint:
     ) -> "Checkpoint":
         """Find a model's directory, downloading it if need be, and read its config.json.
 
+        Its shape is compared with the headers of safetensors; a pytorch_model.bin, which torch has to open, is left to
+        `require_fit`.
+
         Args:
             model: the name of an embedded model, a local directory, or a hub id.
             revision: branch, tag or commit on the hub.
@@ -75,6 +80,7 @@ class Checkpoint:
             CheckpointNotFoundError: the name leads nowhere.
             CheckpointError: config.json cannot be read, or contradicts itself.
             UnsupportedModelError: it describes a model that this package does not run.
+            WeightsError: it contradicts the weights.
         """
         directory = hub.resolve(
             model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token
@@ -90,7 +96,24 @@ class Checkpoint:
                 f"config.json records the score rule {record['score_rule']!r}; {family.name} has {family.score_rule!r}"
             )
         mapping = mapping_named(record["mapping"]) if "mapping" in record else family.mapping
-        return cls(directory, identity, raw, family, family.shape(raw), mapping, is_converted(raw))
+        opened = cls(directory, identity, raw, family, family.shape(raw), mapping, is_converted(raw))
+        with opened.reading():
+            files = weights.safetensors_files(directory)
+            if files:
+                opened.require_fit(weights.stored_shapes(files))
+        return opened
+
+    def require_fit(self, found: Shapes) -> None:
+        """Compare the shape with that of the weights, before anything of that size is made.
+
+        Args:
+            found: the shapes of the tensors, by name.
+
+        Raises:
+            WeightsError: they do not match.
+            CheckpointError: config.json does not say how a parameter is packed.
+        """
+        require_fit(found, self.raw, self.family, self.shape, converted=self.converted)
 
     @cached_property
     def settings(self) -> Settings:
@@ -157,16 +180,16 @@ class Checkpoint:
         """Return the tokenizer.
 
         Raises:
-            CheckpointError: there is none, it cannot be read, or it is of another model.
+            CheckpointError: there is none, or it cannot be read.
         """
         with self.reading():
-            return read_tokenizer(self.directory, self.shape.vocab_size)
+            return read_tokenizer(self.directory)
 
     def tokenizer_text(self) -> str:
         """Return the tokenizer as tokenizer.json has it, or would have it; raises what `tokenizer` does."""
         path = self.directory / TOKENIZER_FILE
         with self.reading():
-            return path.read_text(encoding="utf-8") if path.is_file() else self.tokenizer().to_str()
+            return read_text(path) if path.exists() else self.tokenizer().to_str()
 
     def encoder(self) -> PairEncoder:
         """Return what turns pairs into rows of token ids, as the tokenizer and the model's frame say.
@@ -185,7 +208,8 @@ class Checkpoint:
                     f"the tokenizer in {self.directory} makes the frame {frame}; config.json records {recorded}"
                 )
             side = self.settings.truncation_side or (tokenizer.truncation or {}).get("direction", "right")
-            encoder = PairEncoder(tokenizer, frame, self.shape.vocab_size, side)
+            encoder = PairEncoder(tokenizer, frame, self.shape.vocab_size, side, self.directory / TOKENIZER_FILE)
+            require_large_enough(tokenizer, self.shape.vocab_size, self.directory)
             check_template(tokenizer, frame, self.directory)
         return encoder
 
@@ -207,8 +231,9 @@ class Checkpoint:
             MissingDependencyError: they need torch to be read, and it is not installed.
         """
         with self.reading():
-            model = self.family.build(self.shape)
             tensors = open_tensors(self.directory)
+            self.require_fit(shapes_of(tensors))
+            model = self.family.build(self.shape)
             absent = frozenset() if words else self.table_names
             if not words:
                 drop_module(model, self.family.words)
@@ -247,6 +272,13 @@ def open_tensors(directory: Path) -> MutableMapping[str, Any]:
     if (directory / TORCH_WEIGHTS_FILE).is_file():
         return read_torch_weights(directory / TORCH_WEIGHTS_FILE)
     raise CheckpointError(f"{directory} holds no {WEIGHTS_FILE}, no index of shards and no pytorch_model.bin")
+
+
+def shapes_of(tensors: Mapping[str, Any]) -> Shapes:
+    """Return the shapes of a directory's tensors, by name; nothing is read."""
+    if isinstance(tensors, TorchWeights):
+        return tensors.shapes
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def _packing(path: str, tensors: Mapping[str, Any], raw: Mapping[str, Any]) -> bool | dict[str, Any]:

@@ -5,9 +5,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mlx_rerank.checkpoints.reading import read_text
 from mlx_rerank.errors import CheckpointError
 
 CONVERSION_KEY = "mlx_rerank"  # of config.json, under which a converted directory says what was done
+_RECORDED = {  # there, and of what type; what is missing was not recorded yet, or does not apply
+    "version": str,
+    "source": str,
+    "revision": (str, type(None)),
+    "packing": str,
+    "vocabulary": dict,
+    "training": dict,
+}
+_MOST = 2**26  # bytes of a JSON file; the largest index of shards has a fiftieth of it
 
 
 def read_config(directory: Path) -> dict[str, Any]:
@@ -77,19 +87,24 @@ def conversion_record(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a converted directory says was done; nothing of a Hugging Face one.
 
     Raises:
-        CheckpointError: it is no JSON object.
+        CheckpointError: it is no JSON object, or has an entry of the wrong type.
     """
     record = config.get(CONVERSION_KEY, {})
     if not isinstance(record, dict):
         raise CheckpointError(f"config.json holds {record!r:.40} under {CONVERSION_KEY!r}, not an object")
+    for name, kind in _RECORDED.items():
+        if name in record and not isinstance(record[name], kind):
+            raise CheckpointError(
+                f"config.json records {record[name]!r:.40} as the {name} of a conversion: convert the model again"
+            )
     return record
 
 
 def _read(path: Path, missing: Any) -> Any:
     """Return what a file of JSON holds; `missing` where there is no file."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_text(path, _MOST))
     except FileNotFoundError:
         return missing
-    except (OSError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error

@@ -22,6 +22,7 @@ from mlx_rerank.checkpoints import weights
 from mlx_rerank.checkpoints.checkpoint import Checkpoint, open_tensors
 from mlx_rerank.checkpoints.packing import Quantization, quantization_of
 from mlx_rerank.errors import ChangedCheckpointError, InputError, WeightsError
+from mlx_rerank.models.shape import Shape, check_input_ids
 from mlx_rerank.pairs.batching import Batch
 
 EMBEDDINGS = ("resident", "mapped")
@@ -258,12 +259,19 @@ def weights_bytes(checkpoint: Checkpoint, dtype: mx.Dtype, keep_quantized: bool)
     return {"resident": whole} | ({"mapped": whole - table} if can_map(checkpoint) else {})
 
 
-def inputs_of(batch: Batch, table: MappedEmbeddings | None) -> Inputs:
+def inputs_of(batch: Batch, shape: Shape, table: MappedEmbeddings | None) -> Inputs:
     """Return a model's arguments for a batch, by name; call this in the device thread.
+
+    Every batch comes through here on its way to a model, whoever runs it, so its ids are checked here.
 
     Args:
         batch: the rows.
+        shape: of the model.
         table: the word embeddings, where the model has none of its own.
+
+    Raises:
+        InputError: token ids outside the vocabulary, or more tokens than the model has positions.
     """
+    check_input_ids(batch.input_ids, shape)
     given = {name: None if array is None else mx.array(array) for name, array in batch._asdict().items()}
     return given | {"words": None if table is None else table(batch.input_ids)}

@@ -25,12 +25,12 @@ class Quantization:
     @property
     def problem(self) -> str | None:
         """Why MLX has no such packing, or None if it has."""
-        if self.mode not in PACKINGS:
-            return f"mode {self.mode!r} is not one of {', '.join(PACKINGS)}"
+        if not isinstance(self.mode, str) or self.mode not in PACKINGS:
+            return f"mode {self.mode!r:.40} is not one of {', '.join(PACKINGS)}"
         sizes, bits = PACKINGS[self.mode]
         for name, value, allowed in (("bits", self.bits, bits), ("group_size", self.group_size, sizes)):
-            if value not in allowed:
-                return f"{name} {value!r} is not one of {', '.join(map(str, sorted(allowed)))} (mode {self.mode})"
+            if type(value) is not int or value not in allowed:
+                return f"{name} {value!r:.40} is not one of {', '.join(map(str, sorted(allowed)))} (mode {self.mode})"
         return None
 
 

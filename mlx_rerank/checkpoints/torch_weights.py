@@ -5,7 +5,8 @@ from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
 
-from mlx_rerank.device.optional import imported
+from mlx_rerank.checkpoints.reading import require_plain
+from mlx_rerank.device.optional import imported, require_at_least
 from mlx_rerank.errors import CheckpointError
 
 
@@ -15,6 +16,11 @@ class TorchWeights(MutableMapping[str, Any]):
     def __init__(self, tensors: dict[str, Any]) -> None:
         """Wrap a state dict that torch has opened."""
         self._tensors = tensors
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of all tensors, by name."""
+        return {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
 
     def __getitem__(self, name: str) -> Any:
         """Return one tensor; bfloat16, which numpy lacks, as an MLX array."""
@@ -46,15 +52,38 @@ def read_torch_weights(path: Path) -> TorchWeights:
     """Open a pytorch_model.bin, memory-mapped, running no code that it may contain.
 
     Raises:
-        MissingDependencyError: torch is not installed.
+        MissingDependencyError: torch is not installed, or a version that such a file may make run code.
         CheckpointError: the file is damaged, or holds more than tensors.
     """
     torch = imported("torch")
+    require_at_least("torch", "2.10", f"{path} is not opened: earlier versions may run code that is in it")
+    require_plain(path)
     try:
         zipped = zipfile.is_zipfile(path)  # the format since torch 1.6; only it can be memory-mapped
+        if zipped:
+            _require_stored(path)
         tensors = torch.load(path, map_location="cpu", mmap=zipped, weights_only=True)
-        if not isinstance(tensors, dict) or not all(map(torch.is_tensor, tensors.values())):
-            raise TypeError("it is not a dict of tensors")
+        if not isinstance(tensors, dict):
+            raise TypeError(f"it holds a {type(tensors).__name__}, not a dict of tensors")
+        for name, tensor in tensors.items():
+            _require_whole(torch, name, tensor)
     except Exception as error:  # unpickling fails in many ways
         raise CheckpointError(f"{path} cannot be read as plain tensors: {error}") from error
     return TorchWeights(tensors)
+
+
+def _require_stored(path: Path) -> None:
+    """Refuse a file whose parts are packed, which torch never writes: a few bytes could become any number."""
+    with zipfile.ZipFile(path) as file:
+        if any(part.compress_type != zipfile.ZIP_STORED for part in file.infolist()):
+            raise ValueError("it is compressed")
+
+
+def _require_whole(torch: Any, name: object, tensor: Any) -> None:
+    """Refuse what is no plain tensor with a number of its own in the file for each of its entries."""
+    if not isinstance(name, str) or not torch.is_tensor(tensor):
+        raise TypeError(f"it is not a dict of tensors: {name!r:.40} is a {type(tensor).__name__}")
+    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+        raise TypeError(f"{name} is not a plain tensor")
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise ValueError(f"{name} of shape {list(tensor.shape)} has fewer numbers in the file")

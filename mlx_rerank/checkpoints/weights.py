@@ -4,7 +4,6 @@ A Hugging Face checkpoint is turned into this package's parameters one at a time
 each parameter which tensors it is made of. A tensor that no rule asks for is an error, and so is a missing one.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +14,10 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 from safetensors import SafetensorError, safe_open
 
+from mlx_rerank.checkpoints.config import read_object
 from mlx_rerank.checkpoints.files import INDEX_FILE, WEIGHTS_FILE
 from mlx_rerank.checkpoints.packing import quantization_of
+from mlx_rerank.checkpoints.reading import require_plain
 from mlx_rerank.errors import CheckpointError, WeightsError
 from mlx_rerank.models.family import Family
 from mlx_rerank.models.shape import Shape
@@ -33,21 +34,15 @@ def port(
         tensors: lazy tensors by their Hugging Face names. Each is taken out when it is used, because a reference to a
             lazy array keeps the data that the array has read.
         family: whose table says what each parameter is made of.
-        shape: of the model.
+        shape: of the model, which fits the tensors (`require_fit`).
         dtype: what every parameter is cast to.
 
     Raises:
-        WeightsError: a tensor is missing, unexpected, misshapen, or not of a floating dtype.
+        WeightsError: a tensor is not of a floating dtype.
     """
-    rules = family.table(shape)
-    _require_names(set(tensors) - family.ignored, {source.name for rule in rules for source in rule.sources})
-    for rule in rules:
+    for rule in family.table(shape):
         parts = [mx.array(tensors.pop(source.name)) for source in rule.sources]
         for source, part in zip(rule.sources, parts, strict=True):
-            if part.shape != source.shape:
-                raise WeightsError(
-                    f"{source.name} has shape {list(part.shape)}; config.json asks for {list(source.shape)}"
-                )
             if part.dtype not in FLOATS:
                 raise WeightsError(
                     f"{source.name} is {part.dtype}; only float16, bfloat16 and float32 weights can be read"
@@ -75,17 +70,34 @@ def safetensors_files(directory: Path) -> list[Path]:
         CheckpointError: the index is damaged.
     """
     index = directory / INDEX_FILE
-    if (directory / WEIGHTS_FILE).is_file():
+    if (directory / WEIGHTS_FILE).exists():
         return [directory / WEIGHTS_FILE]
-    if not index.is_file():
+    found = read_object(index)
+    if found is None:
         return []
     try:
-        shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        if any(Path(shard).name != shard for shard in shards):
+        shards = sorted(set(found["weight_map"].values()))
+        if not shards or any(Path(shard).name != shard for shard in shards):
             raise ValueError("a shard is not a file name")  # a path could lead anywhere
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{index} is not an index of safetensors shards: {error!r}") from error
     return [directory / shard for shard in shards]
+
+
+def stored_shapes(files: Iterable[Path]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the tensors in safetensors files, by name; only the headers are read.
+
+    Raises:
+        CheckpointError: a file is damaged, or not there, or two of them hold a tensor of one name.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in files:
+        with _opened(path) as file:
+            own = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        if twice := sorted(own.keys() & shapes.keys()):
+            raise CheckpointError(f"{path} holds {twice[0]}, which another shard holds too: download it again")
+        shapes |= own
+    return shapes
 
 
 def stored_dtypes(files: Iterable[Path]) -> set[str]:
@@ -204,6 +216,7 @@ def _has_infinity(value: mx.array) -> bool:
 def _opened(path: Path) -> Iterator[Any]:
     """Open a safetensors file, and raise CheckpointError if opening or reading it fails."""
     try:
+        require_plain(path)
         with safe_open(path, framework="numpy") as file:
             yield file
     except FileNotFoundError:

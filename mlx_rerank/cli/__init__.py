@@ -15,7 +15,7 @@ import typer
 from typer import Option
 
 from mlx_rerank.cli import benching, converting, explaining, models, scoring, serving, training
-from mlx_rerank.errors import RerankError
+from mlx_rerank.errors import RerankError, printable
 
 app = typer.Typer(
     name="mlx-rerank",
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _drop_output()
         code = 0
     except OSError as error:
-        typer.echo(f"mlx-rerank: {error}", err=True)
+        typer.echo(f"mlx-rerank: {printable(error)}", err=True)
         _drop_output()
         code = 1
     except (KeyboardInterrupt, typer.Abort):

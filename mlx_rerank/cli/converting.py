@@ -9,7 +9,7 @@ from typer import Argument, Option
 from mlx_rerank.checkpoints.config import CONVERSION_KEY, read_config
 from mlx_rerank.checkpoints.packing import PACKINGS, Quantization
 from mlx_rerank.cli.options import DryRun, Private, Revision
-from mlx_rerank.errors import InputError
+from mlx_rerank.errors import InputError, printable
 from mlx_rerank.pairs.files import read_documents
 from mlx_rerank.pairs.samples import pairs_from_corpus
 
@@ -98,9 +98,10 @@ def upload(
     sizes = {name: len(file) if isinstance(file, bytes) else file.stat().st_size for name, file in files.items()}
     typer.echo(f"dry run, nothing is sent. {directory} would go to {repo}{' (private)' if private else ''}:\n")
     for name, size in {**sizes, f"in {len(sizes)} files": sum(sizes.values())}.items():
-        typer.echo(f"{size:>15,}  {name}")
+        typer.echo(f"{size:>15,}  {printable(name)}")
     card = files["README.md"]
-    typer.echo(f"\n{card.decode() if isinstance(card, bytes) else card}")
+    lines = (card.decode() if isinstance(card, bytes) else str(card)).splitlines()
+    typer.echo("\n" + "\n".join(map(printable, lines)))
 
 
 def _texts(path: str) -> list[str]:

@@ -6,6 +6,7 @@ import typer
 from typer import Argument, Option
 
 from mlx_rerank.cli.options import AsJson, Device, Dtype, MaxLength, Revision
+from mlx_rerank.errors import printable
 from mlx_rerank.pairs.files import read_pairs
 
 
@@ -27,7 +28,7 @@ def info(
         return
     for name, value in facts.items():
         words = ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else value
-        typer.echo(f"{name:<24}{words}")
+        typer.echo(f"{name:<24}{printable(words)}")
 
 
 def audit(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from mlx_rerank.errors import printable
 from mlx_rerank.proof.verification import Verification
 from mlx_rerank.scoring.results import RankedDocument
 
@@ -86,7 +87,7 @@ def print_report(report: Verification, *, as_json: bool) -> None:
         print_json(report.to_dict())
         return
     for name, value in report.rows():
-        print(f"{name:<20}{value}")
+        print(f"{name:<20}{printable(value)}")
 
 
 def print_usage(usage: "Usage", seconds: float, pairs: int, tokens: int | None) -> None:
@@ -104,8 +105,13 @@ def print_usage(usage: "Usage", seconds: float, pairs: int, tokens: int | None) 
 
 
 def print_json(row: Mapping[str, Any]) -> None:
-    """Print one JSON object on a line of its own, in UTF-8 whatever the locale."""
-    sys.stdout.buffer.write(json.dumps(row, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace") + b"\n")
+    """Print one JSON object on a line of its own, in UTF-8 whatever the locale.
+
+    What a terminal would act on is escaped, which json does for a part of it only.
+    """
+    text = json.dumps(row, ensure_ascii=False, allow_nan=False)
+    line = "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+    sys.stdout.buffer.write(line.encode() + b"\n")
 
 
 def _fields(result: RankedDocument) -> dict[str, Any]:

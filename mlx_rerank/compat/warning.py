@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mlx_rerank.errors import printable
+
 Method = TypeVar("Method", bound=Callable[..., Any])
 _HERE = str(Path(__file__).parent)
 
@@ -44,4 +46,4 @@ def warn(message: str) -> None:
     level, frame = 1, sys._getframe()
     while frame.f_back and frame.f_code.co_filename.startswith(_HERE):
         level, frame = level + 1, frame.f_back
-    warnings.warn(f"mlx-rerank: {message}", UserWarning, stacklevel=level)
+    warnings.warn(f"mlx-rerank: {printable(message)}", UserWarning, stacklevel=level)

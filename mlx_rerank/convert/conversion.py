@@ -9,10 +9,9 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
-from tokenizers import Tokenizer
 
 from mlx_rerank.checkpoints.card import model_card
-from mlx_rerank.checkpoints.checkpoint import Checkpoint
+from mlx_rerank.checkpoints.checkpoint import Checkpoint, open_tensors, shapes_of
 from mlx_rerank.checkpoints.config import CONVERSION_KEY
 from mlx_rerank.checkpoints.converted import converted, record
 from mlx_rerank.checkpoints.files import TOKENIZER_FILE
@@ -30,6 +29,7 @@ from mlx_rerank.pairs.batching import Batching, pad
 from mlx_rerank.pairs.encoder import PairEncoder
 from mlx_rerank.pairs.limits import Limits
 from mlx_rerank.pairs.samples import pairs_from_corpus, sample_pairs
+from mlx_rerank.pairs.tokenizing import parse_tokenizer
 
 _CALIBRATION_TOKENS = 100  # of a pair; longer ones cost more than they tell
 
@@ -82,6 +82,7 @@ def convert(
     source = checkpoint = Checkpoint.open(hf_path, revision=revision)
     if checkpoint.converted:
         raise CheckpointError(f"{hf_path} was converted already: give the Hugging Face checkpoint it was made from")
+    source.require_fit(shapes_of(open_tensors(source.directory)))  # of a pytorch_model.bin, for the first time
     family, encoder = source.family, source.encoder()  # which refuses a tokenizer that does not fit
     recipe = uniform_recipe(family, source.shape, layers, embeddings)
     check_recipe(recipe, family, source.shape)
@@ -91,14 +92,14 @@ def convert(
     if trim_vocab is not None:
         trimming = trim(source, trim_vocab)
         checkpoint = replace(source, raw=trimming.config, shape=family.shape(trimming.config))
-        tokenizer = Tokenizer.from_str(trimming.files[TOKENIZER_FILE])
+        tokenizer = parse_tokenizer(trimming.files[TOKENIZER_FILE], "the trimmed vocabulary")
         encoder = PairEncoder(tokenizer, family.frame(tokenizer, checkpoint.shape), checkpoint.shape.vocab_size)
     select = trimming.select if trimming else None
     if target_bits is not None:
         fast = default_dtype(mx.default_device())
         model = converted(source, fast, shape=checkpoint.shape, select=select, evaluate=True)
         pairs = pairs_from_corpus(trimming.texts) if trimming else sample_pairs()[::3]
-        batches = _calibration(encoder, pairs, checkpoint.shape.max_length)
+        batches = _calibration(encoder, pairs, checkpoint.shape)
         recipe = measured_recipe(model, family, checkpoint.shape, batches, target_bits, 8 * mlx_dtype.size)
 
     model = converted(source, mlx_dtype, shape=checkpoint.shape, select=select)
@@ -123,9 +124,9 @@ def _table_bytes(table: nn.Module, shape: Shape, source: Shape) -> dict[str, int
     return {"bytes": kept, "source_bytes": kept // shape.vocab_size * source.vocab_size}
 
 
-def _calibration(encoder: PairEncoder, pairs: list[tuple[str, str]], longest: int) -> list[Inputs]:
+def _calibration(encoder: PairEncoder, pairs: list[tuple[str, str]], shape: Shape) -> list[Inputs]:
     """Return batches of the pairs with fewer than a hundred tokens or, if there are none, of all pairs, cut."""
-    encoded = encoder.encode(pairs, Limits(min(_CALIBRATION_TOKENS, longest)))
+    encoded = encoder.encode(pairs, Limits(min(_CALIBRATION_TOKENS, shape.max_length)))
     short = [row for row in encoded.sequences if row.tokens < _CALIBRATION_TOKENS] or encoded.sequences
     plan = Batching(32 * _CALIBRATION_TOKENS).plan(np.array([row.tokens for row in short]))
-    return [inputs_of(pad([short[i] for i in batch], encoder.pad_token_id), None) for batch in plan]
+    return [inputs_of(pad([short[i] for i in batch], encoder.pad_token_id), shape, None) for batch in plan]

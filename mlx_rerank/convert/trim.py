@@ -22,6 +22,7 @@ from mlx_rerank.checkpoints.config import read_object
 from mlx_rerank.checkpoints.files import ADDED_TOKENS_FILE, TOKENIZER_FILE, TOKENIZER_SETTINGS_FILE
 from mlx_rerank.errors import CheckpointError, InputError
 from mlx_rerank.pairs.arguments import require_sequence, require_unicode
+from mlx_rerank.pairs.tokenizing import failures_of
 
 _CHUNK = 512  # texts per call of the tokenizer; Ctrl-C is heard between calls
 _HELD_OUT = 10  # every tenth text is held out
@@ -81,8 +82,8 @@ def trim(checkpoint: Checkpoint, texts: Iterable[str]) -> Trimming:
     config, size = dict(checkpoint.raw), checkpoint.shape.vocab_size
     places = [*_places(source, ids), *((config, key) for key in _id_keys(config, size))]
     for node, key in places:
-        if not 0 <= node[key] < size:
-            raise CheckpointError(f"{path} has token id {node[key]}, and the model's table {size} rows")
+        if type(node[key]) is not int or not 0 <= node[key] < size:
+            raise CheckpointError(f"{path} has token id {node[key]!r:.40}, and the model's table {size} rows")
     special = {token["content"] for token in source.get("added_tokens", ())} | _BYTES
     pieces = {piece: i for piece, i in ids.items() if piece not in special}
     always = np.zeros(size, dtype=bool)
@@ -128,7 +129,7 @@ def _places(source: dict[str, Any], ids: Mapping[str, int]) -> Iterator[tuple[An
     """Yield (container, key) of every token id in a tokenizer.json apart from the vocabulary."""
     yield source["model"], "unk_id"
     for token in source.get("added_tokens", ()):
-        token["id"] = ids[token["content"]]  # the library goes by the text, whatever the file says
+        token["id"] = ids.get(token["content"])  # the library goes by the text, whatever the file says
         yield token, "id"
     if source.get("padding"):
         yield source["padding"], "pad_id"
@@ -196,10 +197,10 @@ def _distinct(texts: Iterable[str]) -> list[str]:
 
 def _tokens(tokenizer: Tokenizer, texts: list[str]) -> Iterator[np.ndarray]:
     """Yield the distinct token ids of each text that has any."""
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
     for start in range(0, len(texts), _CHUNK):
-        for encoding in tokenizer.encode_batch_fast(texts[start : start + _CHUNK], add_special_tokens=False):
+        with failures_of("the checkpoint"):
+            encodings = tokenizer.encode_batch_fast(texts[start : start + _CHUNK], add_special_tokens=False)
+        for encoding in encodings:
             if encoding.ids:
                 yield np.unique(encoding.ids).astype(np.int32)
 

@@ -10,6 +10,7 @@ from mlx_rerank.checkpoints.card import model_card, renamed
 from mlx_rerank.checkpoints.checkpoint import Checkpoint, open_tensors
 from mlx_rerank.checkpoints.config import read_config
 from mlx_rerank.checkpoints.files import own
+from mlx_rerank.checkpoints.reading import read_text
 from mlx_rerank.errors import CheckpointError, InputError, UploadError
 from mlx_rerank.version import __version__
 
@@ -134,11 +135,9 @@ def _card(checkpoint: Checkpoint, name: str) -> str:
     """Return the directory's model card under another name, with what was written into it by hand."""
     path = checkpoint.directory / "README.md"
     try:
-        return renamed(path.read_text(encoding="utf-8"), name)
+        return renamed(read_text(path), name)
     except FileNotFoundError:
         return model_card(checkpoint.raw, checkpoint.shape.max_length, path, name=name)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as text: {error}") from error
 
 
 @contextmanager

@@ -1,8 +1,10 @@
 """What an extra of this package brings: imported when it is used, or refused with the command that installs it."""
 
 import importlib.util
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from typing import Any
 
 from mlx_rerank.device import blas
@@ -38,6 +40,27 @@ def require(name: str, extra: str, purpose: str) -> None:
     """
     if importlib.util.find_spec(name) is None:
         raise MissingDependencyError(f"{purpose} {name}: {_remedy(extra)}")
+
+
+def require_at_least(name: str, least: str, purpose: str) -> None:
+    """Check the version of an installed package where an older one would do harm.
+
+    Args:
+        name: of the package.
+        least: version, such as "2.10".
+        purpose: what is not done with an older one, and why.
+
+    Raises:
+        MissingDependencyError: it is older.
+    """
+    found = version(name)
+    if _numbers(found) < _numbers(least):
+        raise MissingDependencyError(f"{purpose}: {name} is {found}; pip install '{name}>={least}'")
+
+
+def _numbers(release: str) -> list[int]:
+    """Return the first two numbers of a version."""
+    return [int(number) for number in re.findall(r"\d+", release)[:2]]
 
 
 @contextmanager

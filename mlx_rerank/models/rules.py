@@ -25,10 +25,12 @@ class Join:
         join: takes the tensors, gives the parameter, lazily.
         separate: takes the parameter, float32 in numpy, and the tensors' shapes, gives the tensors. `proof` restores a
             checkpoint with it, so it must not use MLX.
+        shape: takes the tensors' shapes, gives the parameter's.
     """
 
     join: Callable[..., mx.array]
     separate: Callable[[np.ndarray, Shapes], list[np.ndarray]]
+    shape: Callable[[Shapes], tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,11 @@ class Rule:
     sources: tuple[Source, ...]
     how: Join
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The parameter's."""
+        return self.how.shape([source.shape for source in self.sources])
+
 
 def _stack(*tensors: mx.array) -> mx.array:
     """Stack matrices or vectors along the first axis."""
@@ -57,7 +64,12 @@ def _unstack(value: np.ndarray, shapes: Shapes) -> list[np.ndarray]:
     return [np.ascontiguousarray(part) for part in np.split(value, ends[:-1])]
 
 
-STACKED = Join(_stack, _unstack)
+def _stacked(shapes: Shapes) -> tuple[int, ...]:
+    """Return the shape of stacked matrices or vectors."""
+    return (sum(shape[0] for shape in shapes), *shapes[0][1:])
+
+
+STACKED = Join(_stack, _unstack, _stacked)
 
 
 def copied(target: str, source: str, shape: tuple[int, ...]) -> Rule:

@@ -8,6 +8,9 @@ import numpy as np
 
 from mlx_rerank.errors import CheckpointError, InputError
 
+_MOST_LAYERS = 1000  # several times those of any model; what is listed layer by layer stays small
+_MOST = 2**31 - 1  # what a size or an id may be: MLX counts in 32 bits
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -83,10 +86,11 @@ def check_input_ids(input_ids: np.ndarray, shape: Shape) -> None:
 
 
 def _number(name: str, value: Any, kind: type) -> int | float:
-    """Return a finite number of a kind: ids from 0, sizes from 1, the epsilon above 0. An int will do for a float."""
+    """Return a number of a kind: ids from 0, sizes from 1, the epsilon above 0. An int will do for a float."""
     least = 0 if name.endswith("_id") else 1e-30 if kind is float else 1
-    if isinstance(value, bool) or not isinstance(value, (int, kind)) or not least <= value < float("inf"):
+    most = _MOST_LAYERS if name == "num_hidden_layers" else _MOST
+    if isinstance(value, bool) or not isinstance(value, (int, kind)) or not least <= value <= most:
         raise CheckpointError(
-            f"config.json: {name} must be a number ({kind.__name__}) of at least {least}, found {value!r}"
+            f"config.json: {name} must be a number ({kind.__name__}) from {least} to {most}, found {value!r:.40}"
         )
     return kind(value)

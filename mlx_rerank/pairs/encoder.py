@@ -11,6 +11,7 @@ from mlx_rerank.pairs.arguments import require_unicode
 from mlx_rerank.pairs.encoded import EncodedPairs, Row
 from mlx_rerank.pairs.frames import Frame
 from mlx_rerank.pairs.limits import Limits, Side
+from mlx_rerank.pairs.tokenizing import failures_of, largest_id
 from mlx_rerank.pairs.windows import Windows
 
 _CHUNK = 512  # texts per call of the tokenizer; Ctrl-C is heard between calls
@@ -19,7 +20,14 @@ _CHUNK = 512  # texts per call of the tokenizer; Ctrl-C is heard between calls
 class PairEncoder:
     """Turns (query, document) pairs into the rows of token ids that a model reads."""
 
-    def __init__(self, tokenizer: Tokenizer, frame: Frame, vocab_size: int, truncation_side: Side = "right") -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        frame: Frame,
+        vocab_size: int,
+        truncation_side: Side = "right",
+        name: object = "tokenizer.json",
+    ) -> None:
         """Take over a tokenizer, turning off any truncation and padding of its own.
 
         Args:
@@ -27,18 +35,18 @@ class PairEncoder:
             frame: what surrounds the two texts in a row.
             vocab_size: rows of the model's table of word embeddings.
             truncation_side: where texts are cut, unless limits say otherwise.
+            name: of the tokenizer's file, for errors.
 
         Raises:
-            CheckpointError: the tokenizer knows more tokens than the table.
+            CheckpointError: the tokenizer or the frame has an id that is not in the table.
         """
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        if tokenizer.get_vocab_size() > vocab_size:
-            raise CheckpointError(
-                f"tokenizer.json has {tokenizer.get_vocab_size()} tokens; the model's table has {vocab_size}"
-            )
+        largest = max(largest_id(tokenizer), *frame.start, *frame.middle, *frame.end, frame.pad, frame.hidden)
+        if largest >= vocab_size:
+            raise CheckpointError(f"{name} has a token of id {largest}; the model's table has {vocab_size} rows")
         self.frame = frame
-        self._tokenizer = tokenizer
+        self._tokenizer, self._name = tokenizer, name
         self._truncation_side: Side = truncation_side
 
     @property
@@ -56,9 +64,11 @@ class PairEncoder:
 
         Raises:
             InputError: it is not valid Unicode.
+            CheckpointError: the tokenizer fails on it.
         """
         require_unicode(text)
-        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        with failures_of(self._name):
+            encoding = self._tokenizer.encode(text, add_special_tokens=False)
         return encoding.ids, _offsets(encoding)
 
     def encode(
@@ -75,6 +85,7 @@ class PairEncoder:
         Raises:
             InputError: a text is not valid Unicode; the limits leave no room for text; or a pair is too long, and the
                 limits make that an error.
+            CheckpointError: the tokenizer fails on a text.
 
         Source: FlagEmbedding 1.4.2 BaseReranker.compute_score_single_gpu; tests/parity/test_flagembedding.py.
         """
@@ -103,7 +114,8 @@ class PairEncoder:
             for text in chunk:
                 if not text.isascii():
                     require_unicode(text)
-            encodings = self._tokenizer.encode_batch_fast(chunk, add_special_tokens=False)
+            with failures_of(self._name):
+                encodings = self._tokenizer.encode_batch_fast(chunk, add_special_tokens=False)
             ids.update((text, encoding.ids) for text, encoding in zip(chunk, encodings, strict=True))
         return ids
 
@@ -112,7 +124,8 @@ class PairEncoder:
         texts, places = list(dict.fromkeys(documents)), {}
         for start in range(0, len(texts), _CHUNK):
             chunk = texts[start : start + _CHUNK]
-            encodings = self._tokenizer.encode_batch(chunk, add_special_tokens=False)
+            with failures_of(self._name):
+                encodings = self._tokenizer.encode_batch(chunk, add_special_tokens=False)
             places.update((text, _offsets(encoding)) for text, encoding in zip(chunk, encodings, strict=True))
         return places
 

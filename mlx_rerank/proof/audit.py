@@ -62,8 +62,8 @@ def audit_checkpoint(model: str, *, dtype: str | None = None, revision: str | No
 
 def _audit(checkpoint: Checkpoint, segmented: bool, dtypes: Sequence[str]) -> list[Cell]:
     """Audit a checkpoint; in the device thread, so that no other model runs meanwhile."""
-    shape = 2, min(_TOKENS, checkpoint.shape.max_length)
-    batch = Batch(np.zeros(shape, np.int32), np.ones(shape, bool), np.ones(shape, bool) if segmented else None)
+    size = 2, min(_TOKENS, checkpoint.shape.max_length)
+    batch = Batch(np.zeros(size, np.int32), np.ones(size, bool), np.ones(size, bool) if segmented else None)
     cells = []
     with operations.on(parse_device(None)):
         for name in dtypes:
@@ -72,10 +72,10 @@ def _audit(checkpoint: Checkpoint, segmented: bool, dtypes: Sequence[str]) -> li
                 model = checkpoint.load(dtype, keep_quantized=packed, evaluate=False)
                 for padded in (True, False):
                     given = batch if padded else batch._replace(attention_mask=None)
-                    found = report(model, dtype, **inputs_of(given, None))
+                    found = report(model, dtype, **inputs_of(given, checkpoint.shape, None))
                     cells.append(Cell(name, packed, False, padded, found))
                 if can_map(checkpoint):
                     model = checkpoint.load(dtype, keep_quantized=packed, evaluate=False, words=False)
-                    given = inputs_of(batch, MappedEmbeddings.open(checkpoint, dtype))
+                    given = inputs_of(batch, checkpoint.shape, MappedEmbeddings.open(checkpoint, dtype))
                     cells.append(Cell(name, packed, True, True, report(model, dtype, **given)))
     return cells

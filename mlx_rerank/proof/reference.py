@@ -4,18 +4,23 @@ Its scoring shares nothing with the path it checks: no frame, truncation, batchi
 only when it is used.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from mlx_rerank.checkpoints.checkpoint import Checkpoint
-from mlx_rerank.device.optional import imported
-from mlx_rerank.errors import CheckpointError, InputError
+from mlx_rerank.checkpoints.checkpoint import Checkpoint, open_tensors, shapes_of
+from mlx_rerank.device.optional import imported, require_at_least
+from mlx_rerank.errors import CheckpointError, InputError, RerankError
+from mlx_rerank.models.shape import check_input_ids
 from mlx_rerank.pairs.arguments import Document, require_unicode
+from mlx_rerank.pairs.tokenizing import failures_of
 from mlx_rerank.proof import restore
 from mlx_rerank.scoring.results import PairLogits, RankedDocument, require_finite
+
+_OWN_CODE = {"trust_remote_code": False, "local_files_only": True}  # else a terminal is asked, and a prompt answered
 
 
 class ReferenceRow(NamedTuple):
@@ -49,23 +54,21 @@ class ReferenceReranker:
             CheckpointError: the directory's files cannot be used.
             UnsupportedModelError: it is not a single-label cross-encoder of a family that is run here.
             InputError: the dtype is unknown or the length out of range.
-            MissingDependencyError: torch is not installed.
+            MissingDependencyError: torch is not installed, or transformers is one that may run a checkpoint's code.
         """
         self._torch = imported("torch")
         transformers = imported("transformers")
+        require_at_least("transformers", "5.5", "no model is given to transformers that may run code it names")
         transformers.utils.logging.disable_progress_bar()
         checkpoint = Checkpoint.open(model, revision=revision)
         if dtype not in ("float16", "bfloat16", "float32"):
             raise InputError(f"dtype {dtype!r} is not one of float16, bfloat16, float32")
-        try:
+        checkpoint.encoder()  # these two refuse a tokenizer or a shape that the libraries would not survive
+        checkpoint.require_fit(shapes_of(open_tensors(checkpoint.directory)))
+        with _failures_of(checkpoint.directory):
             self.model, self.tokenizer = self._load(transformers, checkpoint)
-        except Exception as error:  # transformers, torch, tokenizers and numpy raise whatever they like
-            reason = str(error).strip().partition("\n")[0]
-            raise CheckpointError(
-                f"{checkpoint.directory} cannot be loaded by PyTorch: {type(error).__name__}: {reason}"
-            ) from error
         self.model.to(getattr(self._torch, dtype)).eval()
-        self._mapping = checkpoint.mapping
+        self._mapping, self._shape, self._directory = checkpoint.mapping, checkpoint.shape, checkpoint.directory
         self._pieces = self.tokenizer.backend_tokenizer
         self._pieces.no_truncation()
         self._pieces.no_padding()
@@ -77,13 +80,12 @@ class ReferenceReranker:
 
     def _load(self, transformers: Any, checkpoint: Checkpoint) -> tuple[Any, Any]:
         """Return model and tokenizer of a directory, Hugging Face's or a converted one."""
-        directory = checkpoint.directory
+        directory, its = checkpoint.directory, checkpoint.family.in_transformers
+        kind, config = getattr(transformers, its.model), _config(transformers, checkpoint)
         if not checkpoint.converted:
-            model = transformers.AutoModelForSequenceClassification.from_pretrained(directory)
-            return model, transformers.AutoTokenizer.from_pretrained(directory)
-        config, its = dict(checkpoint.raw), checkpoint.family.in_transformers
-        config.pop("quantization_config", None)  # transformers would look for a quantizer of that name
-        model = getattr(transformers, its.model)(getattr(transformers, its.config).from_dict(config))
+            model = kind.from_pretrained(directory, config=config, attn_implementation="eager", **_OWN_CODE)
+            return model, transformers.AutoTokenizer.from_pretrained(directory, **_OWN_CODE)
+        model = kind(config)
         state = {name: self._torch.from_numpy(value) for name, value in restore.state_dict(directory).items()}
         model.load_state_dict(state, strict=True)
         path, saved = str(directory / "tokenizer.json"), checkpoint.settings.truncation_side
@@ -126,21 +128,24 @@ class ReferenceReranker:
 
     def hidden_states(self, row: ReferenceRow) -> list[np.ndarray]:
         """Return what the embeddings and then each layer give for one pair, float32 [L, D] each."""
-        with self._torch.no_grad():
+        with self._torch.no_grad(), _failures_of(self._directory):
             output = self.model(**self.inputs([row]), output_hidden_states=True)
         return [state[0].float().numpy() for state in output.hidden_states]
 
     def inputs(self, rows: Sequence[ReferenceRow]) -> Any:
         """Return rows as one padded batch of tensors, by name."""
         given = {"input_ids": [row.ids for row in rows], "token_type_ids": [row.segments for row in rows]}
-        return dict(self.tokenizer.pad(given, padding=True, return_tensors="pt"))
+        padded = dict(self.tokenizer.pad(given, padding=True, return_tensors="pt"))
+        check_input_ids(padded["input_ids"].numpy(), self._shape)
+        return padded
 
     def _encode(self, query: str, document: str) -> tuple[ReferenceRow, int, tuple[int, int]]:
         """Return a pair as a row, how many tokens were cut, and where the read characters of the document stand.
 
         The query is cut to three quarters of max_length, then the document to fit.
         """
-        q, d = (self._pieces.encode(text, add_special_tokens=False) for text in (query, document))
+        with failures_of(self._directory):
+            q, d = (self._pieces.encode(text, add_special_tokens=False) for text in (query, document))
         total, offsets, room = len(q) + len(d), d.offsets, self.max_length - self._special_tokens
         side = self.tokenizer.truncation_side
         q.truncate(min(len(q), self.max_length * 3 // 4, room), direction=side)
@@ -149,14 +154,42 @@ class ReferenceReranker:
         first = len(offsets) - read if side == "left" else 0
         begin = offsets[first][0] if first and read else 0
         end = len(document) if first + read == len(offsets) else offsets[read - 1][1] if read else 0
-        pair = self._pieces.post_process(q, d)
-        known = getattr(self.model.config, "type_vocab_size", 1) > 1
-        return ReferenceRow(pair.ids, pair.type_ids if known else [0] * len(pair)), total - len(q) - read, (begin, end)
+        with failures_of(self._directory):
+            pair = self._pieces.post_process(q, d)
+        known = getattr(self.model.config, "type_vocab_size", 1)
+        if max(pair.type_ids) >= max(known, 2):
+            raise CheckpointError(f"{self._directory}: tokenizer.json gives segment {max(pair.type_ids)} of {known}")
+        segments = pair.type_ids if known > 1 else [0] * len(pair)
+        return ReferenceRow(pair.ids, segments), total - len(q) - read, (begin, end)
 
     def _forward(self, rows: Sequence[ReferenceRow]) -> np.ndarray:
         """Return float32 logits of one padded batch."""
-        with self._torch.no_grad():
+        with self._torch.no_grad(), _failures_of(self._directory):
             return self.model(**self.inputs(rows)).logits.view(-1).float().numpy()
+
+
+@contextmanager
+def _failures_of(directory: Path) -> Iterator[None]:
+    """Raise CheckpointError for whatever transformers, torch, tokenizers and numpy raise."""
+    try:
+        yield
+    except RerankError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise CheckpointError(f"{directory} cannot be run by PyTorch: {type(error).__name__}: {reason}") from error
+
+
+def _config(transformers: Any, checkpoint: Checkpoint) -> Any:
+    """Return a config.json as transformers' object, of the entries alone that its model has by default.
+
+    Others name quantizers, or repositories with kernels, whose code would be run. Attention is transformers' own.
+    """
+    kind = getattr(transformers, checkpoint.family.in_transformers.config)
+    known = {*kind().to_dict(), "num_labels"}
+    config = kind.from_dict({name: value for name, value in checkpoint.raw.items() if name in known})
+    config._attn_implementation = "eager"
+    return config
 
 
 def require_reference() -> None:

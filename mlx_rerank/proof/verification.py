@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mlx_rerank.checkpoints.config import read_object
+from mlx_rerank.errors import CheckpointError
 from mlx_rerank.proof.fidelity import Fidelity
 
 FLOAT16_MAX = 65504.0
@@ -193,8 +195,8 @@ def store(report: Verification, directory: Path) -> None:
 def failed_verification(directory: Path) -> bool:
     """Tell whether a directory holds a report of a failed verification."""
     try:
-        return json.loads((directory / REPORT_FILE).read_text(encoding="utf-8"))["passed"] is False
-    except (OSError, ValueError, LookupError, TypeError):
+        return (read_object(directory / REPORT_FILE) or {}).get("passed") is False
+    except CheckpointError:
         return False
 
 

@@ -20,7 +20,6 @@ from mlx_rerank.device.lanes import Lanes
 from mlx_rerank.device.memory import keep_freed_memory
 from mlx_rerank.device.thread import device_thread
 from mlx_rerank.dtypes import dtype_name
-from mlx_rerank.models.shape import check_input_ids
 from mlx_rerank.pairs.batching import Batch
 from mlx_rerank.scoring.stopping import Stop
 
@@ -117,8 +116,6 @@ class Engine:
         pending: deque[Future[np.ndarray]] = deque()
         try:
             for group in groups:
-                for batch in group:
-                    check_input_ids(batch.input_ids, self._shape)
                 stop.check()
                 pending.append(self._submit(group))
                 while pending and (len(pending) == _AHEAD or pending[0].done()):
@@ -137,13 +134,13 @@ class Engine:
             batch: the rows.
 
         Raises:
+            InputError: token ids outside the vocabulary, or more tokens than the model has positions.
             DeviceError: this is a fork of the process that loaded the model.
         """
-        check_input_ids(batch.input_ids, self._shape)
 
         def call() -> T:
             model, table = self._loaded()
-            return function(model, inputs_of(batch, table))
+            return function(model, inputs_of(batch, self._shape, table))
 
         return self._thread.submit(self._on_device, call).result()
 
@@ -188,7 +185,7 @@ class Engine:
         model, table = self._loaded()
         batch = Batch(*arrays)  # pyright: ignore[reportArgumentType]
         self.tokens += batch.tokens
-        return model(**inputs_of(batch, table))
+        return model(**inputs_of(batch, self._shape, table))
 
 
 def _read(checkpoint: Checkpoint, dtype: mx.Dtype, keep_quantized: bool, embeddings: str | None) -> Weights:

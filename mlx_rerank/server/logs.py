@@ -12,6 +12,7 @@ from pythonjsonlogger.json import JsonFormatter
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mlx_rerank.errors import printable
 from mlx_rerank.server.answers import internal_error, turn_down
 from mlx_rerank.server.failures import log_failure
 from mlx_rerank.server.handler import Work
@@ -23,12 +24,17 @@ logger = logging.getLogger("mlx_rerank.server")
 
 
 class _TextFormatter(logging.Formatter):
-    """Puts a line's facts after its message, as name=value."""
+    """Puts a line's facts after its message, as name=value; no text can end its line and begin another."""
 
-    def format(self, record: logging.LogRecord) -> str:
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 -- logging's name
+        """Return the line."""
         facts = {name: value for name, value in vars(record).items() if name not in _STANDARD}
         words = " ".join(f"{name}={value}" for name, value in facts.items() if value is not None)
-        return f"{super().format(record)} {words}".rstrip()
+        return printable(f"{super().formatMessage(record)} {words}".rstrip())
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 -- logging's name
+        """Return a traceback, its lines set off from those of the log."""
+        return "\n".join(f"    {printable(line)}" for line in super().formatException(ei).splitlines())
 
 
 def set_up(form: str, level: str) -> None:

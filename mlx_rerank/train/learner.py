@@ -72,7 +72,7 @@ class Learner:
         self.model, self.options, self.dtype = model, options, dtype
         self.steps, self.whole = 0, True
         self.scale = _FIRST_SCALE if dtype == mx.float16 else 1.0
-        self._good, self._table = 0, table
+        self._good, self._shape, self._table = 0, shape, table
         self._choose(family, shape)
         self.parameters: Arrays = dict(tree_flatten(model.trainable_parameters()))  # pyright: ignore[reportArgumentType]
         frozen: Arrays = dict(tree_flatten(model.parameters()))  # pyright: ignore[reportArgumentType]
@@ -158,7 +158,7 @@ class Learner:
 
     def _logits(self, batch: Batch) -> mx.array:
         """Return the logits of a batch, lazily."""
-        return self.model(**inputs_of(batch, self._table))
+        return self.model(**inputs_of(batch, self._shape, self._table))
 
     def _set(self, parameters: Arrays) -> None:
         """Have the model compute with these weights, in the dtype of the passes."""

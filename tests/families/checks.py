@@ -197,7 +197,7 @@ class FamilyChecks:
         planted = module_at(model, path)
         planted.bias = planted.bias.astype(mx.float32)
         row = checkpoint.encoder().encode(PAIRS[:1], Limits(64)).sequences[0]
-        found = audit(model, dtype, **inputs_of(pad([row], 0), None))
+        found = audit(model, dtype, **inputs_of(pad([row], 0), checkpoint.shape, None))
         assert [violation.path for violation in found] == [path]
 
     def test_a_converted_directory_records_the_model_and_scores_alike(self, directory: Path, tmp_path: Path) -> None:

@@ -187,7 +187,7 @@ def test_damaged_directories(tiny: Path, tmp_path: Path, file: str) -> None:
     (target / file).write_bytes(content[: len(content) // 2])
     with pytest.raises(CheckpointError):
         verify(target, pairs=FEW)
-    with pytest.raises(CheckpointError, match="cannot be loaded by PyTorch"):
+    with pytest.raises(CheckpointError, match=r"damaged or cut short|cannot be used"):
         verify(tiny, against=target, pairs=FEW)
 
 

@@ -107,7 +107,7 @@ def _table(shape: XLMRobertaShape) -> list[Rule]:
     )
     return [
         copied(f"{post_norm.WORDS}.weight", _TOKENS + "word_embeddings.weight", (shape.vocab_size, D)),
-        Rule("embeddings.position_embeddings.weight", places, Join(_fold, _unfold)),
+        Rule("embeddings.position_embeddings.weight", places, Join(_fold, _unfold, lambda shapes: shapes[0])),
         *norm("embeddings.norm", _TOKENS + "LayerNorm", D),
         *post_norm.layer_rules(shape, "roberta.encoder.layer."),
         *linear("head.dense", ["classifier.dense"], D, D),

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from safetensors.numpy import save_file
 from mlx_rerank import Reranker
 from mlx_rerank.checkpoints import mapped
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
+from mlx_rerank.checkpoints.files import Identity
 from mlx_rerank.checkpoints.mapped import MappedEmbeddings, table_bytes
 from mlx_rerank.checkpoints.packing import PACKINGS, Quantization
 from mlx_rerank.convert import convert
@@ -176,12 +178,13 @@ NAME = "embeddings.word_embeddings."
 )
 def test_tables_that_do_not_fit(tiny: Path, tmp_path: Path, changes: dict[str, mx.array | None], message: str) -> None:
     target = convert(tiny, tmp_path / "target")
+    checkpoint = Checkpoint.open(target)  # before the file is changed: it would be refused as a whole
     changed = tensors(target) | {NAME + kind: value for kind, value in changes.items()}
     mx.save_safetensors(
         str(target / "model.safetensors"), {name: value for name, value in changed.items() if value is not None}
     )
     with pytest.raises(CheckpointError, match=message):
-        MappedEmbeddings.open(Checkpoint.open(target), mx.float16)
+        MappedEmbeddings.open(replace(checkpoint, identity=Identity.of(target)), mx.float16)
 
 
 @pytest.mark.parametrize(
@@ -195,10 +198,10 @@ def test_tables_that_do_not_fit(tiny: Path, tmp_path: Path, changes: dict[str, m
 )
 def test_packed_tables_that_do_not_fit(tiny: Path, tmp_path: Path, kind: str, change, message: str) -> None:
     target = convert(tiny, tmp_path / "target", embeddings=Quantization(32, 4, "affine"))
-    changed = tensors(target)
+    checkpoint, changed = Checkpoint.open(target), tensors(target)
     mx.save_safetensors(str(target / "model.safetensors"), {**changed, NAME + kind: change(changed[NAME + kind])})
     with pytest.raises(WeightsError, match=message):
-        MappedEmbeddings.open(Checkpoint.open(target), mx.float16)
+        MappedEmbeddings.open(replace(checkpoint, identity=Identity.of(target)), mx.float16)
 
 
 def test_the_rest_of_a_checkpoint_is_checked_as_strictly(tiny: Path, tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
 def test_a_damaged_index_is_named(tmp_path: Path, index: str) -> None:
     write_shards(tmp_path)
     (tmp_path / "model.safetensors.index.json").write_text(index)
-    with pytest.raises(CheckpointError, match="is not an index"):
+    with pytest.raises(CheckpointError, match=r"index\.json (is not an index|cannot be read|holds a list)"):
         load(tmp_path)
 
 
