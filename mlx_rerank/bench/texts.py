@@ -11,12 +11,14 @@ from tokenizers import Tokenizer
 
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.checkpoints.hub import public_name
+from mlx_rerank.checkpoints.reading import read_text
 from mlx_rerank.dtypes import default_dtype
 from mlx_rerank.errors import InputError
 from mlx_rerank.pairs.batching import Batching
 from mlx_rerank.pairs.files import read_documents
 from mlx_rerank.pairs.limits import Limits, checked_length
 from mlx_rerank.pairs.samples import sample_pairs
+from mlx_rerank.pairs.tokenizing import parse_tokenizer
 from mlx_rerank.scoring.budget import default_token_budget
 
 Pairs = list[tuple[str, str]]
@@ -144,7 +146,8 @@ class Counter:
         device = mx.default_device()
         self.token_budget = default_token_budget(self.cost, device, default_dtype(device), self.max_length)
         self._limits = Limits(self.max_length)
-        self.tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+        path = directory / "tokenizer.json"
+        self.tokenizer = parse_tokenizer(read_text(path), path)
 
     def lengths(self, pairs: Pairs) -> np.ndarray:
         """Return the tokens of each pair, int64 [N], cut to max_length."""

@@ -39,12 +39,13 @@ class Settings:
         saved = read_object(directory / "config_sentence_transformers.json") or {}
         if saved.get("model_type") != "CrossEncoder":  # then it is of another use of the model
             saved = {}
+        prompts = _entry(saved, "prompts", dict) or {}
         earlier = _entry(config, "sentence_transformers", dict) or {}
         return cls(
             _entry(saved, "activation_fn", str)
             or _entry(earlier, "activation_fn", str)
             or _entry(config, "sbert_ce_default_activation_function", str),
-            _entry(saved, "prompts", dict) or {},
+            {name: _entry(prompts, name, str) or "" for name in prompts},
             _entry(saved, "default_prompt_name", str),
             _entry(read_object(directory / "tokenizer_config.json") or {}, "model_max_length", int | float),
         )
@@ -54,5 +55,5 @@ def _entry(values: Mapping[str, Any], name: str, kind: Any) -> Any:
     """Return an entry of a kind, or None where there is none."""
     value = values.get(name)
     if value is not None and not isinstance(value, kind):
-        raise CheckpointError(f"the checkpoint's {name} is {value!r}, where {kind} is expected")
+        raise CheckpointError(f"the checkpoint's {name} is {value!r:.40}, where {kind} is expected")
     return value
