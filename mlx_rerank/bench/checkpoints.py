@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import save_file
-from tokenizers import Tokenizer
 
 from mlx_rerank.checkpoints.config import CONVERSION_KEY, is_converted, read_config
 from mlx_rerank.checkpoints.files import WEIGHTS_FILE
 from mlx_rerank.checkpoints.hub import EMBEDDED, public_name
+from mlx_rerank.checkpoints.reading import read_text
 from mlx_rerank.errors import InputError
 from mlx_rerank.models import family_of
+from mlx_rerank.pairs.tokenizing import parse_tokenizer
 from mlx_rerank.proof import restore
 
 _LARGE = {"num_hidden_layers": 24, "hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16}
@@ -52,7 +53,8 @@ def seeded(shape: str, work: Path, tokenizer: Path = EMBEDDED["mini"], seed: int
     """
     if shape not in SHAPES:
         raise InputError(f"shape {shape!r} is not one of {', '.join(SHAPES)}")
-    vocabulary = Tokenizer.from_file(str(tokenizer / "tokenizer.json")).get_vocab_size()
+    path = tokenizer / "tokenizer.json"
+    vocabulary = parse_tokenizer(read_text(path), path).get_vocab_size()
     config = {key: value for key, value in read_config(EMBEDDED["mini"]).items() if key in _KEPT}
     config |= {"vocab_size": vocabulary, "max_position_embeddings": 514, "layer_norm_eps": 1e-5} | SHAPES[shape]
     return _write(work / "checkpoint", config, _random(config, seed), tokenizer)

@@ -7,7 +7,7 @@ from typing import Any
 
 from mlx_rerank.checkpoints.reading import require_plain
 from mlx_rerank.device.optional import imported, require_at_least
-from mlx_rerank.errors import CheckpointError
+from mlx_rerank.errors import CheckpointError, WeightsError
 
 
 class TorchWeights(MutableMapping[str, Any]):
@@ -23,10 +23,18 @@ class TorchWeights(MutableMapping[str, Any]):
         return {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
 
     def __getitem__(self, name: str) -> Any:
-        """Return one tensor; bfloat16, which numpy lacks, as an MLX array."""
+        """Return one tensor; bfloat16, which numpy lacks, as an MLX array.
+
+        Raises:
+            WeightsError: it is of another dtype that numpy lacks.
+        """
         tensor = self._tensors[name].detach()
         if str(tensor.dtype) != "torch.bfloat16":
-            return tensor.numpy()
+            try:
+                return tensor.numpy()
+            except TypeError as error:
+                message = f"{name} is {tensor.dtype}; only float16, bfloat16 and float32 weights can be read"
+                raise WeightsError(message) from error
         import mlx.core as mx
 
         return mx.array(tensor.view(imported("torch").int16).numpy()).view(mx.bfloat16)

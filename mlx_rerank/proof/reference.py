@@ -157,8 +157,9 @@ class ReferenceReranker:
         with failures_of(self._directory):
             pair = self._pieces.post_process(q, d)
         known = getattr(self.model.config, "type_vocab_size", 1)
-        if max(pair.type_ids) >= max(known, 2):
-            raise CheckpointError(f"{self._directory}: tokenizer.json gives segment {max(pair.type_ids)} of {known}")
+        segment = max(pair.type_ids, default=0)
+        if segment >= max(known, 2):
+            raise CheckpointError(f"{self._directory}: tokenizer.json gives segment {segment} of {known}")
         segments = pair.type_ids if known > 1 else [0] * len(pair)
         return ReferenceRow(pair.ids, segments), total - len(q) - read, (begin, end)
 

@@ -1,6 +1,7 @@
 """The pool: names, loading on demand, unloading when idle or when memory is short."""
 
 import asyncio
+import json
 import shutil
 import threading
 import time
@@ -8,10 +9,11 @@ from pathlib import Path
 
 import bounds
 import pytest
+from checkpoints import write_checkpoint
 from devices import busy_device
 from fake_hub import COMMIT, FakeHub
 
-from mlx_rerank.errors import InputError, RefusedError
+from mlx_rerank.errors import CheckpointError, InputError, RefusedError
 from mlx_rerank.scoring.loaded import ModelOptions
 from mlx_rerank.server import served as served_module
 from mlx_rerank.server.handler import Bounds
@@ -68,6 +70,19 @@ def test_pools_of_nothing_and_of_twins() -> None:
 
 def three(tiny: Path) -> list[ModelSpec]:
     return [ModelSpec(name, str(tiny)) for name in ("a", "b", "c")]
+
+
+async def test_a_tokenizer_that_panics_leaves_no_server_that_is_ready(tmp_path: Path) -> None:
+    directory = write_checkpoint(tmp_path / "model")
+    tokenizer = json.loads((directory / "tokenizer.json").read_text())
+    for part in ({"pre_tokenizer": {"type": "FixedLength", "length": 0}}, {"normalizer": {"type": "Precompiled",
+                 "precompiled_charsmap": "AQAA"}}):  # fmt: skip
+        (directory / "tokenizer.json").write_text(json.dumps(tokenizer | part))
+        pool = Pool([ModelSpec("a", str(directory))])
+        with pytest.raises(RefusedError, match="a cannot be loaded") as caught:
+            await pool.start()
+        assert isinstance(caught.value.__cause__, CheckpointError)
+        assert not pool.ready
 
 
 async def test_models_are_loaded_when_asked_for(connect: Connect, tiny: Path) -> None:

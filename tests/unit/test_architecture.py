@@ -128,6 +128,18 @@ def test_only_one_file_imports_what_an_extra_brings() -> None:
             assert not {name for name in imports_of(path) if name.split(".")[0] in EXTRAS}, path
 
 
+def test_only_one_file_reads_a_tokenizer() -> None:
+    """What the library does with a stranger's file becomes an error of this package there."""
+    for path in MODULES:
+        if path != ROOT / "pairs" / "tokenizing.py":
+            assert not re.search(r"(?<!\w)Tokenizer\.from_", path.read_text()), path
+
+
+def test_every_batch_goes_to_its_model_through_one_file() -> None:
+    """It checks the ids: a gather past the end of a table reads foreign memory."""
+    assert [path.name for path in MODULES if "._asdict()" in path.read_text()] == ["mapped.py"]
+
+
 def run(code: str) -> str:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
     assert result.returncode == 0, result.stderr

@@ -33,7 +33,7 @@ SIZES = (
     "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
     "max_position_embeddings",
 )  # fmt: skip
-REFUSED = r"config\.json|unexpected|missing|converted already|is not a multiple"
+REFUSED = r"config\.json|unexpected|missing|converted already|is not a multiple|the model's table"
 NO_NUMBERS = (True, None, "64", 64.0, float("nan"), float("inf"), -1, 0, [64], {"a": 64}, 2**31, 10**30)
 
 

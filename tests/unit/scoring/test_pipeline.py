@@ -256,7 +256,7 @@ def test_a_batch_is_started_before_the_one_ahead_is_waited_for(
     expected = tiny_reranker.score(PAIRS)
     start, finish = engine._start, engine._finish
     monkeypatch.setattr(engine, "_start", lambda *b: events.append("start") or start(*b))
-    monkeypatch.setattr(engine, "_finish", lambda x: events.append("finish") or time.sleep(0.01) or finish(x))
+    monkeypatch.setattr(engine, "_finish", lambda x: events.append("finish") or time.sleep(0.05) or finish(x))
     np.testing.assert_allclose(tiny_reranker.score(PAIRS), expected, rtol=0, atol=bounds.SCORE)
     monkeypatch.setattr(tiny_reranker.model, "token_budget", 64)
     events.clear()
