@@ -254,7 +254,7 @@ def _require_unpacked(raw: Mapping[str, Any]) -> None:
     for key in ("quantization", "quantization_config"):
         if raw.get(key) is not None:
             raise UnsupportedModelError(
-                f"config.json has {key} {str(raw[key])[:80]}: mlx-rerank does not read what other tools have packed; "
+                f"config.json has {key} {raw[key]!r:.80}: mlx-rerank does not read what other tools have packed; "
                 "give it the checkpoint that is not packed, and pack that with `mlx-rerank convert -q`"
             )
 

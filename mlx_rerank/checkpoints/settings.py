@@ -92,7 +92,7 @@ class Settings:
         if self.prompts.get(self.default_prompt_name or ""):
             yield (
                 f"the checkpoint's default prompt {self.default_prompt_name!r} is put before queries by CrossEncoder "
-                f"alone: elsewhere, put {self.prompts[str(self.default_prompt_name)]!r} before them yourself"
+                f"alone: elsewhere, put {self.prompts[str(self.default_prompt_name)]!r:.80} before them yourself"
             )
         if self.padding_side != "right":
             yield (
@@ -105,7 +105,7 @@ def _has_modules(directory: Path) -> bool:
     modules = read_objects(directory / "modules.json")
     found = [(str(module.get("type")), module.get("path")) for module in modules]
     if found and not (len(found) == 1 and _TRANSFORMER.fullmatch(found[0][0]) and not found[0][1]):
-        listed = ", ".join(f"{kind} in {path!r}" for kind, path in found)
+        listed = ", ".join(f"{kind!r} in {path!r}" for kind, path in found)
         raise UnsupportedModelError(
             f"{directory}: modules.json lists {listed}; mlx-rerank runs cross-encoders of one Transformer in '': save "
             "the classifier alone, with its save_pretrained()"

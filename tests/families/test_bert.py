@@ -1,5 +1,6 @@
 """BERT: two segments, a pooler, WordPiece, and scores that its makers leave as logits."""
 
+import shutil
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,7 +12,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from families.checks import PAIRS, FamilyChecks, original_logits, seeded, write
 from mlx_rerank import CrossEncoder, FlagReranker, Reranker
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
-from mlx_rerank.errors import CheckpointError, InputError
+from mlx_rerank.errors import CheckpointError, InputError, UnsupportedModelError
 from mlx_rerank.models.encoders.bert import FAMILY
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -95,6 +96,19 @@ class TestBert(FamilyChecks):
         model = Checkpoint.open(directory).load(mx.float32, keep_quantized=False)
         with pytest.raises(InputError, match="segments"):
             model(mx.array([[2, 5, 3, 6, 3]]))
+
+    def test_a_tokenizer_without_segments_is_refused(self, directory: Path, tmp_path: Path) -> None:
+        copy = shutil.copytree(directory, tmp_path / "copy")
+        tokenizer = self.tokenizer()
+        ends = [("[CLS]", 2), ("[SEP]", 3)]
+        tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:0 [SEP]:0", ends)
+        tokenizer.save(str(copy / "tokenizer.json"))
+        with pytest.raises(UnsupportedModelError, match="the document being the second segment"):
+            Reranker(copy)
+        self.tokenizer().save(str(copy / "tokenizer.json"))
+        (copy / "tokenizer_config.json").write_text('{"model_input_names": ["input_ids", "attention_mask"]}')
+        with pytest.raises(UnsupportedModelError, match=r"model_input_names \['input_ids'.*without token_type_ids"):
+            Reranker(copy)
 
     def test_as_many_tokens_as_the_model_has_positions(self, directory: Path) -> None:
         reranker = Reranker(directory, max_length=128)

@@ -125,7 +125,7 @@ def test_the_side_that_is_asked_for(tiny: Path) -> None:
 def test_flag_embedding_cuts_on_that_side_too(make: Make, query_max_length: int | None) -> None:
     directory = make("mini_directory", tokenizer_config={"truncation_side": "left"})
     arguments: dict[str, Any] = {"max_length": 64, "query_max_length": query_max_length, "devices": "cpu"}
-    pairs = [list(pair) for pair in PAIRS[:4]]  # the last one has special tokens, which it reads twice
+    pairs = PAIRS[:4]  # the last one has special tokens, which it reads twice
     original = OriginalFlagReranker(str(directory), **arguments)
     original.model.float()
     expected = original.compute_score(pairs, batch_size=1)

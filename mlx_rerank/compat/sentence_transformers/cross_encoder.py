@@ -33,6 +33,7 @@ class CrossEncoder:
     """
 
     num_labels = 1
+    activation_fn: Activation | None  # None leaves logits as they are
 
     @old_names(
         model_name="model_name_or_path",
@@ -141,7 +142,7 @@ class CrossEncoder:
 
     @property
     def max_length(self) -> int:
-        """Most tokens of a pair; a longer pair loses the end of its longer text, then of both."""
+        """Most tokens of a pair; a longer pair loses tokens of its longer text, then of both."""
         return self._max_length
 
     @max_length.setter

@@ -16,7 +16,8 @@ from mlx_rerank.cli import explaining, scoring, serving
 
 DOCUMENTS = [{"id": i, "text": text} for i, text in enumerate(["the bear", "a bear " * 40, "what", "panda is"] * 6)]
 ON_A_TERMINAL = {"as_json"}  # alone it changes something
-LOADING = {  # options, what comes of them: an error that says so, or another result
+Case = tuple[list[str], str | None]
+LOADING: dict[str, Case] = {  # options, what comes of them: an error that says so, or another result
     "model": (["--model", "other"], None),
     "dtype": (["--dtype", ""], "dtype '' is not one of"),
     "device": (["--device", "tpu"], "device 'tpu' is not"),
@@ -26,14 +27,14 @@ LOADING = {  # options, what comes of them: an error that says so, or another re
     "embeddings": (["--embeddings", "mapped", "--model", "damaged"], "cannot be mapped"),
     "timeout": (["--timeout", "1e-9"], "pairs were scored in 1e-09 s|passes of an explanation were done in 1e-09 s"),
 }
-SCORING = LOADING | {
+SCORING: dict[str, Case] = LOADING | {
     "deterministic": (["--deterministic", "--reference"], "--deterministic is about MLX"),
     "score_cache": (["--score-cache", "scores.db"], None),
     "raw": (["--raw"], None),
     "reference": (["--reference", "--timeout", "1"], "--timeout is about MLX"),
     "verbose": (["--verbose"], None),
 }
-COMMANDS: dict[str, tuple[Callable[..., None], list[str], dict[str, tuple[list[str], str | None]]]] = {
+COMMANDS: dict[str, tuple[Callable[..., None], list[str], dict[str, Case]]] = {
     "rank": (
         scoring.rank,
         ["rank", "panda", "documents.jsonl"],

@@ -131,15 +131,14 @@ def test_methods(tiny_reranker: Reranker, capsys: pytest.CaptureFixture[str], me
     def call(**arguments: Any) -> tuple[Any, str]:
         given = {**USUAL[method], **arguments}
         first = [given.pop(key) for key in ("pairs", "document") if key in given and method.startswith("score")]
-        found = getattr(tiny_reranker, method)(*first, **given)
+        found: Any = getattr(tiny_reranker, method)(*first, **given)
         if method == "arank":
             found = asyncio.run(found)
-        if method == "score_stream":
-            found = list(found)
+        if method in ("rank", "arank", "score_stream"):
+            found = [astuple(each) for each in found]
         if method == "logits":
             found = (found.logits, found.truncated_tokens)
-        told = [astuple(each) for each in found] if method in ("rank", "arank", "score_stream") else found
-        return told, "Scoring" if "Scoring" in capsys.readouterr().err else ""
+        return found, "Scoring" if "Scoring" in capsys.readouterr().err else ""
 
     METHODS[method][name].check(call)
 

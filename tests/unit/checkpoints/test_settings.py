@@ -56,7 +56,7 @@ def changed(tiny: Path, tmp_path: Path):
             "model's table has 120",
         ),
         ({"tokenizer": {"post_processor": None}, "tokenizer_config": {"padding_side": 1}}, "padding_side is 1"),
-        ({"config_sentence_transformers": OURS, "modules": [TRANSFORMER, DENSE]}, "Dense in '1_Dense'"),
+        ({"config_sentence_transformers": OURS, "modules": [TRANSFORMER, DENSE]}, "Dense' in '1_Dense'"),
         ({"config_sentence_transformers": OURS, "modules": [TRANSFORMER | {"path": "0_Transformer"}]}, "0_Transformer"),
         ({"config_sentence_transformers": OURS, "modules": [TRANSFORMER | {"type": "own.Module"}]}, "own.Module"),
         ({"config_sentence_transformers": OURS, "modules": {"0": 1}}, "does not hold a list"),

@@ -80,8 +80,9 @@ def test_another_model_misses(tiny: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_numpys_integers_are_whole_numbers() -> None:
-    windows = Windows(length=np.int32(32), overlap=np.uint8(8), best=np.int64(2))
-    given = Limits(np.int64(64), np.int16(9), np.int32(20), windows)  # pyright: ignore[reportArgumentType]
+    numbers: list[Any] = [np.int32(32), np.uint8(8), np.int64(2)]
+    lengths: list[Any] = [np.int64(64), np.int16(9), np.int32(20)]
+    given = Limits(*lengths, Windows(*numbers))
     plain = Limits(64, 9, 20, Windows(32, 8, 2))
     assert keys(COMPUTATION, given, [("a", "b")]) == keys(COMPUTATION, plain, [("a", "b")])
 
@@ -89,7 +90,9 @@ def test_numpys_integers_are_whole_numbers() -> None:
 @pytest.mark.numeric
 def test_a_reranker_with_numpys_integers_uses_its_cache(tiny: Path, tmp_path: Path) -> None:
     numbers: dict[str, Any] = {"max_length": np.int64(40), "token_budget": np.int32(200)}
-    given = Reranker(tiny, score_cache=tmp_path / "scores.db", **numbers).score(PAIRS)
+    reranker = Reranker(tiny, score_cache=tmp_path / "scores.db", **numbers)
+    assert [type(reranker.max_length), type(reranker.token_budget)] == [int, int]
+    given = reranker.score(PAIRS)
     expected = Reranker(tiny, score_cache=tmp_path / "scores.db", max_length=40).score(PAIRS)
     np.testing.assert_array_equal(given, expected)
 
