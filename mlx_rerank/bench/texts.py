@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.checkpoints.hub import public_name
-from mlx_rerank.checkpoints.reading import read_text
+from mlx_rerank.checkpoints.reading import read_bytes
 from mlx_rerank.dtypes import default_dtype
 from mlx_rerank.errors import InputError
 from mlx_rerank.pairs.batching import Batching
@@ -147,7 +147,7 @@ class Counter:
         self.token_budget = default_token_budget(self.cost, device, default_dtype(device), self.max_length)
         self._limits = Limits(self.max_length)
         path = directory / "tokenizer.json"
-        self.tokenizer = parse_tokenizer(read_text(path), path)
+        self.tokenizer = parse_tokenizer(read_bytes(path), path)
 
     def lengths(self, pairs: Pairs) -> np.ndarray:
         """Return the tokens of each pair, int64 [N], cut to max_length."""

@@ -13,7 +13,7 @@ from mlx_rerank.checkpoints import hub, weights
 from mlx_rerank.checkpoints.config import conversion_record, is_converted, read_config
 from mlx_rerank.checkpoints.fit import Shapes, require_fit
 from mlx_rerank.checkpoints.packing import quantization_of
-from mlx_rerank.checkpoints.reading import read_text
+from mlx_rerank.checkpoints.reading import read_bytes
 from mlx_rerank.checkpoints.torch_weights import TorchWeights, read_torch_weights
 from mlx_rerank.errors import CheckpointError
 from mlx_rerank.models import family_named, family_of
@@ -132,7 +132,7 @@ class Checkpoint:
                 f"{self.directory} has no tokenizer.json: write one with "
                 "transformers.AutoTokenizer.from_pretrained(directory).save_pretrained(directory)"
             )
-        tokenizer = parse_tokenizer(read_text(path), path)
+        tokenizer = parse_tokenizer(read_bytes(path), path)
         frame = self.family.frame(tokenizer, self.shape)
         recorded = conversion_record(self.raw).get("frame")
         if recorded not in (None, self.family.record(frame)["frame"]):

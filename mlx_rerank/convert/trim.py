@@ -19,7 +19,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
-from mlx_rerank.checkpoints.reading import read_text
+from mlx_rerank.checkpoints.reading import read_bytes
 from mlx_rerank.errors import CheckpointError, InputError
 from mlx_rerank.pairs.arguments import require_sequence, require_unicode
 from mlx_rerank.pairs.tokenizing import failures_of, parse_tokenizer
@@ -73,8 +73,8 @@ def trim(checkpoint: Checkpoint, texts: Iterable[str]) -> Trimming:
         CheckpointError: the tokenizer is not a Unigram one with an unknown token.
     """
     path = checkpoint.directory / "tokenizer.json"
-    text = read_text(path)
-    tokenizer, source = parse_tokenizer(text, path), json.loads(text)
+    data = read_bytes(path)
+    tokenizer, source = parse_tokenizer(data, path), json.loads(data)
     if source["model"].get("unk_id") is None:  # no other kind has one
         kind = type(tokenizer.model).__name__
         what = f"a {kind} one" if kind != "Unigram" else "one without an unknown token"
@@ -109,7 +109,7 @@ def trim(checkpoint: Checkpoint, texts: Iterable[str]) -> Trimming:
 def renumbering(source: Path, trimmed: Path) -> dict[int, int]:
     """Return the new id of each token id of a checkpoint that its trimmed copy has kept."""
     paths = trimmed / "tokenizer.json", source / "tokenizer.json"
-    ours, theirs = (parse_tokenizer(read_text(path), path).get_vocab() for path in paths)
+    ours, theirs = (parse_tokenizer(read_bytes(path), path).get_vocab() for path in paths)
     return {theirs[piece]: place for piece, place in ours.items() if piece in theirs}
 
 
