@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 from mlx_rerank.checkpoints.config import CONVERSION_KEY, is_converted, read_config
 from mlx_rerank.checkpoints.files import WEIGHTS_FILE
 from mlx_rerank.checkpoints.hub import EMBEDDED, public_name
-from mlx_rerank.checkpoints.reading import read_text
+from mlx_rerank.checkpoints.reading import read_bytes
 from mlx_rerank.errors import InputError
 from mlx_rerank.models import family_of
 from mlx_rerank.pairs.tokenizing import parse_tokenizer
@@ -54,7 +54,7 @@ def seeded(shape: str, work: Path, tokenizer: Path = EMBEDDED["mini"], seed: int
     if shape not in SHAPES:
         raise InputError(f"shape {shape!r} is not one of {', '.join(SHAPES)}")
     path = tokenizer / "tokenizer.json"
-    vocabulary = parse_tokenizer(read_text(path), path).get_vocab_size()
+    vocabulary = parse_tokenizer(read_bytes(path), path).get_vocab_size()
     config = {key: value for key, value in read_config(EMBEDDED["mini"]).items() if key in _KEPT}
     config |= {"vocab_size": vocabulary, "max_position_embeddings": 514, "layer_norm_eps": 1e-5} | SHAPES[shape]
     return _write(work / "checkpoint", config, _random(config, seed), tokenizer)

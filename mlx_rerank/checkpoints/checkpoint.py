@@ -17,7 +17,7 @@ from mlx_rerank.checkpoints.config import conversion_record, is_converted, read_
 from mlx_rerank.checkpoints.files import TOKENIZER_FILE, TORCH_WEIGHTS_FILE, WEIGHTS_FILE, Identity, deciding
 from mlx_rerank.checkpoints.fit import Shapes, require_fit
 from mlx_rerank.checkpoints.packing import quantization_of
-from mlx_rerank.checkpoints.reading import read_text
+from mlx_rerank.checkpoints.reading import read_bytes
 from mlx_rerank.checkpoints.settings import Settings
 from mlx_rerank.checkpoints.tokenizer import read_tokenizer, require_large_enough
 from mlx_rerank.checkpoints.tokenizer_settings import apply_settings, check_template
@@ -185,11 +185,11 @@ class Checkpoint:
         with self.reading():
             return read_tokenizer(self.directory)
 
-    def tokenizer_text(self) -> str:
+    def tokenizer_file(self) -> bytes:
         """Return the tokenizer as tokenizer.json has it, or would have it; raises what `tokenizer` does."""
         path = self.directory / TOKENIZER_FILE
         with self.reading():
-            return read_text(path) if path.exists() else self.tokenizer().to_str()
+            return read_bytes(path) if path.exists() else self.tokenizer().to_str().encode()
 
     def encoder(self) -> PairEncoder:
         """Return what turns pairs into rows of token ids, as the tokenizer and the model's frame say.

@@ -27,7 +27,19 @@ def require_plain(path: Path) -> int:
 
 
 def read_text(path: Path, most: int = _MOST) -> str:
-    """Return the text of a file.
+    """Return the text of a file; as `read_bytes`.
+
+    Raises:
+        CheckpointError: it is not UTF-8.
+    """
+    try:
+        return read_bytes(path, most).decode("utf-8")
+    except ValueError as error:
+        raise CheckpointError(f"{path} cannot be read as text: {error}") from error
+
+
+def read_bytes(path: Path, most: int = _MOST) -> bytes:
+    """Return the bytes of a file.
 
     Args:
         path: of the file.
@@ -35,12 +47,12 @@ def read_text(path: Path, most: int = _MOST) -> str:
 
     Raises:
         FileNotFoundError: there is nothing.
-        CheckpointError: it is no plain file, too large, not readable, or not UTF-8.
+        CheckpointError: it is no plain file, too large, or not readable.
     """
     size = require_plain(path)
     if size > most:
         raise CheckpointError(f"{path} has {size} bytes, more than the {most} that it may have")
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as text: {error}") from error
+        return path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error

@@ -5,7 +5,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from mlx_rerank.checkpoints.files import TOKENIZER_FILE, VOCABULARIES
-from mlx_rerank.checkpoints.reading import read_text
+from mlx_rerank.checkpoints.reading import read_bytes
 from mlx_rerank.errors import CheckpointError
 from mlx_rerank.pairs.tokenizing import failures_of, parse_tokenizer
 
@@ -17,7 +17,7 @@ def read_tokenizer(directory: Path) -> Tokenizer:
         CheckpointError: there is none, or it cannot be read.
     """
     path = directory / TOKENIZER_FILE
-    return parse_tokenizer(read_text(path), path) if path.exists() else _made_from_vocabulary(directory)
+    return parse_tokenizer(read_bytes(path), path) if path.exists() else _made_from_vocabulary(directory)
 
 
 def require_large_enough(tokenizer: Tokenizer, vocab_size: int, directory: Path) -> None:
@@ -49,7 +49,7 @@ def _made_from_vocabulary(directory: Path) -> Tokenizer:
     try:
         with failures_of(directory):
             made = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-            text = made.backend_tokenizer.to_str()
+            text = made.backend_tokenizer.to_str().encode()
         return parse_tokenizer(text, directory)
     except Exception as error:  # transformers, sentencepiece and tokenizers raise whatever they like
         reason = str(error).strip().partition("\n")[0]

@@ -63,7 +63,7 @@ def write_model(
 def _copy_texts(source: Checkpoint, target: Path) -> None:
     """Copy the tokenizer, how the model is to be used, and whatever states the licence."""
     own(source.directory / TOKENIZER_FILE, source.directory)
-    (target / TOKENIZER_FILE).write_text(source.tokenizer_text(), encoding="utf-8")
+    (target / TOKENIZER_FILE).write_bytes(source.tokenizer_file())
     for pattern in (*SETTINGS, *TEXTS):
         for path in sorted(source.directory.glob(pattern)):
             if path.is_file():

@@ -92,7 +92,7 @@ def convert(
     if trim_vocab is not None:
         trimming = trim(source, trim_vocab)
         checkpoint = replace(source, raw=trimming.config, shape=family.shape(trimming.config))
-        tokenizer = parse_tokenizer(trimming.files[TOKENIZER_FILE], "the trimmed vocabulary")
+        tokenizer = parse_tokenizer(trimming.files[TOKENIZER_FILE].encode(), "the trimmed vocabulary")
         encoder = PairEncoder(tokenizer, family.frame(tokenizer, checkpoint.shape), checkpoint.shape.vocab_size)
     select = trimming.select if trimming else None
     if target_bits is not None:

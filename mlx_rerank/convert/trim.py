@@ -73,7 +73,7 @@ def trim(checkpoint: Checkpoint, texts: Iterable[str]) -> Trimming:
         CheckpointError: the tokenizer is not a Unigram one with an unknown token.
     """
     path, tokenizer = checkpoint.directory / TOKENIZER_FILE, checkpoint.tokenizer()
-    source: dict[str, Any] = json.loads(checkpoint.tokenizer_text())
+    source: dict[str, Any] = json.loads(checkpoint.tokenizer_file())
     if source["model"].get("unk_id") is None:  # no other kind has one
         kind = type(tokenizer.model).__name__
         what = f"a {kind} one" if kind != "Unigram" else "one without an unknown token"

@@ -13,18 +13,18 @@ _NEVER = 2**31 - 1  # tokens
 _MOST_GROWTH = 100  # times that a text may become longer: twenty replacements of a letter by two make a million of it
 
 
-def parse_tokenizer(text: str, name: object) -> Tokenizer:
+def parse_tokenizer(data: bytes, name: object) -> Tokenizer:
     """Return the tokenizer of a tokenizer.json, which neither pads nor truncates, but knows at which side it would.
 
     Args:
-        text: of the file.
+        data: the bytes of the file.
         name: of the file, for errors.
 
     Raises:
         CheckpointError: it cannot be read, makes texts far longer, or fails on a text of one letter.
     """
     with failures_of(name):
-        tokenizer = Tokenizer.from_str(text)
+        tokenizer = Tokenizer.from_buffer(data)
         truncation = tokenizer.truncation
         tokenizer.no_truncation()  # first: it may be one that no text survives
         tokenizer.no_padding()

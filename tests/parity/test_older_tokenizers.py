@@ -68,7 +68,7 @@ def test_the_hub_s_older_models(older: Path, hub: FakeHub, tmp_path: Path) -> No
     hub.publish("test/older", older)
     expected = Reranker(older, dtype="float32").score("panda", "a bear")
     assert Reranker("test/older", dtype="float32", cache_dir=tmp_path / "hub").score("panda", "a bear") == expected
-    (older / "tokenizer.json").write_text(Checkpoint.open(older).tokenizer_text())
+    (older / "tokenizer.json").write_bytes(Checkpoint.open(older).tokenizer_file())
     hub.publish("test/newer", older)
     directory = resolve("test/newer", cache_dir=tmp_path / "hub")
     assert not (directory / "sentencepiece.bpe.model").exists()  # which is not needed then

@@ -67,7 +67,7 @@ def test_a_file_that_appears_is_a_change(source: Path, name: str) -> None:
 def test_nothing_is_read_after_a_change(source: Path) -> None:
     checkpoint = Checkpoint.open(source)
     overwritten(source / "tokenizer.json")
-    for read in (checkpoint.encoder, checkpoint.tokenizer_text, lambda: checkpoint.fingerprint(str)):
+    for read in (checkpoint.encoder, checkpoint.tokenizer_file, lambda: checkpoint.fingerprint(str)):
         with pytest.raises(ChangedCheckpointError, match=r"\(tokenizer.json\): load the model again"):
             read()
 

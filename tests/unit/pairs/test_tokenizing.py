@@ -28,8 +28,8 @@ CHANGES = [
 ]
 
 
-def changed(**parts: Any) -> str:
-    return json.dumps(json.loads(tiny_tokenizer().to_str()) | parts)
+def changed(**parts: Any) -> bytes:
+    return json.dumps(json.loads(tiny_tokenizer().to_str()) | parts).encode()
 
 
 @pytest.mark.parametrize(("parts", "message"), CHANGES)
