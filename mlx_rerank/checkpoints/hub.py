@@ -1,5 +1,8 @@
 """From the name of a model to a directory on this machine."""
 
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 
 from mlx_rerank.errors import CheckpointNotFoundError
@@ -64,16 +67,55 @@ def repo_of(directory: Path) -> str | None:
 
 def _download(repo_id: str, revision: str | None, cache_dir: str | Path | None) -> Path:
     """Fetch, or find in the cache, the files that the converter reads; pytorch_model.bin only without safetensors."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
 
-    def fetch(weights: list[str]) -> Path:
-        return Path(
-            snapshot_download(repo_id, revision=revision, cache_dir=cache_dir, allow_patterns=[*_FILES, *weights])
-        )
+    def fetch() -> Path:
+        directory = _fetch(repo_id, revision, cache_dir, _WEIGHTS)
+        found = any(directory.glob("*.safetensors"))
+        return directory if found else _fetch(repo_id, revision, cache_dir, _TORCH_WEIGHTS)
 
     try:
-        directory = fetch(_WEIGHTS)
-        return directory if any(directory.glob("*.safetensors")) else fetch(_TORCH_WEIGHTS)
-    except (HfHubHTTPError, OSError, ValueError) as error:
+        return _interruptible(fetch)
+    except Exception as error:  # the library's, and those of its own libraries
         raise CheckpointNotFoundError(f"{repo_id!r} could not be fetched from the Hugging Face hub: {error}") from error
+
+
+def _fetch(repo_id: str, revision: str | None, cache_dir: str | Path | None, weights: list[str]) -> Path:
+    """Fetch files one by one, in this thread: Python would not end before a pool's thread whose download stalls.
+
+    Weights come last, so that a directory that has them has all.
+    """
+    from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.utils import filter_repo_objects
+
+    try:
+        listed = HfApi().model_info(repo_id, revision=revision).siblings or []
+    except Exception as error:  # no connection, no such repository, no right to see it
+        try:
+            return Path(snapshot_download(repo_id, revision=revision, cache_dir=cache_dir, local_files_only=True))
+        except LocalEntryNotFoundError:
+            raise error from None
+    names = [file.rfilename for file in listed]
+    directory = None
+    for patterns in (_FILES, weights):
+        for name in filter_repo_objects(names, allow_patterns=patterns):
+            wanted = directory.name if directory else revision  # one commit for all, if another comes meanwhile
+            path = Path(hf_hub_download(repo_id, name, revision=wanted, cache_dir=cache_dir))
+            directory = directory or path.parents[name.count("/")]
+    if directory is None:
+        raise FileNotFoundError("it holds none of the files of a model")
+    return directory
+
+
+def _interruptible(work: Callable[[], Path]) -> Path:
+    """Call a function that may take for ever in a thread that keeps neither Ctrl-C nor the end of Python waiting."""
+    future: Future[Path] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="mlx-rerank-download", daemon=True).start()
+    return future.result()
