@@ -96,7 +96,8 @@ def serve(
     logs.set_up(log_format, log_level)
     listener = run.open_socket(host, port, unix_socket)
     _warn(host, unix_socket, settings)
-    run.run(pool, Bounds(max_documents, max_characters, max_queue, timeout), settings, listener)
+    bounds = Bounds(max_documents, max_characters, settings.body_bytes, max_queue, timeout)
+    run.run(pool, bounds, settings, listener)
 
 
 def _pool(models: list[str], **options: Any) -> "Pool":
