@@ -9,7 +9,7 @@ from mlx_rerank.pairs.encoder import PairEncoder, weight
 from mlx_rerank.pairs.limits import Limits
 
 _THREADS = 2  # the tokenizer library uses all cores for each anyway
-_PAIRS, _CHARACTERS = 256, 50_000  # of a slice: some tens of milliseconds
+_PAIRS, _CHARACTERS = 256, 100_000  # of a slice: some tens of milliseconds
 
 Pair = tuple[str, str]
 
