@@ -1,7 +1,10 @@
 """From the name of a model to a directory on this machine."""
 
 import re
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,8 @@ from mlx_rerank.checkpoints.files import (
 )
 from mlx_rerank.errors import CheckpointNotFoundError, InputError
 
-_FIRST = (CONFIG_FILE, *SETTINGS, TOKENIZER_FILE, "model*.safetensors", INDEX_FILE, *TEXTS, "README.md")
+_SMALL = (CONFIG_FILE, *SETTINGS, TOKENIZER_FILE, INDEX_FILE, *TEXTS, "README.md")
+_WEIGHTS = "model*.safetensors"
 EMBEDDED = {"mini": Path(__file__).parents[1] / "assets" / "mini"}
 _COMMIT = re.compile("[0-9a-f]{40}")
 
@@ -100,22 +104,67 @@ def _require_no_revision(model: str | Path, revision: str | None) -> None:
 
 
 def _download(repo_id: str, where: Mapping[str, Any]) -> Path:
-    """Fetch, or find in the cache, the files that are read; of two that say the same, the first alone.
+    """Fetch, or find in the cache, the files that are read.
 
     Args:
         repo_id: on the hub.
         where: the hub library's arguments of the same names.
     """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    def fetch(*patterns: str) -> Path:
-        return Path(snapshot_download(repo_id, allow_patterns=list(patterns), **where))
-
     try:
-        directory = fetch(*_FIRST)
-        missing = [] if (directory / TOKENIZER_FILE).is_file() else [*VOCABULARIES]
-        missing += [] if any(directory.glob("*.safetensors")) else [TORCH_WEIGHTS_FILE]
-        return fetch(*_FIRST, *missing) if missing else directory
-    except (HfHubHTTPError, OSError, ValueError) as error:
+        return _interruptible(partial(_fetch, repo_id, **where))
+    except Exception as error:  # the library's, and those of its own libraries
         raise CheckpointNotFoundError(f"{repo_id!r} could not be fetched from the Hugging Face hub: {error}") from error
+
+
+def _fetch(
+    repo_id: str,
+    revision: str | None,
+    cache_dir: str | Path | None,
+    local_files_only: bool,
+    token: bool | str | None,
+) -> Path:
+    """Fetch files one by one, in this thread: Python would not end before a pool's thread whose download stalls."""
+    from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    local = partial(snapshot_download, repo_id, revision=revision, cache_dir=cache_dir, local_files_only=True)
+    if local_files_only:
+        return Path(local())
+    try:
+        listed = HfApi(token=token).model_info(repo_id, revision=revision).siblings or []
+    except Exception as error:  # no connection, no such repository, no right to see it
+        try:
+            return Path(local())
+        except LocalEntryNotFoundError:
+            raise error from None
+    directory = None
+    for name in _wanted([file.rfilename for file in listed]):
+        commit = directory.name if directory else revision  # one for all, if another comes meanwhile
+        path = Path(hf_hub_download(repo_id, name, revision=commit, cache_dir=cache_dir, token=token))
+        directory = directory or path.parents[name.count("/")]
+    if directory is None:
+        raise FileNotFoundError("it holds none of the files of a model")
+    return directory
+
+
+def _wanted(names: list[str]) -> Iterator[str]:
+    """Yield the files that are read, of two that say the same only one; weights last, as who has them has all."""
+    from huggingface_hub.utils import filter_repo_objects
+
+    tokenizer = [] if TOKENIZER_FILE in names else VOCABULARIES
+    yield from filter_repo_objects(names, allow_patterns=[*_SMALL, *tokenizer])
+    yield from [*filter_repo_objects(names, allow_patterns=_WEIGHTS)] or {TORCH_WEIGHTS_FILE}.intersection(names)
+
+
+def _interruptible(work: Callable[[], Path]) -> Path:
+    """Call a function that may take for ever in a thread that keeps neither Ctrl-C nor the end of Python waiting."""
+    future: Future[Path] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="mlx-rerank-download", daemon=True).start()
+    return future.result()

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_rerank.checkpoints import weights
+from mlx_rerank.checkpoints.appearing import appearing
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.checkpoints.files import CONFIG_FILE, SETTINGS, TEXTS, TOKENIZER_FILE, WEIGHTS_FILE, own
 from mlx_rerank.errors import OutputError, OutputExistsError
@@ -52,7 +52,7 @@ def write_model(
         WeightsError: a value is beyond float16's range.
         CheckpointError: a file of the source has changed since it was opened, or is a link to something else.
     """
-    with _appearing(target) as directory, source.reading(), _without_cache():
+    with appearing(target) as directory, source.reading(), _without_cache():
         weights.save(directory / WEIGHTS_FILE, model)
         (directory / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         _copy_texts(source, directory)
@@ -68,22 +68,6 @@ def _copy_texts(source: Checkpoint, target: Path) -> None:
         for path in sorted(source.directory.glob(pattern)):
             if path.is_file():
                 shutil.copyfile(own(path, source.directory), target / path.name)
-
-
-@contextmanager
-def _appearing(target: Path) -> Iterator[Path]:
-    """Give a temporary directory near the target that takes its place at the end, and is removed on any error."""
-    existing = next(parent for parent in target.absolute().parents if parent.exists())
-    directory = existing / f".{target.name}-{uuid.uuid4().hex[:8]}"  # named first, so that a signal at any
-    try:  # moment finds something to remove
-        directory.mkdir()
-        yield directory
-        target.parent.mkdir(parents=True, exist_ok=True)
-        directory.rename(target)
-    except OSError as error:
-        raise OutputError(f"{target} cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 @contextmanager

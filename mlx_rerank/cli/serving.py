@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -93,10 +94,11 @@ def serve(
     if install_service:
         _install(service)
         return
-    logs.set_up(log_format, log_level)
+    bounds = Bounds(max_documents, max_characters, settings.body_bytes, max_queue, timeout)
     listener = run.open_socket(host, port, unix_socket)
     _warn(host, unix_socket, settings)
-    run.run(pool, Bounds(max_documents, max_characters, max_queue, timeout), settings, listener)
+    with closing(logs.set_up(log_format, log_level)):
+        run.run(pool, bounds, settings, listener)
 
 
 def _pool(models: list[str], **options: Any) -> "Pool":

@@ -1,6 +1,7 @@
 """Calls that block, awaited."""
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,17 @@ from typing import TypeVar
 T = TypeVar("T")
 # Two keep a device busy, one tokenising while the other computes. Calls beyond that wait here, and not in the event
 # loop's own threads, where a thousand of them would hold up whatever else the program has to do.
-_threads = ThreadPoolExecutor(4, "mlx-rerank-async")
+_CALLS = 4
+_threads = ThreadPoolExecutor(_CALLS, "mlx-rerank-async")
+
+
+def _renew() -> None:
+    """Start anew in a fork, which has none of its parent's threads: calls would wait for them for ever."""
+    global _threads
+    _threads = ThreadPoolExecutor(_CALLS, "mlx-rerank-async")
+
+
+os.register_at_fork(after_in_child=_renew)
 
 
 async def in_thread(work: Callable[[], T], cancel: threading.Event) -> T:

@@ -5,6 +5,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from fastapi import Request, Response
@@ -15,7 +16,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mlx_rerank.errors import RefusedError
 
 _DEEPEST = 64  # levels of nesting; no client needs more than four
+_VALUES = 100_000  # of a body, the names of fields among them; or more where more documents are allowed
+_DIGITS = 400  # of a number; reading one takes a time that grows with their square
 _BODIES = 16  # bodies of the largest size that may be held at once, or more smaller ones
+_PART = 2**20  # bytes that are counted first, as they mostly tell
+_SHORT = 64 * 2**10  # bytes that are read in less time than it takes to hand them to a thread
+_reader = ThreadPoolExecutor(1, "mlx-rerank-json")  # one, as Python reads one at a time anyway
 
 
 class JsonRequest(Request):
@@ -28,34 +34,51 @@ class JsonRequest(Request):
         """Return what the body says.
 
         Raises:
-            RefusedError: it is not JSON.
+            RefusedError: it is not JSON, or has too many values.
         """
-        body = await self.body()
-        try:
-            text = body.decode("utf-8-sig")
-            value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
-            if "\\ud" in text.lower():
-                json.dumps(value, ensure_ascii=False).encode()
-        except (UnicodeDecodeError, UnicodeEncodeError) as error:
-            raise RefusedError(400, "invalid_json", f"the body is not UTF-8 text: {error.reason}") from None
-        except RecursionError:
-            raise RefusedError(400, "invalid_json", "the body is nested too deeply: send a flat object") from None
-        except ValueError as error:
-            raise RefusedError(400, "invalid_json", f"the body is not JSON: {str(error)[:200]}") from None
-        if _depth(value) > _DEEPEST:
-            raise RefusedError(400, "invalid_json", f"the body is nested more than {_DEEPEST} deep: send a flat object")
+        body, most = await self.body(), self.app.state.most_items
+        if len(body) <= _SHORT:
+            value = read_json(body, most)
+        else:
+            value = await asyncio.get_running_loop().run_in_executor(_reader, read_json, body, most)
         if isinstance(value, dict):
             self.state.fields = {name for name, given in value.items() if name != "texts" or given is not None}
-            self._count(value)
         return value
 
-    def _count(self, value: dict[str, Any]) -> None:
-        """Refuse lists that are too long, before each of their items is looked at."""
-        most = self.app.state.most_items
-        for name, items in value.items():
-            if isinstance(items, list) and len(items) > most:
-                message = f"{len(items)} {name[:40]} are more than the {most} that a request may have: send fewer"
-                raise RefusedError(422, "too_many_documents", message, param=name[:40])
+
+def read_json(body: bytes, most_items: int) -> Any:
+    """Return what a body says.
+
+    Args:
+        body: as it came.
+        most_items: of each of its lists.
+
+    Raises:
+        RefusedError: it is not JSON, a list is too long, or it has too many values.
+    """
+    most = max(_VALUES, 10 * most_items)
+    # Counted before they are made, as a byte can become an object of a hundred; most bodies are known to have few.
+    if 2 * _punctuation(body) > most and _values(body, most) > most:
+        message = f"the body holds more than {most} JSON values: leave out fields that are not read, or send less"
+        raise RefusedError(413, "too_many_values", message)
+    try:
+        text = body.decode("utf-8-sig")
+        value = json.loads(text, parse_constant=_refuse, parse_int=_whole, parse_float=_finite)
+        if "\\ud" in text.lower():
+            json.dumps(value, ensure_ascii=False).encode()
+    except (UnicodeDecodeError, UnicodeEncodeError) as error:
+        raise RefusedError(400, "invalid_json", f"the body is not UTF-8 text: {error.reason}") from None
+    except RecursionError:
+        raise RefusedError(400, "invalid_json", "the body is nested too deeply: send a flat object") from None
+    except ValueError as error:
+        raise RefusedError(400, "invalid_json", f"the body is not JSON: {str(error)[:200]}") from None
+    if _depth(value) > _DEEPEST:
+        raise RefusedError(400, "invalid_json", f"the body is nested more than {_DEEPEST} deep: send a flat object")
+    for name, items in value.items() if isinstance(value, dict) else ():
+        if isinstance(items, list) and len(items) > most_items:
+            message = f"{len(items)} {name[:40]} are more than the {most_items} that a request may have: send fewer"
+            raise RefusedError(422, "too_many_documents", message, param=name[:40])
+    return value
 
 
 class JsonRoute(APIRoute):
@@ -129,9 +152,37 @@ def _refuse(name: str) -> None:
     raise ValueError(f"{name} is not a JSON value")
 
 
+def _values(body: bytes, most: int) -> int:
+    """Return how many values a body has, or more than `most`; names of fields count too.
+
+    Nothing is made of them, so that this takes hundredths of a second, whatever the body. What follows an error in it
+    is counted as something else than it looks like, but never read.
+    """
+    count = 0
+    for part in (body[:_PART], body):
+        bare = part.replace(rb"\\", b"").replace(rb"\"", b"")  # then a quotation mark begins or ends a string
+        count = bare.count(b'"') // 2
+        count += _punctuation(b"".join(bare.split(b'"')[::2])) if count <= most else 0
+        if count > most:
+            break
+    return count
+
+
+def _punctuation(body: bytes) -> int:
+    """Return how many values and names a body has at most, by what stands before them."""
+    return 1 + sum(map(body.count, (b",", b"[", b"{")))
+
+
+def _whole(text: str) -> int:
+    """Read a whole number of a sensible length."""
+    if len(text) > _DIGITS:
+        raise ValueError(f"{text[:40]}... is too long a number")
+    return int(text)
+
+
 def _finite(text: str) -> float:
     """Read a number, unless it is beyond what a float holds."""
-    number = float(text)
+    number = float(text) if len(text) <= _DIGITS else math.inf
     if math.isinf(number):
         raise ValueError(f"{text[:40]} is too large a number")
     return number

@@ -13,6 +13,7 @@ import numpy as np
 
 from mlx_rerank.errors import ChangedCheckpointError, InputError, NonFiniteScoreError, RefusedError
 from mlx_rerank.pairs.encoded import EncodedPairs
+from mlx_rerank.pairs.encoder import weight
 from mlx_rerank.pairs.limits import Limits, parse_long_documents
 from mlx_rerank.scoring.awaiting import in_thread
 from mlx_rerank.scoring.explanation import Explanation
@@ -24,7 +25,7 @@ from mlx_rerank.server.dialects import Dialect, Ranked
 from mlx_rerank.server.pool import Pool
 from mlx_rerank.server.schema import ExplainRequest, Request, RerankRequest, ScoreRequest, text_of
 from mlx_rerank.server.served import Served
-from mlx_rerank.server.tokenising import Tokeniser
+from mlx_rerank.server.tokenising import Tokeniser, weights
 
 T = TypeVar("T")
 _LONGEST_WAIT = 60  # seconds that a client is told to wait at the most
@@ -36,13 +37,15 @@ class Bounds:
 
     Args:
         documents: most of a request; bodies.py counts them.
-        document_characters: most of a text.
+        document_characters: most of a text, written out as the tokenizer does.
+        characters: most of all texts of a request, likewise.
         queue: most pairs that wait or are computed, for each model; a request that is alone may have more.
         timeout: seconds that a request may take.
     """
 
     documents: int = 1000
     document_characters: int = 200_000
+    characters: int = 8 * 10**6
     queue: int = 4096
     timeout: float = 60.0
 
@@ -190,12 +193,15 @@ class Handler:
         if not pairs:
             raise RefusedError(400, "empty", f"`{field}` is empty: send at least one text", param=field)
         for i, pair in enumerate(pairs):
-            longest = max(map(len, pair))
+            longest = max(map(weight, pair))
             if longest > bounds.document_characters:
                 message = (
                     f"a text of pair {i} has {longest} characters, more than {bounds.document_characters}: split it"
                 )
                 raise RefusedError(413, "text_too_long", message, param=field)
+        if sum(weights(pairs)) > bounds.characters:
+            message = f"the texts have more than {bounds.characters} characters: send fewer or shorter ones at a time"
+            raise RefusedError(413, "texts_too_long", message, param=field)
 
     async def _explained(self, request: ExplainRequest, served: Served) -> tuple[Explanation, Work]:
         """Weigh the words of a pair, in a thread that stops when nobody waits any more."""

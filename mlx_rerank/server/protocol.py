@@ -6,29 +6,40 @@ from asyncio import TimerHandle, Transport
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 _MOST_OF_A_HEAD = 64 * 2**10  # bytes
+_SMALL_PIECES, _SMALL_PIECE = 2000, 64  # so many pieces of a body may be of less than so many bytes on average
 _UPGRADE = re.compile(rb"\r\nupgrade:[^\r\n]*", re.IGNORECASE)
 
 
 class BoundedProtocol(HttpToolsProtocol):
     """Closes connections on which something does not end: a head, a body that nobody reads any more, or the reading.
 
+    When there are too many, a new one takes the place of the one that has been idle for longest, or else of the one
+    whose body has been arriving for longest: whoever holds many open, and has no key, keeps nobody else out.
+
     A refusal here follows no dialect, because there is no request yet.
     """
 
     patience = 30.0  # seconds
     most_connections = 1000
+    idle: "dict[BoundedProtocol, None]"  # between requests, the longest first; shared by all connections
+    arriving: "dict[BoundedProtocol, None]"  # whose body is on its way, likewise
     _timer: TimerHandle | None = None  # for the client to send
     _reading: TimerHandle | None = None  # for the client to read
     _in_head = True
     _head = 0  # bytes
+    _pieces = _body = 0  # of a body, and its bytes
 
     def connection_made(self, transport: Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Wait for a first request."""
+        """Wait for a first request, if need be in another's place."""
         super().connection_made(transport)
         if len(self.connections) > self.most_connections:
-            self._refuse("503 Service Unavailable", "retry-after: 1\r\n")
-        else:
-            self._wait()
+            other = next(iter(self.idle or self.arriving), None)
+            if other is None:  # all are being answered
+                self._refuse("503 Service Unavailable", "retry-after: 1\r\n")
+                return
+            other.leave()
+        self.idle[self] = None
+        self._wait()
 
     def data_received(self, data: bytes) -> None:
         """Read on, unless a head has become too long."""
@@ -53,19 +64,35 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Leave the body to whoever reads it."""
         self._in_head, self._head = False, 0
+        self._pieces = self._body = 0
         self._stop_waiting()
+        self.idle.pop(self, None)
+        self.arriving[self] = None
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Pass a piece of a body on, unless it comes in crumbs, each of which costs as much as a piece."""
+        self._pieces, self._body = self._pieces + 1, self._body + len(body)
+        if self._pieces > _SMALL_PIECES and self._body < self._pieces * _SMALL_PIECE:
+            self._refuse("400 Bad Request")
+            self.transport.abort()
+        else:
+            super().on_body(body)
 
     def on_response_complete(self) -> None:
         """Wait for the end of a body that is still being sent, though its request was refused."""
         if self.cycle.more_body:
             self._wait()
+        self.arriving.pop(self, None)
+        if not self.transport.is_closing() and not self.pipeline:
+            self.idle[self] = None
         super().on_response_complete()
 
     def on_message_complete(self) -> None:
         """Stop waiting: the next head may come."""
         self._in_head = True
         self._stop_waiting()
+        self.arriving.pop(self, None)
         super().on_message_complete()
 
     def pause_writing(self) -> None:
@@ -82,7 +109,17 @@ class BoundedProtocol(HttpToolsProtocol):
         """Wait for nothing more."""
         self._stop_waiting()
         self._stop_reading()
+        self._forget()
         super().connection_lost(exc)
+
+    def leave(self) -> None:
+        """Close in favour of another connection."""
+        self._forget()
+        self.transport.abort()  # what is left to write may never be read
+
+    def _forget(self) -> None:
+        self.idle.pop(self, None)
+        self.arriving.pop(self, None)
 
     def _wait(self) -> None:
         self._stop_waiting()
@@ -117,4 +154,5 @@ class BoundedProtocol(HttpToolsProtocol):
 
 def bounded_by(patience: float, most_connections: int) -> type[BoundedProtocol]:
     """Return the protocol with its bounds, as a class: uvicorn makes an object of it for each connection."""
-    return type("BoundedProtocol", (BoundedProtocol,), {"patience": patience, "most_connections": most_connections})
+    bounds = {"patience": patience, "most_connections": most_connections, "idle": {}, "arriving": {}}
+    return type("BoundedProtocol", (BoundedProtocol,), bounds)

@@ -24,9 +24,9 @@ from mlx_rerank.server.pool import Pool
 from mlx_rerank.server.protocol import bounded_by
 from mlx_rerank.server.settings import Settings
 
-_BACKLOG = 1024
+_BACKLOG = 128  # connections; asyncio accepts as many at once
 _OPEN_FILES = 4096  # wanted; launchd allows 256
-_SPARE_FILES = 64  # for models and logs
+_SPARE_FILES = 64 + 3 * _BACKLOG  # for models and logs, and for connections accepted before others are closed
 _KEEP_ALIVE = 75  # seconds; longer than most clients keep idle connections, so that it is they who close them
 _GOING = 0.1  # seconds in which requests notice that nobody waits for them any more
 _LAST_ANSWERS = 10  # seconds in which clients have to read their answers, when the server stops
@@ -49,11 +49,11 @@ def run(pool: Pool, bounds: Bounds, settings: Settings, listener: socket.socket)
         RerankError: the default model, or one to be warmed up, cannot be loaded.
         KeyboardInterrupt: it was SIGINT.
     """
-    handler = Handler(pool, bounds)
+    handler, files = Handler(pool, bounds), _allow_files()
     app = create_app(handler, settings)
     config = uvicorn.Config(
         app,
-        http=bounded_by(settings.body_timeout, max(16, _allow_files() - _SPARE_FILES)),
+        http=bounded_by(settings.body_timeout, max(files // 4, files - _SPARE_FILES)),
         ws="none",
         lifespan="off",  # a failed start has to say why, which uvicorn keeps to its own log
         log_config=None,

@@ -54,6 +54,15 @@ async def test_a_full_queue(connect: Connect) -> None:
         assert handler.pool.default.pairs == 0
 
 
+@pytest.mark.parametrize("documents", [["bear " * 100] * 2, ["\ufdfa" * 30] * 2])
+async def test_texts_that_are_too_much_together(connect: Connect, documents: list[str]) -> None:
+    async with connect(bounds=Bounds(characters=1000)) as (client, _):
+        answer = await client.post("/rerank", json=BODY | {"documents": documents})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (413, "texts_too_long")
+        assert "more than 1000 characters" in answer.json()["message"]
+        assert (await client.post("/rerank", json=BODY | {"documents": documents[:1]})).status_code == 200
+
+
 async def test_a_deadline(connect: Connect) -> None:
     async with connect(bounds=Bounds(timeout=0.1)) as (client, handler):
         with busy_device():

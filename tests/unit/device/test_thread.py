@@ -85,21 +85,26 @@ def test_errors_of_split_jobs_are_their_own(broken: str) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_forked_process_is_told_so_instead_of_hanging(tiny: Path) -> None:
     code = (
-        "import os, sys\n"
+        "import asyncio, os, sys\n"
         "from mlx_rerank import Reranker\n"
         "from mlx_rerank.errors import DeviceError\n"
         "reranker = Reranker(sys.argv[1], device='cpu')\n"
+        "asyncio.run(reranker.arank('a', ['b', 'c']))\n"  # so that all threads that a call may need have run
         "child = os.fork()\n"
         "if not child:\n"
         "    refused = 0\n"
-        "    for work in (lambda: reranker.score('a', 'b'), lambda: Reranker(sys.argv[1], device='cpu')):\n"
+        "    calls = [lambda: reranker.score('a', 'b'), lambda: Reranker(sys.argv[1], device='cpu'), reranker.unload,\n"
+        "        lambda: reranker.rank('a', ['b'] * 600, timeout=30),\n"
+        "        lambda: list(reranker.score_stream([('a', 'b')])),\n"
+        "        lambda: reranker.explain('a', 'b'), lambda: asyncio.run(reranker.arank('a', ['b', 'c']))]\n"
+        "    for work in calls:\n"
         "        try: work()\n"
         "        except DeviceError: refused += 1\n"
         "    os._exit(refused)\n"
         "raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
     )
     result = subprocess.run([sys.executable, "-W", "ignore", "-c", code, str(tiny)], check=False, timeout=60)
-    assert result.returncode == 2
+    assert result.returncode == 7
 
 
 def test_the_process_ends_cleanly_after_scoring(tiny: Path) -> None:
