@@ -79,10 +79,8 @@ def verify(
     checked = check_pairs(sample_pairs() if pairs is None else pairs)
     if not checked:
         raise InputError("there are no pairs to compare on")
-    if against is None and against_revision is not None:
-        raise InputError(f"against_revision {against_revision!r} is of the model of against: give that too")
     checkpoint = Checkpoint.open(model, revision=revision)
-    source = checkpoint if against is None else Checkpoint.open(against, revision=against_revision)
+    source = _source(checkpoint, against, against_revision)
     _require_same_shape(checkpoint, source)
     with checkpoint.reading(), source.reading():  # so that all are of the same files
         reranker = Reranker(checkpoint.directory, dtype=dtype, device=device, max_length=max_length)
@@ -113,6 +111,15 @@ def verify(
         error=error,
         about=_about(),
     )
+
+
+def _source(checkpoint: Checkpoint, against: str | Path | None, revision: str | None) -> Checkpoint:
+    """Return the checkpoint whose weights the reference runs."""
+    if against is not None:
+        return Checkpoint.open(against, revision=revision)
+    if revision is not None:
+        raise InputError(f"against_revision {revision!r} is of the model of against: give that too")
+    return checkpoint
 
 
 def _allowed(checkpoint: Checkpoint, dtype: str, other_weights: bool) -> Tolerance:

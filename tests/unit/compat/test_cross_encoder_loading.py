@@ -58,7 +58,9 @@ def test_a_tokenizer_without_a_length(checkpoint) -> None:
 )
 def test_the_checkpoints_activation(checkpoint, config: dict, saved: dict, expected: str) -> None:
     directory = checkpoint(config, config_sentence_transformers=saved)
-    assert CrossEncoder(directory).activation_fn.__name__ == expected
+    activation = CrossEncoder(directory).activation_fn
+    assert activation is not None
+    assert activation.__name__ == expected
     assert CrossEncoder(directory, activation_fn=np.tanh).activation_fn is np.tanh
 
 

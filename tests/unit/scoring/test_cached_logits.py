@@ -82,7 +82,7 @@ def test_another_model_misses(tiny: Path, tmp_path: Path, monkeypatch: pytest.Mo
 def test_numpys_integers_are_whole_numbers() -> None:
     numbers: list[Any] = [np.int32(32), np.uint8(8), np.int64(2)]
     lengths: list[Any] = [np.int64(64), np.int16(9), np.int32(20)]
-    given = Limits(*lengths, Windows(*numbers))
+    given = Limits(*[*lengths, Windows(*numbers)])
     plain = Limits(64, 9, 20, Windows(32, 8, 2))
     assert keys(COMPUTATION, given, [("a", "b")]) == keys(COMPUTATION, plain, [("a", "b")])
 
