@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
 from checkpoints import TINY, tiny_tokenizer, write_checkpoint
 
 from mlx_rerank.convert import convert
@@ -36,6 +37,16 @@ def test_no_code_that_a_config_names_is_looked_for(
     assert reference.model.config._attn_implementation == "eager"
     assert KERNEL not in str(vars(reference.model.config))
     assert 0 <= reference.score([("panda", "the bear")])[0] <= 1
+
+
+def test_transformers_is_told_to_run_no_code(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in (transformers.AutoTokenizer, transformers.XLMRobertaForSequenceClassification):
+        load, told = kind.from_pretrained, {}
+        monkeypatch.setattr(
+            kind, "from_pretrained", lambda *a, _load=load, _told=told, **k: (_told.update(k), _load(*a, **k))[1]
+        )
+        ReferenceReranker(tiny)
+        assert (told["trust_remote_code"], told["local_files_only"]) == (False, True)
 
 
 @pytest.mark.parametrize(

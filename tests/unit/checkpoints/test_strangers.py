@@ -39,11 +39,12 @@ NO_NUMBERS = (True, None, "64", 64.0, float("nan"), float("inf"), -1, 0, [64], {
 
 @pytest.fixture
 def unbuilt(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have a test fail where a model is built."""
+    """Have a test fail where a model is built, or a vocabulary is trimmed, for which there is a list of all ids."""
 
-    def build(shape: Any) -> Any:
-        raise AssertionError(f"a model of {shape} was built")
+    def build(shape: Any, *_: Any) -> Any:
+        raise AssertionError(f"something of {shape} was built")
 
+    monkeypatch.setattr("mlx_rerank.convert.conversion.trim", build)
     monkeypatch.setattr(
         "mlx_rerank.models.FAMILIES", tuple(dataclasses.replace(family, build=build) for family in FAMILIES)
     )
