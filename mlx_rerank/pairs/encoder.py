@@ -1,6 +1,6 @@
 """From texts to token ids: each text tokenised once, pairs joined by id, truncated once, counted honestly."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from mlx_rerank.pairs.limits import Limits, Side
 from mlx_rerank.pairs.tokenizing import failures_of, largest_id
 from mlx_rerank.pairs.windows import Windows
 
-_CHUNK = 512  # texts per call of the tokenizer; Ctrl-C is heard between calls
+_CHUNK, _CHARACTERS = 512, 10**6  # texts per call of the tokenizer, and about how long; Ctrl-C is heard between calls
 # Characters that tokenizers write out (NFKC). All others become 2.5 characters a byte at most, which costs no more than
 # the worst of plain text does: tests/unit/pairs/test_weight.py tries them all.
 _PHRASES = {"\ufdfa": 18, "\ufdfb": 8}
@@ -82,7 +82,11 @@ class PairEncoder:
         return encoding.ids, _offsets(encoding)
 
     def encode(
-        self, pairs: Sequence[tuple[str, str]], limits: Limits, known: dict[str, list[int]] | None = None
+        self,
+        pairs: Sequence[tuple[str, str]],
+        limits: Limits,
+        known: dict[str, list[int]] | None = None,
+        check: Callable[[], None] = lambda: None,
     ) -> EncodedPairs:
         """Tokenise, truncate and join pairs as the model's frame says.
 
@@ -91,6 +95,7 @@ class PairEncoder:
             limits: lengths to cut to.
             known: token ids of texts that need not be tokenised again. Afterwards it holds only the texts of these
                 pairs.
+            check: called between parts of the work; what it raises ends it.
 
         Raises:
             InputError: a text is not valid Unicode; the limits leave no room for text; or a pair is too long, and the
@@ -102,7 +107,7 @@ class PairEncoder:
         room, known = limits.room(self.frame.special_tokens), {} if known is None else known
         texts = dict.fromkeys(text for pair in pairs for text in pair)
         ids = {text: known[text] for text in texts if text in known}
-        ids |= self._tokenise([text for text in texts if text not in ids])
+        ids |= self._tokenise([text for text in texts if text not in ids], check)
         known.clear()
         known.update(ids)
         splits = [limits.split(len(ids[query]), len(ids[document]), room) for query, document in pairs]
@@ -116,11 +121,11 @@ class PairEncoder:
             rows.sequences += self.frame.rows(kept, [d[a:b] for a, b in windows])
         return rows.encoded()
 
-    def _tokenise(self, texts: list[str]) -> dict[str, list[int]]:
+    def _tokenise(self, texts: list[str], check: Callable[[], None]) -> dict[str, list[int]]:
         """Return the ids of distinct texts, without special tokens."""
         ids = {}
-        for start in range(0, len(texts), _CHUNK):
-            chunk = texts[start : start + _CHUNK]
+        for chunk in _chunks(texts):
+            check()
             for text in chunk:
                 if not text.isascii():
                     require_unicode(text)
@@ -132,8 +137,7 @@ class PairEncoder:
     def _places(self, documents: Sequence[str]) -> dict[str, np.ndarray]:
         """Return where the tokens of documents are; only documents that are cut need this."""
         texts, places = list(dict.fromkeys(documents)), {}
-        for start in range(0, len(texts), _CHUNK):
-            chunk = texts[start : start + _CHUNK]
+        for chunk in _chunks(texts):
             with failures_of(self._name):
                 encodings = self._tokenizer.encode_batch(chunk, add_special_tokens=False)
             places.update((text, _offsets(encoding)) for text, encoding in zip(chunk, encodings, strict=True))
@@ -201,6 +205,18 @@ class _Rows:
             *(np.array(column, dtype=np.int64) for column in columns),
             share_read=np.array(self._share_read, dtype=np.float64),
         )
+
+
+def _chunks(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Cut texts into parts that take about as long to tokenise."""
+    start = characters = 0
+    for i, text in enumerate(texts):
+        if i - start == _CHUNK or characters > _CHARACTERS:
+            yield texts[start:i]
+            start, characters = i, 0
+        characters += weight(text)
+    if start < len(texts):
+        yield texts[start:]
 
 
 def _offsets(encoding: Any) -> np.ndarray:

@@ -3,7 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Executor, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -114,6 +114,7 @@ class Pipeline:
         self._limits, self._batching, self._mapping = limits, batching, mapping
         self._stop, self._total, self._hint = stop, total, hint
         self._read = 0  # pairs
+        self._ended = False
         self._failure: Exception | None = None  # of the caller's iterable
         self._text_ids: dict[str, list[int]] = {}  # of the last window's texts
         self._known: dict[bytes, float] = {}  # logits of the sequences that are done, by their digests
@@ -184,6 +185,7 @@ class Pipeline:
         except Stopped as stopped:
             raise self._error(stopped) from None
         finally:
+            self._ended = True
             tokeniser.shutdown(wait=False, cancel_futures=True)
         if self._failure:
             raise self._failure
@@ -214,7 +216,13 @@ class Pipeline:
 
     def _encode(self, start: int, pairs: Sequence[Pair]) -> _Window:
         """Tokenise a window, except for texts that the window before has too."""
-        return _Window(start, pairs, self._encoder.encode(pairs, self._limits, self._text_ids))
+        return _Window(start, pairs, self._encoder.encode(pairs, self._limits, self._text_ids, self._check))
+
+    def _check(self) -> None:
+        """Go on tokenising, unless nobody waits for it any more: Python would, at its end."""
+        if self._ended:
+            raise CancelledError
+        self._stop.check()
 
     def _groups(self, windows: Iterator[_Window]) -> Iterator[list[Batch]]:
         """Yield padded batches, until a window holds nothing new: then pairs that are ready must be handed on first."""

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from itertools import count, islice, repeat
+from typing import Any
 
 import bounds
 import mlx.core as mx
@@ -120,7 +121,9 @@ def test_a_sequence_is_computed_once_and_a_query_tokenised_once(
     run, tokenise = tiny_reranker.engine.run, tiny_reranker.encoder._tokenise
     counted = lambda groups, stop: run((rows.extend(len(b.input_ids) for b in g) or g for g in groups), stop)  # noqa: E731
     monkeypatch.setattr(tiny_reranker.engine, "run", counted)
-    monkeypatch.setattr(tiny_reranker.encoder, "_tokenise", lambda new: texts.extend(new) or tokenise(new))
+    monkeypatch.setattr(
+        tiny_reranker.encoder, "_tokenise", lambda new, check: texts.extend(new) or tokenise(new, check)
+    )
     scores = tiny_reranker.score([("panda", f"bear {i % 9}") for i in range(60)])
     assert sum(rows) == len(np.unique(scores)) == 9
     assert texts.count("panda") == 1
@@ -219,9 +222,9 @@ def test_the_next_window_is_tokenised_while_the_device_works(
             waited.append(tokenised.wait(10))
         return forward(*batch)
 
-    def tokenising(texts: list[str]):
+    def tokenising(*arguments: Any):
         threads.append(threading.current_thread().name)
-        ids = tokenise(texts)
+        ids = tokenise(*arguments)
         if len(threads) == 2:
             tokenised.set()
         return ids

@@ -11,6 +11,7 @@ from devices import busy_device, slowed
 
 from mlx_rerank import Reranker
 from mlx_rerank.errors import CancelledError, DeadlineError, InputError, StoppedError
+from mlx_rerank.pairs import encoder as encoder_module
 from mlx_rerank.pairs.batching import Batch
 from mlx_rerank.scoring.results import PairLogits
 
@@ -132,7 +133,7 @@ def test_an_event_that_is_set_already(tiny_reranker: Reranker) -> None:
 def test_texts_that_take_long_to_tokenise(tiny_reranker: Reranker, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = threading.Event()
     tokenise = tiny_reranker.encoder._tokenise
-    monkeypatch.setattr(tiny_reranker.encoder, "_tokenise", lambda texts: gate.wait(10) and tokenise(texts))
+    monkeypatch.setattr(tiny_reranker.encoder, "_tokenise", lambda *given: gate.wait(10) and tokenise(*given))
     start = time.monotonic()
     with pytest.raises(DeadlineError):
         tiny_reranker.score("panda", "bear", timeout=0.1)
@@ -168,3 +169,23 @@ def test_errors_travel_between_processes(kind: type[StoppedError]) -> None:
     assert copy.logits.tolist() == [0.5]
     assert copy.truncated_tokens.tolist() == [0]
     assert copy.spans.tolist() == [[2, 5]]
+
+
+def test_texts_are_not_tokenised_for_a_call_that_has_ended(
+    tiny_reranker: Reranker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else Python would wait for it at its end."""
+    tokenised: list[str] = []
+
+    def noted(text: str) -> None:
+        tokenised.append(text)
+        time.sleep(0.001)
+
+    monkeypatch.setattr(encoder_module, "_CHUNK", 4)
+    monkeypatch.setattr(encoder_module, "require_unicode", noted)
+    stream = tiny_reranker.score_stream([("panda", f"熊 {i}") for i in range(1280)])
+    next(stream)
+    stream.close()
+    done = len(tokenised)
+    time.sleep(0.3)
+    assert 256 <= len(tokenised) <= done + 4 < 1280
