@@ -115,12 +115,13 @@ class Runs:
                 raise RuntimeError(f"tests fail without a change: {failure}")
             self._whole.add(tried[-1])
         target = self._tree / "mlx_rerank" / mutant.path
+        whole = target.read_text("utf-8")
         try:
             target.write_text(mutant.code, "utf-8")
             os.utime(target, (number, number))  # by its time, Python tells that what it compiled before is out of date
             return next(filter(None, map(self._failure, tried)), "")
         finally:
-            shutil.copy2(PACKAGE / mutant.path, target)
+            target.write_text(whole, "utf-8")
 
     def _failure(self, tests: tuple[str, ...]) -> str:
         """Run tests until one fails; return which did, nothing if all pass."""

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from mlx_rerank import FlagReranker, Reranker
+from mlx_rerank.compat.flagembedding import _device_of
 from mlx_rerank.errors import InputError
 from mlx_rerank.models.mapping import SIGMOID
+from mlx_rerank.pairs.limits import Limits
 from mlx_rerank.scoring.results import PairLogits
 
 pytestmark = pytest.mark.numeric
@@ -81,6 +83,27 @@ def test_half_precision_is_for_the_gpu(tiny: Path) -> None:
 @pytest.mark.parametrize("devices", [None, "mps", "cuda:0", 0, ["cpu"], [], "cpu"])
 def test_device_names_of_flagembedding_work(tiny: Path, devices: object) -> None:
     FlagReranker(str(tiny), devices=devices)  # pyright: ignore[reportArgumentType]
+
+
+def test_the_cpu_is_used_where_it_is_named_first() -> None:
+    assert [_device_of(devices) for devices in ("cpu", "cpu:0", ["cpu"], ("cpu",))] == ["cpu"] * 4
+    assert [_device_of(devices) for devices in (None, "mps", "cuda:0", 0, ["mps"], [])] == [None] * 6
+    with pytest.warns(UserWarning, match=r"several devices \['cpu', 'mps'\] were given: only one is used"):
+        assert _device_of(["cpu", "mps"]) == "cpu"
+
+
+def test_options_of_a_call_outweigh_the_constructors(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flag = FlagReranker(str(tiny), max_length=40, query_max_length=7, batch_size=5)
+    logits, seen = flag.reranker.logits, []
+    monkeypatch.setattr(
+        flag.reranker, "logits", lambda pairs, **options: (seen.append(options), logits(pairs, **options))[1]
+    )
+    flag.compute_score(PAIRS)
+    flag.compute_score(PAIRS, batch_size=2, query_max_length=6, max_length=30)
+    assert seen == [
+        {"limits": Limits(40, 7), "batch_size": 5},
+        {"limits": Limits(30, 6), "batch_size": 2},
+    ]
 
 
 def test_only_one_device_is_used(tiny: Path) -> None:

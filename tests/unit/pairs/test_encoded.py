@@ -54,8 +54,11 @@ def test_tokens_of_all_windows_of_a_pair(encoded: EncodedPairs) -> None:
 
 
 @pytest.mark.parametrize("best", [1, 2])
-def test_a_pair_has_the_mean_of_its_best_windows_and_the_span_of_the_best(encoded: EncodedPairs, best: int) -> None:
-    logits = np.random.default_rng(3).permutation(len(encoded.sequences)).astype(np.float32)
+@pytest.mark.parametrize("seed", range(6))
+def test_a_pair_has_the_mean_of_its_best_windows_and_the_span_of_the_best(
+    encoded: EncodedPairs, best: int, seed: int
+) -> None:
+    logits = np.random.default_rng(seed).permutation(len(encoded.sequences)).astype(np.float32)
     found, spans = encoded.combine(logits, best)
     assert found.dtype == np.float32
     for i in range(len(PAIRS)):
