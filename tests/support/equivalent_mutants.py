@@ -1,3 +1,18 @@
-"""Changes of code that no test can notice, and why. By file, then by the line as it is changed."""
+"""Changes of code that no test can notice, and why. They need not be tried, and count as not noticed all the same."""
 
-EQUIVALENT: dict[str, dict[str, str]] = {}
+_STRICT = "strict=True asserts what the lines before make sure of"
+_EQUIVALENT: dict[str, dict[str, str]] = {  # by file, then by the line as it is changed
+}
+
+
+def reason(path: str, old: str, new: str) -> str:
+    """Return why a change of a line makes no difference; nothing if it is not known to make none.
+
+    Args:
+        path: of the file, below mlx_rerank.
+        old: the line as it is.
+        new: the line as it is changed.
+    """
+    if new == " ".join(old.split()).replace("strict=True", "strict=False"):
+        return _STRICT
+    return _EQUIVALENT.get(path, {}).get(new, "")

@@ -80,7 +80,8 @@ def test_the_end_of_a_document_is_no_window_of_its_own_if_it_is_short() -> None:
     windows = Windows(length=32, overlap=0)  # of which an eighth are four tokens
     assert cut(text + "cccc", windows, 60) == ["a" * 14 + ".", "b" * 14 + ".", "cccc"]
     assert cut(text + "ccc", windows, 60) == ["a" * 14 + ".", "b" * 14 + ".\n\nccc"]
-    assert cut(text + "ccc", windows, 17) == ["a" * 14 + ".", "b" * 14 + ".", "ccc"]  # for which there is no room
+    assert cut(text + "c", windows, 16) == ["a" * 14 + ".", "b" * 14 + ".\n\nc"]
+    assert cut(text + "c", windows, 15) == ["a" * 14 + ".", "b" * 14 + ".", "c"]  # for which there is no room
 
 
 def test_a_document_without_tokens_has_one_window() -> None:
