@@ -10,6 +10,9 @@ import pytest
 from devices import busy_device
 
 from mlx_rerank import Reranker
+from mlx_rerank.checkpoints import mapped
+from mlx_rerank.checkpoints.packing import Quantization
+from mlx_rerank.convert import convert
 from mlx_rerank.pairs.batching import Batch
 from mlx_rerank.scoring.engine import _AHEAD
 
@@ -63,3 +66,14 @@ def test_weights_go_and_come_back(tiny: Path, embeddings: str) -> None:
     assert not engine.loaded
     assert next(engine.run([[Batch(ROW)]])) == expected
     assert engine.loaded
+
+
+def test_embeddings_are_mapped_by_the_size_they_have_in_memory(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a CPU packed weights are unpacked."""
+    packed = convert(tiny, tmp_path / "packed", embeddings=Quantization(64, 4, "affine"))
+    monkeypatch.setattr(mapped, "MAPPED_ABOVE", 120 * 64 * 4 - 1)
+    assert Reranker(packed, dtype="float32", device="cpu").embeddings == "mapped"
+    monkeypatch.setattr(mapped, "MAPPED_ABOVE", 120 * 64 * 4)
+    assert Reranker(packed, dtype="float32", device="cpu").embeddings == "resident"
