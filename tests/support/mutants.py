@@ -37,6 +37,7 @@ USERS = {  # tests of all that uses a package, besides those that mirror a file:
     "compat": ("unit/compat", "parity/test_flagembedding.py", "parity/test_sentence_transformers.py"),
     "server": ("unit/test_values.py", "server"),
 }
+TWO_PROCESSES = ("-n", "2", "--dist", "loadfile")
 LEAST = 0.9  # share of changes that are to be noticed
 LONGEST, ALL = 40, 900  # seconds that a test may last, and all of a file together: more is taken for an endless loop
 
@@ -85,8 +86,8 @@ def stages(tree: Path, path: str) -> list[tuple[str, ...]]:
     package = path.split("/")[0]
     folder = tree / "tests" / ("server" if package == "server" else f"unit/{package}")
     mirror = sorted(folder.glob(f"test_{Path(path).stem}*.py"))
-    found = [tuple(str(test.relative_to(tree)) for test in mirror), tuple(f"tests/{test}" for test in USERS[package])]
-    return [stage for stage in found if stage]
+    own = tuple(str(test.relative_to(tree)) for test in mirror)
+    return [*([own] if own else []), (*TWO_PROCESSES, *(f"tests/{test}" for test in USERS[package]))]
 
 
 class Runs:
