@@ -262,3 +262,31 @@ def test_clocks_run_by_tokens_and_newcomers_begin_where_all_clocks_are(scheduler
         assert alone.clock + tokens <= job.clock <= scheduler._clock + tokens
     together = sum(row.tokens for job in jobs for row in job.sequences)
     assert together / 2 <= scheduler._clock - alone.clock < 0.8 * together  # the first alone had the device for a while
+
+
+def test_a_job_offers_its_longest_pairs_first_of_those_that_fit(encode: Encode) -> None:
+    job = Job(encode(pairs_of(40)).sequences)
+    lengths = sorted((row.tokens for row in job.sequences), reverse=True)
+    offered = list(job.longest_first(lengths[0]))
+    assert [tokens for tokens, _, _ in offered] == lengths
+    assert {place for _, place, _ in offered} == set(range(len(lengths)))
+    assert [tokens for tokens, _, _ in job.longest_first(lengths[20])] == [n for n in lengths if n <= lengths[20]]
+    assert list(job.longest_first(0)) == []
+
+
+def test_a_batch_is_of_the_longest_pairs_whosever_they_are(scheduler: Scheduler, encode: Encode) -> None:
+    jobs = [Job(encode(pairs_of(30, seed)).sequences) for seed in (1, 2)]
+    jobs[1].clock = 1.0  # so that the first is furthest behind
+    scheduler._jobs = list(jobs)  # nobody tells the thread, so these are not computed
+    longest = jobs[0].todo[-1][0]
+    waiting = sorted((tokens for job in jobs for tokens, _ in job.todo if tokens <= longest), reverse=True)
+    batch = scheduler._next_batch()
+    assert batch[0][0] is jobs[0]
+    assert [job.sequences[place].tokens for job, place in batch] == waiting[: len(batch)]
+    assert {id(job) for job, _ in batch} == set(map(id, jobs))
+    assert len(batch) == 256 // longest
+    scheduler._jobs = []
+
+
+def test_a_process_ends_though_its_queue_was_not_closed(scheduler: Scheduler) -> None:
+    assert scheduler._thread.daemon

@@ -33,7 +33,7 @@ CHANGED = ("pairs", "scoring", "server/dialects.py", "server/scheduler.py", "com
 USERS = {  # tests of all that uses a package, besides those that mirror a file: the more telling ones first
     "pairs": ("unit/test_values.py", "unit/pairs", "unit/scoring"),
     "scoring": ("unit/test_values.py", "unit/scoring", "server"),
-    "checkpoints": ("unit/test_values.py", "unit/checkpoints", "unit/convert", "families"),
+    "checkpoints": ("unit/test_values.py", "unit/checkpoints", "unit/convert", "unit/scoring", "families"),
     "compat": ("unit/compat", "parity/test_flagembedding.py", "parity/test_sentence_transformers.py"),
     "server": ("unit/test_values.py", "server"),
 }
