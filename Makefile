@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CODE := mlx_rerank tests benchmarks recipes examples convert.py
 
-.PHONY: demo test test-kernels check lint types blas browser clean
+.PHONY: demo test test-kernels mutants check lint types blas browser clean
 
 demo: $(VENV)/runtime
 	$(BIN)/mlx-rerank rank "What do pandas eat?" examples/passages.jsonl --top-n 8
@@ -20,6 +20,10 @@ test: $(VENV)/dev
 # The numeric tests again, with every kernel of OpenBLAS that the processor has, and without OpenBLAS.
 test-kernels: $(VENV)/dev
 	$(BIN)/python tests/support/kernels.py
+
+# Whether the tests notice changes of the code, drawn at random: an hour. Others are drawn with make mutants ARGS='--seed 2'.
+mutants: $(VENV)/dev
+	$(BIN)/python tests/support/mutants.py $(ARGS)
 
 check: lint types test
 

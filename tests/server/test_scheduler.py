@@ -198,3 +198,95 @@ def test_deterministic_scores_are_the_same_bits(tiny: object, encode: Encode) ->
     for job, one, pairs in zip(jobs, encoded, work, strict=True):
         np.testing.assert_array_equal(logits_of(job, one), alone.logits(pairs).logits)
     made.close()
+
+
+def test_idle_is_what_has_nothing_queued_and_nothing_handed_over(scheduler: Scheduler, encode: Encode) -> None:
+    assert scheduler.idle
+    with busy_device():
+        one = scheduler.submit(encode(pairs_of(1)))
+        while not scheduler._handed_over:
+            time.sleep(0.001)
+        scheduler._jobs = [job for job in scheduler._jobs if job.todo]
+        assert not scheduler._jobs
+        assert not scheduler.idle  # one batch is still with the device
+        many = scheduler.submit(encode(pairs_of(400)))
+        assert not scheduler.idle
+    for job in (one, many):
+        job.result.result(60)
+    while scheduler._handed_over:  # it is taken out after the last result is handed over
+        time.sleep(0.001)
+    assert scheduler.idle
+
+
+def test_the_pace_follows_the_last_batches(scheduler: Scheduler) -> None:
+    begin = time.monotonic()
+    assert scheduler._measure(100, begin - 10) >= begin
+    assert scheduler.pace == pytest.approx(10, rel=0.05)
+    scheduler._measure(100, time.monotonic() - 5)
+    assert scheduler.pace == pytest.approx(12, rel=0.05)  # a fifth of the way from 10 to 20
+    scheduler._measure(20, time.monotonic() - 10)
+    assert scheduler.pace == pytest.approx(10, rel=0.05)
+
+
+def test_a_job_knows_when_its_first_batch_was_handed_over(scheduler: Scheduler, encode: Encode) -> None:
+    begin = time.monotonic()
+    with busy_device():
+        ahead = scheduler.submit(encode(pairs_of(400)))
+        behind = scheduler.submit(encode(pairs_of(1, seed=1)))
+        assert behind.started is None
+    for job in (ahead, behind):
+        job.result.result(60)
+        assert job.started is not None
+        assert begin <= job.queued <= job.started <= time.monotonic()
+
+
+def test_batches_are_counted(scheduler: Scheduler, encode: Encode, order: Order) -> None:
+    encoded = encode(pairs_of(90))
+    scheduler.submit(encoded).result.result(60)
+    assert scheduler.batches == len(order) > 2
+    assert scheduler.rows == len(encoded.sequences)
+    assert scheduler.tokens == encoded.lengths.sum() == sum(batch.total() for batch in order)
+    assert scheduler.tokens <= scheduler.padded_tokens <= scheduler.batches * 256
+
+
+def test_clocks_run_by_tokens_and_newcomers_begin_where_all_clocks_are(scheduler: Scheduler, encode: Encode) -> None:
+    encoded = encode(pairs_of(60))
+    alone = scheduler.submit(encoded)
+    alone.result.result(60)
+    assert alone.clock == scheduler._clock == encoded.lengths.sum()
+    with busy_device():
+        jobs = [scheduler.submit(encode(pairs_of(300, seed))) for seed in (1, 2)]
+    for job in jobs:
+        job.result.result(60)
+        tokens = sum(row.tokens for row in job.sequences)
+        assert alone.clock + tokens <= job.clock <= scheduler._clock + tokens
+    together = sum(row.tokens for job in jobs for row in job.sequences)
+    assert together / 2 <= scheduler._clock - alone.clock < 0.8 * together  # the first alone had the device for a while
+
+
+def test_a_job_offers_its_longest_pairs_first_of_those_that_fit(encode: Encode) -> None:
+    job = Job(encode(pairs_of(40)).sequences)
+    lengths = sorted((row.tokens for row in job.sequences), reverse=True)
+    offered = list(job.longest_first(lengths[0]))
+    assert [tokens for tokens, _, _ in offered] == lengths
+    assert {place for _, place, _ in offered} == set(range(len(lengths)))
+    assert [tokens for tokens, _, _ in job.longest_first(lengths[20])] == [n for n in lengths if n <= lengths[20]]
+    assert list(job.longest_first(0)) == []
+
+
+def test_a_batch_is_of_the_longest_pairs_whosever_they_are(scheduler: Scheduler, encode: Encode) -> None:
+    jobs = [Job(encode(pairs_of(30, seed)).sequences) for seed in (1, 2)]
+    jobs[1].clock = 1.0  # so that the first is furthest behind
+    scheduler._jobs = list(jobs)  # nobody tells the thread, so these are not computed
+    longest = jobs[0].todo[-1][0]
+    waiting = sorted((tokens for job in jobs for tokens, _ in job.todo if tokens <= longest), reverse=True)
+    batch = scheduler._next_batch()
+    assert batch[0][0] is jobs[0]
+    assert [job.sequences[place].tokens for job, place in batch] == waiting[: len(batch)]
+    assert {id(job) for job, _ in batch} == set(map(id, jobs))
+    assert len(batch) == 256 // longest
+    scheduler._jobs = []
+
+
+def test_a_process_ends_though_its_queue_was_not_closed(scheduler: Scheduler) -> None:
+    assert scheduler._thread.daemon

@@ -21,6 +21,38 @@ def test_embedded_and_local_names(tmp_path: Path) -> None:
     assert commit_of(tmp_path / "snapshots" / COMMIT) == COMMIT
 
 
+def test_names_to_show_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own" / "model").mkdir(parents=True)
+    assert public_name("BAAI/bge-reranker-v2-m3") == "BAAI/bge-reranker-v2-m3"
+    assert public_name("mini") == "mini"
+    for directory in ("own/model", "./own/model", str(tmp_path / "own" / "model"), Path("own/model"), "a/b/model"):
+        assert public_name(directory) == "model"  # no one else is shown where it is
+    for absent in ("./gone", "/gone", "~/gone", Path("some/gone"), "a/b/gone"):
+        assert public_name(absent) == "gone"
+
+
+@pytest.mark.parametrize("model", ["", " ", None, 5, b"mini", True])
+def test_what_is_no_name(model: object) -> None:
+    with pytest.raises(CheckpointNotFoundError, match="a model is a name, a hub id or a directory, not"):
+        resolve(model)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    "model", ["gone", "a/b/c", "./gone", "/gone/model", "~/gone", Path("some/model"), Path("mini")]
+)
+def test_what_is_neither_there_nor_a_hub_id(model: str | Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointNotFoundError, match="is not a directory, not a hub id like"):
+        resolve(model)
+
+
+def test_a_file_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(CheckpointNotFoundError, match="is a file; give the directory that holds"):
+        resolve(tmp_path / "model.safetensors")
+
+
 @pytest.mark.parametrize("name", ["~nosuchuser/model", "x" * 5000, "null\0"])
 def test_names_that_no_file_system_takes(name: str) -> None:
     with pytest.raises(CheckpointNotFoundError, match=r"cannot be a model|is not a directory"):

@@ -19,7 +19,7 @@ from mlx_rerank import Reranker
 from mlx_rerank.checkpoints import mapped
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.checkpoints.files import Identity
-from mlx_rerank.checkpoints.mapped import MappedEmbeddings, table_bytes
+from mlx_rerank.checkpoints.mapped import MappedEmbeddings, choose_embeddings, table_bytes, weights_bytes
 from mlx_rerank.checkpoints.packing import PACKINGS, Quantization
 from mlx_rerank.convert import convert
 from mlx_rerank.dtypes import NAMES, audit, parse_dtype
@@ -133,6 +133,13 @@ def test_large_tables_are_mapped_unless_told_otherwise(tiny: Path, monkeypatch: 
         Reranker(tiny, embeddings="disk")
 
 
+def test_a_large_table_has_more_than_64_megabytes(tiny: Path) -> None:
+    checkpoint = Checkpoint.open(tiny)
+    for rows, expected in ((2**18, "resident"), (2**18 + 1, "mapped")):  # of 256 bytes
+        other = replace(checkpoint, shape=replace(checkpoint.shape, vocab_size=rows))
+        assert choose_embeddings(other, mx.float32, keep_quantized=False, wanted=None) == expected
+
+
 @pytest.mark.parametrize("packing", [None, *PACKED], ids=lambda p: p and f"{p.mode}-{p.bits}")
 def test_the_size_of_a_table(tiny: Path, tmp_path: Path, packing: Quantization | None) -> None:
     checkpoint = Checkpoint.open(convert(tiny, tmp_path / "target", embeddings=packing))
@@ -144,6 +151,8 @@ def test_the_size_of_a_table(tiny: Path, tmp_path: Path, packing: Quantization |
             if name in checkpoint.table_names
         )
         assert table_bytes(checkpoint, dtype, keep_quantized=keep_quantized) == held
+        whole = sum(value.nbytes for value in dict(tree_flatten(model.parameters())).values())
+        assert weights_bytes(checkpoint, dtype, keep_quantized) == {"resident": whole, "mapped": whole - held}
 
 
 def test_a_pytorch_file_cannot_be_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

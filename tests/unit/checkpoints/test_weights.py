@@ -217,3 +217,11 @@ def test_tensors_are_let_go_of_as_they_are_used(tiny: Path, tmp_path: Path) -> N
         for n, _ in enumerate(parameters(tensors), 1):
             assert len(tensors) <= held - n
         assert not tensors
+
+
+def test_the_first_five_of_many_names_are_told(tmp_path: Path) -> None:
+    for count, some in ((5, "t0, t1, t2, t3, t4"), (6, "t0, t1, t2, t3, t4 ...")):
+        tensors = random_tensors(TINY) | {f"t{i}": np.zeros(1, np.float32) for i in range(count)}
+        directory = write_checkpoint(tmp_path / str(count), tensors=tensors)
+        with pytest.raises(WeightsError, match=f"^{count} weights are unexpected: {some}$"):
+            load(directory)

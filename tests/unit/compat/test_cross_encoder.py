@@ -7,6 +7,7 @@ import logging
 import sys
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import bounds
@@ -221,6 +222,25 @@ def test_bad_arguments(tiny: Path, encoder: CrossEncoder) -> None:
 def test_what_is_not_pairs(encoder: CrossEncoder, wrong: object) -> None:
     with pytest.raises(InputError, match="must be"):
         encoder.predict(wrong)  # pyright: ignore[reportArgumentType]
+
+
+def test_the_pair_that_is_none_is_named(encoder: CrossEncoder) -> None:
+    for wrong in ("cd", ["e"]):
+        with pytest.raises(InputError, match=r"pairs\[1\] must be"):
+            encoder.predict([["a", "b"], wrong])
+
+
+def test_tensors(encoder: CrossEncoder, torch: ModuleType) -> None:
+    expected = torch.tensor(encoder.predict(PAIRS))
+    for options in ({"convert_to_tensor": True}, {"convert_to_tensor": True, "convert_to_numpy": False}):
+        many, one = encoder.predict(PAIRS, **options), encoder.predict(PAIRS[0], **options)
+        assert (many.shape, one.shape, many.dtype) == ((3,), (), torch.float32)
+        torch.testing.assert_close(many, expected, rtol=0, atol=bounds.SCORE)
+        torch.testing.assert_close(one, expected[0], rtol=0, atol=bounds.SCORE)
+    listed = encoder.predict(PAIRS, convert_to_numpy=False)
+    assert isinstance(listed, list)
+    torch.testing.assert_close(torch.stack(listed), expected, rtol=0, atol=bounds.SCORE)
+    assert encoder.predict(PAIRS[0], convert_to_numpy=False).shape == ()
 
 
 def test_what_cannot_be_ranked(encoder: CrossEncoder) -> None:

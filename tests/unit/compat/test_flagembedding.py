@@ -12,6 +12,7 @@ import pytest
 from mlx_rerank import FlagReranker, Reranker
 from mlx_rerank.errors import InputError
 from mlx_rerank.models.mapping import SIGMOID
+from mlx_rerank.pairs.limits import Limits
 from mlx_rerank.scoring.results import PairLogits
 
 pytestmark = pytest.mark.numeric
@@ -82,6 +83,20 @@ def test_half_precision_is_for_the_gpu(tiny: Path) -> None:
 @pytest.mark.parametrize("devices", [None, "mps", "cuda:0", 0, ["cpu"], [], "cpu"])
 def test_device_names_of_flagembedding_work(tiny: Path, devices: object) -> None:
     FlagReranker(str(tiny), devices=devices)  # pyright: ignore[reportArgumentType]
+
+
+def test_options_of_a_call_outweigh_the_constructors(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flag = FlagReranker(str(tiny), max_length=40, query_max_length=7, batch_size=5)
+    logits, seen = flag.reranker.logits, []
+    monkeypatch.setattr(
+        flag.reranker, "logits", lambda pairs, **options: (seen.append(options), logits(pairs, **options))[1]
+    )
+    flag.compute_score(PAIRS)
+    flag.compute_score(PAIRS, batch_size=2, query_max_length=6, max_length=30)
+    assert seen == [
+        {"limits": Limits(40, 7), "batch_size": 5},
+        {"limits": Limits(30, 6), "batch_size": 2},
+    ]
 
 
 @pytest.mark.filterwarnings("ignore:mlx-rerank. there is no device")

@@ -146,6 +146,19 @@ def test_some_outputs_of_a_linear_are_those_of_the_whole(mode: str | None) -> No
     assert (np.abs(found - whole[..., 32:]) <= most[..., 32:]).all()
 
 
+def test_sums_and_products_are_for_float32_without_derivatives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLX's own kernels are slower for float32 on a CPU, and the only ones that round half precision once."""
+    seen, fused = [], mx.fast.layer_norm
+    monkeypatch.setattr(mx.fast, "layer_norm", lambda x, *rest: (seen.append(x.dtype), fused(x, *rest))[1])
+    for dtype in (mx.float32, mx.float16, mx.bfloat16):
+        x = mx.ones((2, 8), dtype)
+        operations.layer_norm(x, x[0], x[0], 1e-5)
+    assert seen == [mx.float16, mx.bfloat16]
+    with operations.differentiable():
+        operations.layer_norm(mx.ones((2, 8)), mx.ones(8), mx.ones(8), 1e-5)
+    assert seen[2:] == [mx.float32]
+
+
 def test_another_threads_device_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """MLX has one default device for all threads of a process, and any of them may change it."""
     rng, stream, seen = np.random.default_rng(3), mx.new_stream(mx.cpu), []

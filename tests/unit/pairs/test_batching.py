@@ -29,6 +29,36 @@ def test_equal_lengths_fill_the_budget() -> None:
     assert [len(batch) for batch in Batching(400).plan(np.full(10, 100))] == [4, 4, 2]
 
 
+def test_padding_up_to_what_a_batch_costs_is_allowed() -> None:
+    plan = Batching(10_000).plan
+    assert len(plan(np.array([100, 100 - BATCH_OVERHEAD]))) == 1
+    assert len(plan(np.array([100, 99 - BATCH_OVERHEAD]))) == 2
+    large = np.full(20, 100)  # 20 rows of 100 tokens may have 60 of padding
+    assert [len(batch) for batch in plan(np.append(large[:19], 40))] == [20]
+    assert [len(batch) for batch in plan(np.append(large[:19], 39))] == [19, 1]
+
+
+def test_groups_are_batches_side_by_side() -> None:
+    groups = Batching(100, side_by_side=2).groups(np.array([100, 40, 99, 98, 97]))
+    assert [[batch.tolist() for batch in group] for group in groups] == [[[0], [2]], [[3], [4]], [[1]]]
+    assert [len(group) for group in Batching(64).groups(np.array([60, 60, 60]))] == [1, 1, 1]  # one by one if not told
+
+
+def test_most_rows() -> None:
+    assert Batching(100).most_rows(30) == 3
+    assert Batching(100, 2).most_rows(30) == 2
+    assert Batching(100, 9).most_rows(30) == 3
+    assert Batching(100).most_rows(1) == 100
+    assert Batching(100).most_rows(101) == 1  # a row is computed, however long
+
+
+def test_tokens_of_a_batch() -> None:
+    rows = [Row(np.arange(4, 9, dtype=np.int32)), Row(np.arange(4, 7, dtype=np.int32))]
+    assert pad(rows, 1).tokens == 8
+    assert pad(rows[:1], 1).tokens == 5
+    assert pad(rows[:1], 1).attention_mask is None
+
+
 @pytest.mark.parametrize(("budget", "max_rows"), [(0, None), (-5, None), (100, 0), (1.5, None), ("64", None)])
 def test_bad_limits(budget: int, max_rows: int | None) -> None:
     with pytest.raises(InputError, match="whole number of at least 1"):

@@ -70,6 +70,24 @@ def test_windows_overlap_within_a_paragraph() -> None:
     ]
 
 
+def test_windows_do_not_overlap_where_a_paragraph_ends() -> None:
+    paragraphs = ["aaaa bbb. cc dd.", "eeee fff. gg hh.", "iiii jjj. kk ll."]
+    assert cut("\n\n".join(paragraphs), Windows(length=16, overlap=8), 16) == paragraphs
+
+
+def test_the_end_of_a_document_is_no_window_of_its_own_if_it_is_short() -> None:
+    text = "a" * 14 + ".\n\n" + "b" * 14 + ".\n\n"
+    windows = Windows(length=32, overlap=0)  # of which an eighth are four tokens
+    assert cut(text + "cccc", windows, 60) == ["a" * 14 + ".", "b" * 14 + ".", "cccc"]
+    assert cut(text + "ccc", windows, 60) == ["a" * 14 + ".", "b" * 14 + ".\n\nccc"]
+    assert cut(text + "c", windows, 16) == ["a" * 14 + ".", "b" * 14 + ".\n\nc"]
+    assert cut(text + "c", windows, 15) == ["a" * 14 + ".", "b" * 14 + ".", "c"]  # for which there is no room
+
+
+def test_a_document_without_tokens_has_one_window() -> None:
+    assert Windows().cut("", letters(""), 60) == [(0, 0)]
+
+
 @given(texts, st.integers(1, 60), st.integers(16, 80), st.integers(0, 8))
 @example("a" * 100, 1, 16, 8)
 @example("a\n\n" * 100, 7, 16, 8)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import mlx.core as mx
+import psutil
 import pytest
 
 from mlx_rerank import Reranker
@@ -52,6 +53,22 @@ def test_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budget, "_memory", lambda: GB)
     odd = cost(768, 12, 24, 3072)  # heads of 32, which no fused attention takes: its scores count
     assert default_token_budget(odd, GPU, mx.float16, 512) < default_token_budget(BASE, GPU, mx.float16, 512)
+
+
+def test_two_batches_in_flight_take_an_eighth_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = 8 * 2 * 2048 * MINI.bytes(512, mx.float16.size)
+    for memory, expected in ((needed, 2048), (needed - 1, 1024), (2 * needed - 1, 2048), (2 * needed, 4096)):
+        monkeypatch.setattr(budget, "_memory", lambda memory=memory: memory)
+        assert default_token_budget(MINI, GPU, mx.float16, 512) == expected
+
+
+def test_budgets_are_powers_of_two_within_limits() -> None:
+    found = [budget._power_of_two(n) for n in (0.5, 511, 1023.9, 1024, 2047, 2048, 16383, 16384, 1e9)]
+    assert found == [512, 512, 512, 1024, 1024, 2048, 8192, 16384, 16384]
+
+
+def test_the_memory_of_this_machine() -> None:
+    assert budget._memory() == pytest.approx(psutil.virtual_memory().total, rel=0.01)
 
 
 def test_on_a_cpu_a_batch_fits_the_caches() -> None:

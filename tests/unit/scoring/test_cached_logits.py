@@ -120,6 +120,7 @@ def test_keys_depend_on_everything_and_on_nothing_else() -> None:
         found += keys(changed, limits, texts)
     found += keys(COMPUTATION, Limits(511), texts) + keys(COMPUTATION, Limits(512, 384), texts)
     assert len(set(found)) == len(found)
+    assert {len(name) for name in found} == {16}
 
 
 @pytest.mark.parametrize("module", ["mlx_rerank", "mlx"])

@@ -158,6 +158,17 @@ def test_on_a_terminal() -> None:
     assert "\x1b[2munread\x1b[0m" in shown
 
 
+def test_styles_on_a_terminal_by_the_share_of_the_strongest_word() -> None:
+    weights = {"a": 10, "b": 6, "c": 5.9, "d": -6, "e": 3, "f": 2.9, "g": -3, "h": 1, "i": 0.9, "j": -1, "k": -0.9}
+    found = [Highlight(2 * i, 2 * i + 1, weight) for i, weight in enumerate(weights.values())]
+    lines = terminal(make(document=" ".join(weights), document_highlights=found)).split("\n")
+    strong, raises, weak = "1;30;42", "1;32", "32"
+    styles = {"a": strong, "b": strong, "c": raises, "e": raises, "f": weak, "h": weak}
+    styles |= {"d": "1;4;37;41", "g": "1;4;31", "j": "4;31"}
+    assert lines[2].split(" ") == [f"\x1b[{styles[w]}m{w}\x1b[0m" if w in styles else w for w in weights]
+    assert "a +10.00  b +6.00  c +5.90  e +3.00  f +2.90\x1b" in lines[3]  # the first five alone
+
+
 def test_a_terminal_takes_no_orders_from_a_document() -> None:
     hostile = "[bold]not markup[/] \x1b[31mred\x07\u202e \t😀 e\u0301"
     found = [Highlight(0, len(hostile), 1.0)]

@@ -134,8 +134,9 @@ def test_only_what_was_read_is_explained(small: Reranker) -> None:
     assert 20 < found.span[1] < 150
     assert_sound(small, found)
     assert found.document_highlights[-1].end == found.span[1]
-    found = explained(small, "panda bear " * 40, document, limits=Limits(32))
-    assert 0 < found.query_highlights[-1].end < 120
+    query = "panda bear " * 40
+    found = explained(small, query, document, limits=Limits(32))
+    assert found.query_highlights[-1].end == small.encoder.tokens(query)[1][32 * 3 // 4 - 1, 1]
     with pytest.raises(InputError, match="more than max_length 32"):
         explained(small, "panda", document, limits=Limits(32, long_documents="error"))
 
@@ -185,6 +186,16 @@ def test_long_documents_go_from_sentences_to_words(small: Reranker, monkeypatch:
     left = logits(small, [[*bear, *without(small, document, part), 2] for part in whole])
     divided = {whole[i].start for i in np.argsort(left)[:5]}  # without these the logit is lowest
     assert divided.isdisjoint(part.start for part in parts)
+
+
+@pytest.mark.parametrize("words", [13, 24, 25])
+def test_words_are_hidden_one_by_one_if_half_of_the_passes_suffice(
+    small: Reranker, monkeypatch: pytest.MonkeyPatch, words: int
+) -> None:
+    rows = count_rows(small, monkeypatch)
+    explained(small, "bear", " ".join(f"a{i}" for i in range(words)), max_passes=48)
+    alone = sum(rows) == 1 + 1 + words  # the pair, the query's word and the document's, and no groups of words
+    assert alone == (words <= 24)
 
 
 def test_parts_are_sentences_or_lines(small: Reranker) -> None:

@@ -107,14 +107,21 @@ def test_a_damaged_file_is_moved_aside_and_begun_anew(
     assert ScoreCache(path).get([*stored]) == stored
 
 
-def test_damage_to_one_score_is_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("value", ["(SELECT value FROM scores WHERE id = 2)", "'a text of sixteen'", "5", "x'00'"])
+def test_damage_to_one_score_is_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture, value: str) -> None:
     path = tmp_path / "scores.db"
     full(path, 3)
     with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE scores SET value = (SELECT value FROM scores WHERE id = 2) WHERE id = 1")
+        connection.execute(f"UPDATE scores SET value = {value} WHERE id = 1")
     connection.close()
     assert ScoreCache(path).get([key(0)]) == {}
     assert "is damaged (a score is not what was stored)" in caplog.text
+
+
+def test_its_directories_are_made(tmp_path: Path) -> None:
+    cache = ScoreCache(tmp_path / "a" / "b" / "scores.db")
+    cache.put(scores(0, 1))
+    assert cache.get([key(0)]) == scores(0, 1)
 
 
 def test_a_database_of_another_program_is_refused_and_left_alone(tmp_path: Path, tiny: Path) -> None:

@@ -106,13 +106,13 @@ def test_steps_after_some(run: Run) -> None:
         assert [rows_of(step) for step in steps.after(done)] == taken[done:]
 
 
-def test_choices_of_the_first_pool_are_not_those_of_the_order(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    steps = steps_with(run, make_examples(8), batch_size=4, epochs=2, seed=3)
+def test_choices_of_no_pool_are_those_of_the_order_or_of_another(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = steps_with(run, make_examples(2 * _POOL + 1), batch_size=1, epochs=2, seed=3)
     seeds, make = [], np.random.default_rng
     monkeypatch.setattr(np.random, "default_rng", lambda seed: seeds.append(seed) or make(seed))
     list(steps.after(0))
-    states = [str(np.random.SeedSequence(seed).generate_state(4)) for seed in seeds]
-    assert len(seeds) == len(set(states)) == 4
+    states = {seed: str(np.random.SeedSequence(seed).generate_state(4)) for seed in seeds}
+    assert len(states) == len(set(states.values())) == 2 * (1 + 3)  # of two epochs: an order, and three pools
 
 
 @settings(max_examples=25, deadline=None)
