@@ -90,9 +90,12 @@ def own(path: Path, directory: Path) -> Path:
         directory: of a model. The hub's cache has links in it, to the blobs beside it.
 
     Raises:
-        CheckpointError: it is a link that leads elsewhere.
+        CheckpointError: it is a link that leads elsewhere, or to itself.
     """
-    leads_to, home = path.resolve(), directory.resolve()
+    try:
+        leads_to, home = path.resolve(), directory.resolve()
+    except (OSError, RuntimeError) as error:  # a loop
+        raise CheckpointError(f"{path} is a link that leads nowhere ({error}): remove it") from error
     cached = home.parent.name == "snapshots" and leads_to.is_relative_to(home.parent.parent / "blobs")
     if cached or leads_to.is_relative_to(home):
         return path

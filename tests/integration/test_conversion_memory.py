@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from checkpoints import TINY, random_tensors, write_checkpoint
+from checkpoints import TINY, random_tensors, tiny_tokenizer, write_checkpoint
 
 from mlx_rerank.convert import convert
 
@@ -45,7 +45,9 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tensors = {
         name.replace("layer.0.", f"layer.{n}."): once[name] for n in range(LARGE["num_hidden_layers"]) for name in once
     }
-    return write_checkpoint(tmp_path_factory.mktemp("large"), LARGE, tensors)
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens([f"<{i}>" for i in range(10_000)])  # or it would be taken for another model's
+    return write_checkpoint(tmp_path_factory.mktemp("large"), LARGE, tensors, tokenizer)
 
 
 @pytest.fixture(scope="module")

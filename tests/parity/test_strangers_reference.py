@@ -17,7 +17,7 @@ NAMED = {
     "attn_implementation": KERNEL, "_attn_implementation": KERNEL, "_attn_implementation_internal": KERNEL,
     "experts_implementation": KERNEL, "_experts_implementation": KERNEL, "kernel_config": {"a": KERNEL},
     "auto_map": {"AutoConfig": f"{KERNEL}--x.X", "AutoModelForSequenceClassification": f"{KERNEL}--x.X"},
-    "quantization_config": {"quant_method": KERNEL}, "return_dict": True,
+    "return_dict": True,
 }  # fmt: skip
 
 
@@ -53,10 +53,10 @@ def test_transformers_is_told_to_run_no_code(tiny: Path, monkeypatch: pytest.Mon
     ("processor", "message"),
     [
         ({"type": "RobertaProcessing", "sep": ["</s>", 2], "cls": ["<s>", 9_000_000], "trim_offsets": True,
-          "add_prefix_space": False}, "token id 9000000 is outside the model's vocabulary of 120"),
+          "add_prefix_space": False}, "joins the texts .*9000000"),
         ({"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A", "type_id": 0}}],
           "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 7}}],
-          "special_tokens": {}}, "gives segment 7"),
+          "special_tokens": {}}, "joins the texts .*segments .*7"),
     ],
 )  # fmt: skip
 def test_what_a_post_processor_adds_is_checked(tmp_path: Path, processor: dict[str, Any], message: str) -> None:

@@ -220,7 +220,7 @@ def test_the_report_is_kept_in_the_directory_and_its_card(tiny: Path, tmp_path: 
     assert kept["passed"] is True
     assert kept["fidelity"]["pairs"] == len(FEW)
     assert {path.name for path in target.iterdir()} == {
-        "README.md", "config.json", "model.safetensors", "tokenizer.json", "verification.json"
+        "README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "verification.json"
     }  # fmt: skip
 
 

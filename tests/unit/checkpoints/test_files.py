@@ -146,6 +146,12 @@ def test_a_link_to_elsewhere_is_neither_copied_nor_sent(source: Path, tmp_path: 
     assert contents(converted, "user/name")
 
 
+def test_a_link_to_itself(source: Path, tmp_path: Path) -> None:
+    (source / "README.md").symlink_to("README.md")
+    with pytest.raises(CheckpointError, match="link"):
+        own(source / "README.md", source)
+
+
 def test_a_linked_directory_is_not_sent(source: Path, tmp_path: Path) -> None:
     converted = convert(source, tmp_path / "converted")
     (tmp_path / "secrets").mkdir()
