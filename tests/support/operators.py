@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.operators.operator import Operator
 from cosmic_ray.operators.provider import OperatorProvider
 from parso.python.tree import Module
-from parso.tree import NodeOrLeaf
 
 PACKAGE = Path(__file__).parents[2] / "mlx_rerank"
 _READ = ("logger", "warn")  # what is called with a text that is only read by people
@@ -89,7 +89,7 @@ def _places(path: Path, seed: int) -> Iterator[_Place]:
     for name, kind in ((name, OperatorProvider()[name]) for name in OperatorProvider()):
         if kind.arguments():  # they would have to be the names of variables
             continue
-        operator = kind()
+        operator: Any = kind()
         positions = [start for node in nodes for start, _ in operator.mutation_positions(node)]
         for occurrence, start in enumerate(positions):
             if not _left_alone(tree, start):
@@ -104,7 +104,7 @@ def _places(path: Path, seed: int) -> Iterator[_Place]:
 
 def _left_alone(tree: Module, at: tuple[int, int]) -> bool:
     """Tell whether a place is never changed: it is of a type, of `__repr__`, or in a text that only people read."""
-    node: NodeOrLeaf = tree.get_leaf_for_position(at)
+    node: Any = tree.get_leaf_for_position(at)
     union, in_function, in_text = getattr(node, "value", "") == "|", False, False
     if node.parent is not None and node.parent.type == "parameters":  # the star between them is no product
         return True

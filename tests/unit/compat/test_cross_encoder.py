@@ -232,7 +232,8 @@ def test_the_pair_that_is_none_is_named(encoder: CrossEncoder) -> None:
 
 def test_tensors(encoder: CrossEncoder, torch: ModuleType) -> None:
     expected = torch.tensor(encoder.predict(PAIRS))
-    for options in ({"convert_to_tensor": True}, {"convert_to_tensor": True, "convert_to_numpy": False}):
+    each: list[dict[str, Any]] = [{"convert_to_tensor": True}, {"convert_to_tensor": True, "convert_to_numpy": False}]
+    for options in each:
         many, one = encoder.predict(PAIRS, **options), encoder.predict(PAIRS[0], **options)
         assert (many.shape, one.shape, many.dtype) == ((3,), (), torch.float32)
         torch.testing.assert_close(many, expected, rtol=0, atol=bounds.SCORE)

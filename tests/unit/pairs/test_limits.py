@@ -45,7 +45,7 @@ def test_texts_have_no_order_of_length_unless_asked_for() -> None:
 
 @pytest.mark.parametrize("name", ["query_max_length", "document_max_length"])
 def test_limits_of_a_text_are_whole_numbers_above_none(name: str) -> None:
-    assert getattr(Limits(64, **{name: 1}), name) == 1
+    assert getattr(Limits(64, **{name: 1}), name) == 1  # pyright: ignore[reportArgumentType]
     for wrong in (0, -3, 2.5, "9", True):
         with pytest.raises(InputError, match=f"{name} must be a whole number of at least 1, not {wrong!r}"):
             Limits(64, **{name: wrong})  # pyright: ignore[reportArgumentType]
@@ -54,7 +54,7 @@ def test_limits_of_a_text_are_whole_numbers_above_none(name: str) -> None:
 def test_longest_first_takes_neither_limits_of_a_text_nor_windows() -> None:
     for other in ({"query_max_length": 9}, {"document_max_length": 9}, {"long_documents": Windows()}):
         with pytest.raises(InputError, match="longest_first says how much is kept of each text"):
-            Limits(64, longest_first=True, **other)
+            Limits(64, longest_first=True, **other)  # pyright: ignore[reportArgumentType]
 
 
 def test_the_least_that_windows_need() -> None:
