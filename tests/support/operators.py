@@ -89,7 +89,7 @@ def _places(path: Path, seed: int) -> Iterator[_Place]:
     for name, kind in ((name, OperatorProvider()[name]) for name in OperatorProvider()):
         if kind.arguments():  # they would have to be the names of variables
             continue
-        operator: Any = kind()
+        operator = kind()  # pyright: ignore[reportCallIssue]  # those with parameters were left out
         positions = [start for node in nodes for start, _ in operator.mutation_positions(node)]
         for occurrence, start in enumerate(positions):
             if not _left_alone(tree, start):
