@@ -27,22 +27,26 @@ from mlx_rerank.cli.options import (
     Verbose,
 )
 from mlx_rerank.errors import InputError
-from mlx_rerank.pairs.files import InputFormat, read_documents, read_pairs
+from mlx_rerank.pairs.files import read_documents, read_pairs
+from mlx_rerank.pairs.rows import InputFormat
 
 if TYPE_CHECKING:
     from mlx_rerank.proof.reference import ReferenceReranker
     from mlx_rerank.scoring.loaded import ModelOptions
     from mlx_rerank.scoring.reranker import Reranker
 
+Form = Annotated[InputFormat, Option("--format", help="How the input is read.")]
+
 
 def rank(
     query: Annotated[str, Argument(help="What is asked.")],
     files: Annotated[
-        list[str] | None, Argument(metavar="[FILE|-]...", help="A document a line, JSONL, or several text files.")
+        list[str] | None, Argument(metavar="[FILE|-]...", help="Lines, JSON, CSV or TSV; or several files.")
     ] = None,
     top_n: Annotated[int | None, Option("--top-n", "-n", min=1, help="How many to show; all by default.")] = None,
     threshold: Threshold = None,
-    form: Annotated[InputFormat, Option("--format", help="How the input is read.")] = "auto",
+    form: Form = "auto",
+    column: Annotated[str | None, Option(metavar="NAME", help="Where the text is; or its number in a table.")] = None,
     model: Model = "mini",
     dtype: Dtype = None,
     device: Device = None,
@@ -64,7 +68,7 @@ def rank(
     from mlx_rerank.cli import printing
     from mlx_rerank.scoring.loaded import ModelOptions
 
-    documents = read_documents(files or [], form)
+    documents = read_documents(files or [], form, column)
     if not documents:
         raise InputError("there are no documents: give a file, or write one document a line to standard input")
     limits = _only_mlx(reference, timeout=timeout, threshold=threshold)
@@ -85,7 +89,11 @@ def rank(
 
 
 def score(
-    file: Annotated[str, Argument(metavar="FILE|-", help="JSONL with query and document, or tab-separated pairs.")],
+    file: Annotated[str, Argument(metavar="FILE|-", help="Pairs, as JSON, CSV or TSV.")],
+    form: Form = "auto",
+    column: Annotated[
+        list[str] | None, Option(metavar="NAME", help="Where the query is, and again where the document is.")
+    ] = None,
     model: Model = "mini",
     dtype: Dtype = None,
     device: Device = None,
@@ -104,7 +112,7 @@ def score(
     from mlx_rerank.cli.printing import print_json
     from mlx_rerank.scoring.loaded import ModelOptions
 
-    pairs = read_pairs(file)
+    pairs = read_pairs(file, form, column or ())
     if not pairs:
         raise InputError(f"{file} holds no pairs")
     limits = _only_mlx(reference, timeout=timeout)
