@@ -1,8 +1,10 @@
 """The commands that score: rank and score."""
 
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
@@ -26,7 +28,7 @@ from mlx_rerank.cli.options import (
     Timeout,
     Verbose,
 )
-from mlx_rerank.errors import InputError
+from mlx_rerank.errors import InputError, StoppedError
 from mlx_rerank.pairs.files import read_documents, read_pairs
 from mlx_rerank.pairs.rows import InputFormat
 
@@ -34,8 +36,11 @@ if TYPE_CHECKING:
     from mlx_rerank.proof.reference import ReferenceReranker
     from mlx_rerank.scoring.loaded import ModelOptions
     from mlx_rerank.scoring.reranker import Reranker
+    from mlx_rerank.scoring.results import PairLogits
 
 Form = Annotated[InputFormat, Option("--format", help="How the input is read.")]
+
+_PART_PAIRS, _PART_CHARACTERS = 1024, 100_000  # of what `score` prints at once: a few seconds of a CPU
 
 
 def rank(
@@ -128,10 +133,33 @@ def score(
     )
     reranker = _reranker(reference, model, options)
     with _measured(reranker, len(pairs), verbose):
-        scored = reranker.logits(pairs, **limits)
-    scores = scored.scores(raw).tolist()
-    for value, cut, span in zip(scores, scored.truncated_tokens.tolist(), scored.spans.tolist(), strict=True):
-        print_json({"score": value, "truncated_tokens": cut, "span": span})
+        for scored in _in_parts(reranker, pairs, limits):
+            rows = zip(
+                scored.scores(raw).tolist(), scored.truncated_tokens.tolist(), scored.spans.tolist(), strict=True
+            )
+            for value, cut, span in rows:
+                print_json({"score": value, "truncated_tokens": cut, "span": span})
+            sys.stdout.flush()
+
+
+def _in_parts(
+    reranker: "Reranker | ReferenceReranker", pairs: Sequence[tuple[str, str]], limits: dict[str, Any]
+) -> Iterator["PairLogits"]:
+    """Yield the logits of pairs part by part, so that what is done is printed and kept if the rest is interrupted."""
+    end = None if limits.get("timeout") is None else time.monotonic() + limits["timeout"]
+    start = 0
+    while start < len(pairs):
+        sizes = accumulate(len(query) + len(document) for query, document in pairs[start : start + _PART_PAIRS])
+        stop = start + max(1, sum(size <= _PART_CHARACTERS for size in sizes))
+        if end is not None and start:
+            limits = {"timeout": max(end - time.monotonic(), 1e-9)}
+        try:
+            yield reranker.logits(pairs[start:stop], **limits)
+        except StoppedError as error:
+            held = (error.indices + start, error.logits, error.truncated_tokens, error.spans)
+            before = f"{start} of {len(pairs)} pairs are printed; of those after them " if start else ""
+            raise type(error)(f"{before}{error}", *held) from None
+        start = stop
 
 
 def _only_mlx(reference: bool, **options: Any) -> dict[str, Any]:

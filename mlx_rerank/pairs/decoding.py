@@ -27,6 +27,7 @@ _BINARY = (
     (b"SQLite format 3\x00", "an SQLite database: export it as JSON lines or CSV"),
 )
 _OFFICE = (b"word/", b"xl/", b"ppt/", b"mimetypeapplication/vnd.oasis.opendocument")  # names in a zip archive
+_WIDE = ("UTF-16LE", "UTF-16BE")
 _LOOKED_AT = 4096  # bytes, to guess an encoding
 
 
@@ -98,15 +99,15 @@ def _about_nul(data: bytes, path: str) -> str:
 
 
 def _wide(data: bytes) -> str | None:
-    """Return UTF-16LE or UTF-16BE if the bytes look like it, without a mark."""
+    """Return UTF-16LE or UTF-16BE if bytes look like it: many NULs at every second place, or else no UTF-8."""
     some = data[:_LOOKED_AT]
     even, odd = some[::2].count(0), some[1::2].count(0)
-    name = "UTF-16LE" if odd > even else "UTF-16BE"
     try:
-        data.decode(name)
-    except UnicodeDecodeError:
-        return None
-    return name if min(even, odd) * 8 < max(even, odd) else None
+        data.decode("utf-16-be" if even > odd else "utf-16-le")
+        data.decode()
+    except UnicodeDecodeError as error:
+        return None if error.encoding.startswith("utf-16") else _WIDE[even > odd]
+    return _WIDE[even > odd] if abs(even - odd) * 8 > len(some) else None
 
 
 def _advice(data: bytes, path: str) -> str:

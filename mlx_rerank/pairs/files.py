@@ -36,14 +36,16 @@ def read_documents(
     if form == "files" and names == ["-"]:
         names = lines_of(read_text("-"))
         return [{"id": name, "text": read_text(name)} for name in names]
+    if column is not None and form in ("lines", "files"):
+        raise InputError(f"--column {column} is for objects and tables: leave it or --format {form} out")
     documents: list[Mapping[str, Any]] = []
     for name in names:
-        text = read_text(name)
-        own = form
-        if form == "auto" and len(names) > 1:
+        text, own = read_text(name), form
+        if form == "auto" and len(names) > 1 and column is None:
             own = form_by_name(name)
         elif form == "auto":
             own = form_of(name, text, _headline(column))
+            own = "csv" if own == "lines" and column is not None else own
         if own in ("files", "auto"):
             documents.append({"id": name, "text": text})
         elif own == "lines":
@@ -53,8 +55,6 @@ def read_documents(
                 documents += _documents(read_rows(name, text, own, _headline(column)), column)
             except InputError as error:
                 raise InputError(f"{error}{_OTHERWISE if form == 'auto' else ''}") from None
-    if column is not None and not any(column in document for document in documents):
-        raise InputError(f"--column {column} is for objects and tables: {', '.join(names)} holds neither")
     return documents
 
 
@@ -105,7 +105,7 @@ def read_pairs(path: str, form: InputFormat = "auto", columns: Sequence[str] = (
 
 
 def read_rows(name: str, text: str, form: InputFormat, known: Sequence[str]) -> list[Row]:
-    """Return rows of JSON or of a table; columns without names are called "1", "2" and so on.
+    """Return rows of JSON or of a table; columns without names are "1", "2" and so on, a single one "text".
 
     Args:
         name: of the file.
@@ -123,10 +123,10 @@ def read_rows(name: str, text: str, form: InputFormat, known: Sequence[str]) -> 
     if table.headline is None and looks_headed(table.records) and not any(item.isdigit() for item in known):
         first = table.records[0][1]
         raise InputError(
-            f"{name} may begin with a headline, {first}: say which with --column NAME, or --column 1 if not"
+            f"{name} may begin with a headline, {first}: choose with --column NAME, or, if it is none, --column NUMBER"
         )
     for line, fields in table.records:
-        keys = table.headline or [str(i + 1) for i in range(len(fields))]
+        keys = table.headline or (["text"] if len(fields) == 1 else [str(i + 1) for i in range(len(fields))])
         rows.append(Row(f"{name}:{line}", dict(zip(keys, fields, strict=False))))
     return rows
 
@@ -198,10 +198,15 @@ def _column(row: Row, wanted: str | None, first: Sequence[str], others: Sequence
         raise InputError(f"{row.where} has {what} under several names, {found}: choose with --column")
     if not found or not isinstance(value[found[0]], str):
         raise InputError(
-            f"{row.where} has no text under {(wanted or what)!r}; its keys are {sorted(keys)}: rename one to {what!r}, "
+            f"{row.where} has no text under {(wanted or what)!r}; its keys are {sorted(keys)}: {_rename(keys, what)}, "
             "or, with rank and score, choose with --column"
         )
     return found[0]
+
+
+def _rename(keys: Sequence[str], what: str) -> str:
+    """Return the advice on how a column gets its name."""
+    return f"write a headline with {what!r}" if all(map(str.isdigit, keys)) else f"rename one to {what!r}"
 
 
 def _find(value: Mapping[str, Any], names: Sequence[str]) -> list[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mlx_rerank.errors import InputError
 
 _DELIMITERS = (",", ";", "\t", "|")
-_LONGEST_NAME = 40  # characters of a column's name
+_LONGEST_NAME, _LONGEST_QUESTION = 40, 100  # characters of a column's name; of one in a survey's answers
 
 Record = tuple[int, list[str]]  # the line that it ends on, and its fields
 
@@ -30,7 +30,7 @@ class Table:
 
 
 def read_table(name: str, text: str, known: Sequence[str]) -> Table | None:
-    """Return a table if the text begins with a headline of several columns, of which one has a known name.
+    """Return a table if the text begins with a headline of several columns, known or alike.
 
     Args:
         name: of the file.
@@ -40,12 +40,13 @@ def read_table(name: str, text: str, known: Sequence[str]) -> Table | None:
     for delimiter in _DELIMITERS:
         try:
             first = next(iter(_records(name, text, delimiter, only_first=True)), None)
-            if first is None or len(first[1]) < 2 or not _is_headline(first[1], known) or not _are_names(first[1]):
+            if first is None or len(first[1]) < 2 or not _are_names(first[1]):
                 continue
             records = _records(name, text, delimiter)
         except InputError:
             continue
-        if all(len(fields) == len(first[1]) for _, fields in records):
+        known_or_like = _is_headline(first[1], known) or looks_headed(records)
+        if known_or_like and all(len(fields) == len(first[1]) for _, fields in records):
             return Table(delimiter, first[1], records[1:])
     return None
 
@@ -70,7 +71,7 @@ def parse_table(name: str, text: str, known: Sequence[str], delimiters: Sequence
         if not records:
             return Table(delimiter, None, [])
         headline = [field.strip() for field in records[0][1]]
-        if len(set(headline)) < len(headline):
+        if len(set(named := [field for field in headline if field])) < len(named):
             raise InputError(f"{name} has two columns of one name: {headline}")
         for line, fields in records[1:]:
             if len(fields) > len(headline):
@@ -88,7 +89,7 @@ def _without_headline(name: str, text: str, delimiters: Sequence[str]) -> Table:
         raise InputError(
             f"{name} may have {' or '.join(map(repr, wide))} between fields: write a headline, such as id;text"
         )
-    if not even and any(ways.values()):
+    if not wide and any(len(fields) > 1 for records in ways.values() for _, fields in records):
         raise InputError(f"{name} has no headline, and records of different numbers of fields: quote texts")
     delimiter, records = next(iter((wide or even or ways).items()))
     return Table(delimiter, None, records)
@@ -109,7 +110,10 @@ def _ways(name: str, text: str, delimiters: Sequence[str], *, only_first: bool =
 
 def looks_headed(records: Sequence[Record]) -> bool:
     """Tell whether the first of several records alone is of single words, like names of columns that are not known."""
-    alike = [_are_names(fields) and not any(" " in field for field in fields) for _, fields in records]
+    alike = [
+        _are_names(fields) and all(re.fullmatch(r"[^\W\d]\S*(?<![.:])", field) for field in fields)
+        for _, fields in records
+    ]
     return len(records) > 1 and alike[0] and not any(alike[1:])
 
 
@@ -145,16 +149,16 @@ def _unquoted(field: str) -> str:
 
 def _is_headline(fields: Iterable[str], known: Sequence[str]) -> bool:
     """Tell whether one of some fields is a known name."""
-    return any(field.strip().lower() in known for field in fields)
+    fields = [field.strip().lower() for field in fields]
+    return any(field in known for field in fields) and max(map(len, fields)) <= _LONGEST_QUESTION
 
 
 def _are_names(fields: Sequence[str]) -> bool:
     """Tell whether all fields look like names of columns: short, of few words, with no mark of a sentence."""
     return all(
-        0 < len(field) <= _LONGEST_NAME
+        len(field) <= _LONGEST_NAME
         and len(field.split()) <= 3
         and field == field.strip()
-        and not field[0].isdigit()
-        and not set(field) & set(".!?,;:。！？")
+        and not set(field) & set("!?,;。！？")
         for field in fields
     )
