@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -87,7 +88,9 @@ def _fill_closed() -> None:
 
 
 def _drop_output() -> None:
-    """Let what is left to print go nowhere: Python would try again at its end, and change the exit code."""
+    """Let what cannot be printed go nowhere: Python would try again at its end, and change the exit code."""
+    with suppress(OSError):
+        sys.stdout.flush()  # if it is standard error that nobody reads
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

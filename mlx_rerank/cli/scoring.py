@@ -90,7 +90,7 @@ def rank(
     reranker = _reranker(reference, model, options, first_stage=first_stage, keep=keep)
     with _measured(reranker, len(documents), verbose):
         ranking = reranker.rank(query, documents, top_n=top_n, raw_scores=raw, **limits)
-    printing.print_ranking(ranking, as_json=as_json, raw_scores=raw)
+        printing.print_ranking(ranking, as_json=as_json, raw_scores=raw)
 
 
 def score(

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from mlx_rerank.errors import InputError
@@ -57,7 +58,7 @@ def form_of(name: str, text: str, known: Sequence[str]) -> InputFormat:
 
 def form_by_name(name: str) -> InputFormat:
     """Return the form that the end of a file's name tells; "auto" if none."""
-    return next((form for end, form in _BY_NAME.items() if name.lower().endswith(end)), "auto")
+    return _BY_NAME.get(Path(name).suffix.lower(), "auto")
 
 
 def read_json(name: str, text: str) -> Iterator[Row]:

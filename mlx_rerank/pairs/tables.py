@@ -46,7 +46,7 @@ def read_table(name: str, text: str, known: Sequence[str]) -> Table | None:
         except InputError:
             continue
         known_or_like = _is_headline(first[1], known) or looks_headed(records)
-        if known_or_like and all(len(fields) == len(first[1]) for _, fields in records):
+        if known_or_like and len(records) > 1 and all(len(fields) == len(first[1]) for _, fields in records):
             return Table(delimiter, first[1], records[1:])
     return None
 

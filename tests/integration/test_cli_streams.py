@@ -61,6 +61,13 @@ def test_readers_that_leave_large_outputs(arguments: str, tiny: Path) -> None:
     assert shell(f"{SELF} {arguments} --model {tiny} | true", many).returncode == 0
 
 
+def test_results_are_kept_if_nobody_reads_what_is_said_beside_them(tiny: Path, tmp_path: Path) -> None:
+    for arguments in ("rank q", "score -"):
+        done = shell(f"{SELF} {arguments} -v --model {tiny} 2>&1 > {tmp_path / 'out'} | true", "tea\ta document\n")
+        assert done.returncode == 0
+        assert len((tmp_path / "out").read_text().splitlines()) == 1
+
+
 SLOW = (  # pairs that take so long that a run is hit between its parts
     "import sys, time\n"
     "from mlx_rerank.scoring.reranker import Reranker\n"

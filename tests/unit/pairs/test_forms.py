@@ -55,6 +55,7 @@ def test_by_name(tmp_path: Path, name: str) -> None:
         '"Tea," she said.\n"No."\n',
         "Text, content and form\nTea, hot\n",
         "text\nTea\n",
+        "query\ta document\n",
         'q\tone "quoted" word\n',
         "tea, milk\nbamboo, leaves\n",
     ],
