@@ -16,13 +16,13 @@ _MARKS = (  # UTF-32's first: its little-endian mark begins with UTF-16's
 )
 _PACKED = (  # first bytes, what they are of, the command that prints the text
     (b"\x1f\x8b", "gzip", "gunzip -c"),
-    (b"BZh", "bzip2", "bunzip2 -c"),
+    (b"BZh91AY&SY", "bzip2", "bunzip2 -c"),
     (b"\xfd7zXZ\x00", "xz", "xz -dc"),
     (b"\x28\xb5\x2f\xfd", "zstd", "zstd -dc"),
 )
 _BINARY = (
     (b"%PDF-", "a PDF: convert it to text, for example with pdftotext"),
-    (b"PAR1", "a Parquet table: export it as JSON lines or CSV"),
+    (b"PAR1\x15", "a Parquet table: export it as JSON lines or CSV"),
     (b"\xd0\xcf\x11\xe0", "an old Office document: save it as CSV or as text in UTF-8"),
     (b"SQLite format 3\x00", "an SQLite database: export it as JSON lines or CSV"),
 )
