@@ -14,6 +14,7 @@ from commands import COMMAND, run_here
 
 SELF = " ".join(COMMAND)
 SHORT = ("info", "info --json", "--version", "--help", "rank --help", "audit")
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}  # as people have it
 
 
 def shell(command: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -24,6 +25,7 @@ def shell(command: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
         timeout=60,
+        env=BUFFERED,
     )
 
 
@@ -82,7 +84,8 @@ def test_an_interrupted_score_keeps_what_was_scored(tiny: Path, tmp_path: Path) 
     pairs, cache = tmp_path / "pairs.tsv", tmp_path / "scores.db"
     pairs.write_text("".join(f"the panda {i}\t{'the bear ' * 6000}\n" for i in range(40)))
     options = [str(pairs), "--model", str(tiny), "--score-cache", str(cache)]
-    process = subprocess.Popen([sys.executable, "-c", SLOW, "score", *options], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", SLOW, "score", *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=BUFFERED)
     assert process.stdout
     first = process.stdout.readline()
     process.send_signal(signal.SIGINT)
