@@ -19,12 +19,14 @@ from mlx_rerank.cli.options import (
     Timeout,
 )
 from mlx_rerank.errors import InputError
-from mlx_rerank.pairs.files import read_text
+from mlx_rerank.pairs.files import read_document
+from mlx_rerank.pairs.rows import InputFormat
 
 
 def explain(
     query: Annotated[str, Argument(help="What is asked.")],
-    file: Annotated[str, Argument(metavar="[FILE|-]", help="The document, a text file.")] = "-",
+    file: Annotated[str, Argument(metavar="[FILE|-]", help="The document, a text file, or JSON with one.")] = "-",
+    form: Annotated[InputFormat, Option("--format", help="How it is read; files for the whole text.")] = "auto",
     model: Model = "mini",
     dtype: Dtype = None,
     device: Device = None,
@@ -45,7 +47,7 @@ def explain(
 
     if as_html and as_json:
         raise InputError("--html and --json are two forms: choose one")
-    document = read_text(file)
+    document = read_document(file, form)
     options = ModelOptions(
         dtype=dtype,
         device=device,

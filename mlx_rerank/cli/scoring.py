@@ -1,8 +1,10 @@
 """The commands that score: rank and score."""
 
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
@@ -26,23 +28,30 @@ from mlx_rerank.cli.options import (
     Timeout,
     Verbose,
 )
-from mlx_rerank.errors import InputError
-from mlx_rerank.pairs.files import InputFormat, read_documents, read_pairs
+from mlx_rerank.errors import InputError, StoppedError
+from mlx_rerank.pairs.files import read_documents, read_pairs
+from mlx_rerank.pairs.rows import InputFormat
 
 if TYPE_CHECKING:
     from mlx_rerank.proof.reference import ReferenceReranker
     from mlx_rerank.scoring.loaded import ModelOptions
     from mlx_rerank.scoring.reranker import Reranker
+    from mlx_rerank.scoring.results import PairLogits
+
+Form = Annotated[InputFormat, Option("--format", help="How the input is read.")]
+
+_PART_PAIRS, _PART_CHARACTERS = 1024, 100_000  # of what `score` prints at once: a few seconds of a CPU
 
 
 def rank(
     query: Annotated[str, Argument(help="What is asked.")],
     files: Annotated[
-        list[str] | None, Argument(metavar="[FILE|-]...", help="A document a line, JSONL, or several text files.")
+        list[str] | None, Argument(metavar="[FILE|-]...", help="Lines, JSON, CSV or TSV; or several files.")
     ] = None,
     top_n: Annotated[int | None, Option("--top-n", "-n", min=1, help="How many to show; all by default.")] = None,
     threshold: Threshold = None,
-    form: Annotated[InputFormat, Option("--format", help="How the input is read.")] = "auto",
+    form: Form = "auto",
+    column: Annotated[str | None, Option(metavar="NAME", help="Where the text is; or its number in a table.")] = None,
     model: Model = "mini",
     dtype: Dtype = None,
     device: Device = None,
@@ -64,7 +73,7 @@ def rank(
     from mlx_rerank.cli import printing
     from mlx_rerank.scoring.loaded import ModelOptions
 
-    documents = read_documents(files or [], form)
+    documents = read_documents(files or [], form, column)
     if not documents:
         raise InputError("there are no documents: give a file, or write one document a line to standard input")
     limits = _only_mlx(reference, timeout=timeout, threshold=threshold)
@@ -81,11 +90,15 @@ def rank(
     reranker = _reranker(reference, model, options, first_stage=first_stage, keep=keep)
     with _measured(reranker, len(documents), verbose):
         ranking = reranker.rank(query, documents, top_n=top_n, raw_scores=raw, **limits)
-    printing.print_ranking(ranking, as_json=as_json, raw_scores=raw)
+        printing.print_ranking(ranking, as_json=as_json, raw_scores=raw)
 
 
 def score(
-    file: Annotated[str, Argument(metavar="FILE|-", help="JSONL with query and document, or tab-separated pairs.")],
+    file: Annotated[str, Argument(metavar="FILE|-", help="Pairs, as JSON, CSV or TSV.")],
+    form: Form = "auto",
+    column: Annotated[
+        list[str] | None, Option(metavar="NAME", help="Where the query is, and again where the document is.")
+    ] = None,
     model: Model = "mini",
     dtype: Dtype = None,
     device: Device = None,
@@ -104,7 +117,7 @@ def score(
     from mlx_rerank.cli.printing import print_json
     from mlx_rerank.scoring.loaded import ModelOptions
 
-    pairs = read_pairs(file)
+    pairs = read_pairs(file, form, column or ())
     if not pairs:
         raise InputError(f"{file} holds no pairs")
     limits = _only_mlx(reference, timeout=timeout)
@@ -120,10 +133,33 @@ def score(
     )
     reranker = _reranker(reference, model, options)
     with _measured(reranker, len(pairs), verbose):
-        scored = reranker.logits(pairs, **limits)
-    scores = scored.scores(raw).tolist()
-    for value, cut, span in zip(scores, scored.truncated_tokens.tolist(), scored.spans.tolist(), strict=True):
-        print_json({"score": value, "truncated_tokens": cut, "span": span})
+        for scored in _in_parts(reranker, pairs, limits):
+            rows = zip(
+                scored.scores(raw).tolist(), scored.truncated_tokens.tolist(), scored.spans.tolist(), strict=True
+            )
+            for value, cut, span in rows:
+                print_json({"score": value, "truncated_tokens": cut, "span": span})
+            sys.stdout.flush()
+
+
+def _in_parts(
+    reranker: "Reranker | ReferenceReranker", pairs: Sequence[tuple[str, str]], limits: dict[str, Any]
+) -> Iterator["PairLogits"]:
+    """Yield the logits of pairs part by part, so that what is done is printed and kept if the rest is interrupted."""
+    end = None if limits.get("timeout") is None else time.monotonic() + limits["timeout"]
+    start = 0
+    while start < len(pairs):
+        sizes = accumulate(len(query) + len(document) for query, document in pairs[start : start + _PART_PAIRS])
+        stop = start + max(1, sum(size <= _PART_CHARACTERS for size in sizes))
+        if end is not None and start:
+            limits = {"timeout": max(end - time.monotonic(), 1e-9)}
+        try:
+            yield reranker.logits(pairs[start:stop], **limits)
+        except StoppedError as error:
+            held = (error.indices + start, error.logits, error.truncated_tokens, error.spans)
+            before = f"{start} of {len(pairs)} pairs are printed; of those after them " if start else ""
+            raise type(error)(f"{before}{error}", *held) from None
+        start = stop
 
 
 def _only_mlx(reference: bool, **options: Any) -> dict[str, Any]:

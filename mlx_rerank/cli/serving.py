@@ -13,6 +13,8 @@ from typer import Option
 from mlx_rerank.cli.options import Deterministic, Device, Dtype, Embeddings, LongDocuments, MaxLength, Revision
 from mlx_rerank.device.optional import framework
 from mlx_rerank.errors import InputError
+from mlx_rerank.pairs.decoding import read_text
+from mlx_rerank.pairs.rows import lines_of
 
 if TYPE_CHECKING:
     from mlx_rerank.server.pool import Pool
@@ -115,10 +117,10 @@ def _keys(path: Path | None) -> tuple[str, ...]:
     lines = []
     if path is not None:
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"--api-key-file {path} cannot be read: {error}") from error
-        if not any(line.strip() for line in lines):
+            lines = lines_of(read_text(str(path)))
+        except InputError as error:
+            raise InputError(f"--api-key-file {error}") from error
+        if not lines:
             raise InputError(f"--api-key-file {path} holds no key: write one a line")
     return tuple(key for key in (given, *(line.strip() for line in lines)) if key)
 

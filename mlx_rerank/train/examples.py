@@ -1,7 +1,5 @@
 """Training data: queries, documents, and what is known of them, in the formats of the field."""
 
-import csv
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,11 +8,15 @@ from typing import Any
 
 from mlx_rerank.errors import InputError
 from mlx_rerank.pairs.arguments import require_unicode
+from mlx_rerank.pairs.decoding import read_text
+from mlx_rerank.pairs.files import read_rows
+from mlx_rerank.pairs.rows import form_of
 
 _QUERY = ("query", "anchor", "question", "sentence1")
 _DOCUMENT = ("document", "passage", "positive", "answer", "text", "sentence2")
 _LISTS = ("documents", "docs", "passages", "texts")
 _LABEL = ("label", "labels", "score", "scores", "target")
+_NAMES = (*_QUERY, *_DOCUMENT, *_LISTS, *_LABEL, "pos", "neg", "negative")
 _FORMATS = (
     'a line is {"query", "pos": [...], "neg": [...]}, a triple {"anchor", "positive", "negative"}, a labelled pair '
     '{"query", "document", "label"}, or {"query", "documents": [...], "labels": [...]}'
@@ -60,7 +62,7 @@ class Example:
 
 
 def read_examples(path: str | Path) -> list[Example]:
-    """Read training data from JSON lines, or from a .csv or .tsv file with a headline.
+    """Read training data from JSON lines, a JSON array, or CSV or TSV with a headline.
 
     A line is one of FlagEmbedding's ``{"query", "pos", "neg"}`` (with ``pos_scores`` and ``neg_scores`` of a teacher,
     if there are some), sentence-transformers' triples ``{"anchor", "positive", "negative"}`` (more negatives as
@@ -72,11 +74,11 @@ def read_examples(path: str | Path) -> list[Example]:
         InputError: the file cannot be read, or a line is none of these; it names the line.
     """
     name, pairs, examples = str(path), {}, []
-    for number, row in _rows(Path(path)):
+    for where, row in _rows(name):
         try:
             example = _example(row)
         except (InputError, TypeError, ValueError, OverflowError) as error:
-            raise InputError(f"{name}:{number}: {error}") from error
+            raise InputError(f"{where}: {error}") from error
         if len(example.documents) == 1 and not _has(row, ("pos",)):
             pairs.setdefault(example.query, []).append(example)
         else:
@@ -87,32 +89,15 @@ def read_examples(path: str | Path) -> list[Example]:
     return examples
 
 
-def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Yield (line number, row)."""
-    number = 0
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            if path.suffix in (".csv", ".tsv"):
-                rows = csv.DictReader(file, delimiter="," if path.suffix == ".csv" else "\t", strict=True)
-                for row in rows:
-                    if None in row:
-                        raise InputError(f"{path}:{rows.line_num} has more fields than the headline: quote texts")
-                    yield rows.line_num, row
-                return
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    row = json.loads(line)
-                    if not isinstance(row, dict):
-                        raise InputError(f"{path}:{number} is a JSON {type(row).__name__}: {_FORMATS}")
-                    yield number, row
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, csv.Error, RecursionError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
-    except InputError:
-        raise
-    except ValueError as error:  # JSONDecodeError, or a number of too many digits
-        raise InputError(f"{path}:{number} is not JSON: {error}") from error
+def _rows(path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield (file and line, row)."""
+    text = read_text(path)
+    form = form_of(path, text, _NAMES)
+    rows = [] if not text.strip() else read_rows(path, text, "json" if form == "lines" else form, _NAMES)
+    for row in rows:
+        if not isinstance(row.value, dict):
+            raise InputError(f"{row.where} is a JSON {type(row.value).__name__}: {_FORMATS}")
+        yield row.where, row.value
 
 
 def _example(row: Mapping[str, Any]) -> Example:

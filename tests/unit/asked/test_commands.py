@@ -45,18 +45,29 @@ COMMANDS: dict[str, tuple[Callable[..., None], list[str], dict[str, Case]]] = {
             "top_n": (["--top-n", "2"], None),
             "threshold": (["--threshold", "0.5"], None),
             "form": (["--format", "lines"], None),
+            "column": (["--column", "id"], "has no text under 'id'"),
             "first_stage": (["--first-stage", "other"], None),
             "keep": (["--keep", "2"], "keep=2 needs a first stage"),
         },
     ),
-    "score": (scoring.score, ["score", "pairs.tsv"], SCORING | {"file": (["score", "more.tsv"], None)}),
+    "score": (
+        scoring.score,
+        ["score", "pairs.tsv"],
+        SCORING
+        | {
+            "file": (["score", "more.tsv"], None),
+            "form": (["--format", "jsonl"], "pairs.tsv:1 is not JSON"),
+            "column": (["--column", "2", "--column", "1"], None),
+        },
+    ),
     "explain": (
         explaining.explain,
         ["explain", "panda", "document.txt"],
         LOADING
         | {
             "query": (["explain", "what", "document.txt"], None),
-            "file": (["explain", "panda", "few.jsonl"], None),
+            "file": (["explain", "panda", "other.txt"], None),
+            "form": (["explain", "panda", "few.jsonl", "--format", "files"], None),
             "max_passes": (["--max-passes", "2"], None),
             "as_html": (["--html"], None),
             "as_json": (["--html", "--json"], "--html and --json are two forms"),
@@ -108,6 +119,7 @@ def _place(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "documents.jsonl": "".join(lines),
         "few.jsonl": "".join(lines[:2]),
         "document.txt": "the bear is what. " * 30,
+        "other.txt": "the panda",
         "pairs.tsv": f"panda\tthe bear\nwhat\t{'a bear ' * 40}\n",
         "more.tsv": "panda\tthe bear\nwhat\tpanda\nthe\tbear\n",
     }.items():

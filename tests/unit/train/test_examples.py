@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mlx_rerank.errors import InputError
 from mlx_rerank.train import Example, read_examples
 
-TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=8)
 NUMBERS = st.floats(-1e6, 1e6)
 SHARES = st.floats(0, 1)
 
@@ -70,12 +70,11 @@ def test_formats(tmp_path: Path, rows: list, expected: list[Example]) -> None:
         ({"query": "q", "pos": [], "neg": []}, "there are no documents"),
         ({"query": "q", "document": "a", "label": 2}, "labels go from 0 to 1"),
         ({"query": "q", "document": "a", "label": -0.1}, "labels go from 0 to 1"),
-        ({"query": "q", "document": "a", "label": float("nan")}, "labels go from 0 to 1"),
         ({"query": "q", "document": "a", "label": 10**400}, "too large"),
         ({"query": "q", "document": "a", "label": "yes"}, "could not convert"),
         ({"query": "q", "document": "a", "label": [1]}, "must be a string or a real number"),
         ({"query": "q", "documents": ["a", "b"], "labels": [1]}, "2 documents have 1 labels"),
-        ({"query": "q", "documents": ["a"], "labels": [float("inf")]}, "not all finite"),
+        ({"query": "q", "documents": ["a"], "labels": ["inf"]}, "not all finite"),
         ({"query": "q", "documents": ["a", "b"], "labels": 1}, "not iterable"),
         ({"query": "q", "pos": ["a"], "neg": ["b"], "pos_scores": [1], "neg_scores": []}, "1 scores of a teacher"),
         (
@@ -101,8 +100,9 @@ def test_a_line_that_is_none_of_them(tmp_path: Path, row: dict, message: str) ->
         (b'{"query": "q", "pos": ["a"]}\n[1]\n', ":2 is a JSON list"),
         (b'\n{"query": "q"', ":2 is not JSON"),
         (b'{"query": "q", "document": "a", "label": ' + b"1" * 5000 + b"}", ":1 is not JSON"),
-        (b"\xff", "cannot be read: 'utf-8' codec"),
-        (b"[" * 100_000, "cannot be read"),
+        (b'{"query": "q", "document": "a", "label": NaN}', ":1 is not JSON: NaN"),
+        (b"\xff", "is not UTF-8 text: byte 0 is 0xff"),
+        (b"[" * 100_000, ":1 is not JSON"),
     ],
 )
 def test_files_that_are_no_data(tmp_path: Path, content: bytes, message: str) -> None:
@@ -139,7 +139,7 @@ def test_tables(tmp_path: Path, name: str, mark: str) -> None:
         ("query,document,label\nq,a,\n", ":2: could not convert"),
         ('query,document,label\n"q"x,a,1\n', "cannot be read: "),
         ("query,pos,neg\nq,a,b\n", ":2: 'a' is not a list of texts"),
-        ("question;answer\nq;a\n", ":2: there is no query among"),
+        ("question;answer\nq;a\n", ":2: there is no label among"),
     ],
 )
 def test_tables_that_are_no_data(tmp_path: Path, content: str, message: str) -> None:
