@@ -6,11 +6,13 @@ import marshal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from mlx_rerank.errors import RefusedError
 from mlx_rerank.server import strict_json
+from mlx_rerank.server.schema import FIELDS
 from mlx_rerank.server.strict_json import HEAD, LENGTH, Refusal
 
 _SHORT = 64 * 2**10  # bytes, and
@@ -25,8 +27,9 @@ class Reader:
     started, a body is read here.
     """
 
-    def __init__(self) -> None:
-        """Start nothing yet."""
+    def __init__(self, names: Iterable[str]) -> None:
+        """Start nothing yet. The names are those of the fields that are read, as of `strict_json.read`."""
+        self._names = frozenset(names)
         self._thread = ThreadPoolExecutor(1, "mlx-rerank-json")
         self.process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
@@ -42,7 +45,7 @@ class Reader:
             RefusedError: it is not JSON, a list is too long, or it has too many values.
         """
         if len(body) <= _SHORT and strict_json.punctuation(body) <= _FEW:
-            value, refusal = strict_json.read(body, most_items)
+            value, refusal = strict_json.read(body, most_items, self._names)
         else:
             ask = asyncio.get_running_loop().run_in_executor
             value, refusal = await ask(self._thread, self.ask, body, most_items)
@@ -61,7 +64,7 @@ class Reader:
             return marshal.loads(_received(with_whom, size))
         except (OSError, EOFError):
             self.close()
-            return strict_json.read(body, most_items)
+            return strict_json.read(body, most_items, self._names)
 
     def close(self) -> None:
         """End the other process."""
@@ -84,7 +87,8 @@ class Reader:
         with theirs:
             ours.settimeout(_PATIENCE)
             self._socket = ours
-            command = [sys.executable, "-I", "-S", strict_json.__file__]  # isolated: nothing but the standard library
+            isolated = ("-I", "-S")  # nothing but the standard library
+            command = [sys.executable, *isolated, strict_json.__file__, *self._names]
             self.process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=subprocess.DEVNULL)
         return ours
 
@@ -105,5 +109,5 @@ def _received(source: socket.socket, size: int) -> bytearray:
     return found
 
 
-READER = Reader()  # of this process, as Python reads one body at a time anyway
+READER = Reader(FIELDS)  # of this process, as Python reads one body at a time anyway
 atexit.register(READER.close)

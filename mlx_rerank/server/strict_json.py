@@ -11,6 +11,8 @@ import math
 import os
 import signal
 import struct
+import sys
+from collections.abc import Collection
 from typing import Any
 
 HEAD = struct.Struct("!QQ")  # of a question: bytes of the body, most items of a list
@@ -24,12 +26,13 @@ _NICE = 10  # a tenth of what those get who answer, where both have work
 Refusal = tuple[int, str, str, str | None]  # status of HTTP, code, message, field of the request
 
 
-def read(body: bytes, most_items: int) -> tuple[Any, Refusal | None]:
+def read(body: bytes, most_items: int, names: Collection[str]) -> tuple[Any, Refusal | None]:
     """Return what a body says, or why it is refused: it is not JSON, a list is too long, or it has too many values.
 
     Args:
         body: as it came.
         most_items: of each of its lists.
+        names: fields that anybody reads; of each other one True is left, as what it holds would only be carried about.
     """
     most = max(_VALUES, 10 * most_items)
     # Counted before they are made, as a byte can become an object of a hundred; most bodies are known to have few.
@@ -53,6 +56,8 @@ def read(body: bytes, most_items: int) -> tuple[Any, Refusal | None]:
         if isinstance(items, list) and len(items) > most_items:
             message = f"{len(items)} {name[:40]} are more than the {most_items} that a request may have: send fewer"
             return None, (422, "too_many_documents", message, name[:40])
+    if isinstance(value, dict):
+        value = {name: given if name in names else True for name, given in value.items()}
     return value, None
 
 
@@ -61,7 +66,7 @@ def punctuation(body: bytes) -> int:
     return 1 + sum(map(body.count, (b",", b"[", b"{")))
 
 
-def answer() -> None:
+def answer(names: Collection[str]) -> None:
     """Read the bodies that standard input brings, and write what they say, until there are no more."""
     os.nice(_NICE)
     for stop in (signal.SIGINT, signal.SIGTERM):  # which a whole group of processes may get: the server ends this one
@@ -70,7 +75,7 @@ def answer() -> None:
     with open(0, "rb") as questions, open(1, "wb") as answers:
         while head := questions.read(HEAD.size):
             size, most_items = HEAD.unpack(head)
-            said = marshal.dumps(read(questions.read(size), most_items))
+            said = marshal.dumps(read(questions.read(size), most_items, names))
             answers.write(LENGTH.pack(len(said)) + said)
             answers.flush()
 
@@ -126,4 +131,4 @@ def _depth(value: Any) -> int:
 
 
 if __name__ == "__main__":
-    answer()
+    answer(frozenset(sys.argv[1:]))
