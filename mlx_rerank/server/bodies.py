@@ -1,11 +1,8 @@
 """Request bodies: JSON and nothing but JSON, read in time."""
 
 import asyncio
-import json
-import math
 import time
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from fastapi import Request, Response
@@ -14,14 +11,9 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlx_rerank.errors import RefusedError
+from mlx_rerank.server.reader import READER
 
-_DEEPEST = 64  # levels of nesting; no client needs more than four
-_VALUES = 100_000  # of a body, the names of fields among them; or more where more documents are allowed
-_DIGITS = 400  # of a number; reading one takes a time that grows with their square
 _BODIES = 16  # bodies of the largest size that may be held at once, or more smaller ones
-_PART = 2**20  # bytes that are counted first, as they mostly tell
-_SHORT = 64 * 2**10  # bytes that are read in less time than it takes to hand them to a thread
-_reader = ThreadPoolExecutor(1, "mlx-rerank-json")  # one, as Python reads one at a time anyway
 
 
 class JsonRequest(Request):
@@ -36,49 +28,10 @@ class JsonRequest(Request):
         Raises:
             RefusedError: it is not JSON, or has too many values.
         """
-        body, most = await self.body(), self.app.state.most_items
-        if len(body) <= _SHORT:
-            value = read_json(body, most)
-        else:
-            value = await asyncio.get_running_loop().run_in_executor(_reader, read_json, body, most)
+        value = await READER.read(await self.body(), self.app.state.most_items)
         if isinstance(value, dict):
             self.state.fields = {name for name, given in value.items() if name != "texts" or given is not None}
         return value
-
-
-def read_json(body: bytes, most_items: int) -> Any:
-    """Return what a body says.
-
-    Args:
-        body: as it came.
-        most_items: of each of its lists.
-
-    Raises:
-        RefusedError: it is not JSON, a list is too long, or it has too many values.
-    """
-    most = max(_VALUES, 10 * most_items)
-    # Counted before they are made, as a byte can become an object of a hundred; most bodies are known to have few.
-    if 2 * _punctuation(body) > most and _values(body, most) > most:
-        message = f"the body holds more than {most} JSON values: leave out fields that are not read, or send less"
-        raise RefusedError(413, "too_many_values", message)
-    try:
-        text = body.decode("utf-8-sig")
-        value = json.loads(text, parse_constant=_refuse, parse_int=_whole, parse_float=_finite)
-        if "\\ud" in text.lower():
-            json.dumps(value, ensure_ascii=False).encode()
-    except (UnicodeDecodeError, UnicodeEncodeError) as error:
-        raise RefusedError(400, "invalid_json", f"the body is not UTF-8 text: {error.reason}") from None
-    except RecursionError:
-        raise RefusedError(400, "invalid_json", "the body is nested too deeply: send a flat object") from None
-    except ValueError as error:
-        raise RefusedError(400, "invalid_json", f"the body is not JSON: {str(error)[:200]}") from None
-    if _depth(value) > _DEEPEST:
-        raise RefusedError(400, "invalid_json", f"the body is nested more than {_DEEPEST} deep: send a flat object")
-    for name, items in value.items() if isinstance(value, dict) else ():
-        if isinstance(items, list) and len(items) > most_items:
-            message = f"{len(items)} {name[:40]} are more than the {most_items} that a request may have: send fewer"
-            raise RefusedError(422, "too_many_documents", message, param=name[:40])
-    return value
 
 
 class JsonRoute(APIRoute):
@@ -145,58 +98,3 @@ class BoundedBody:
         if self._held > _BODIES * self._most:
             message = "the requests that are under way fill the memory for them: try again in a moment"
             raise RefusedError(429, "too_much_at_once", message, retry_after=1)
-
-
-def _refuse(name: str) -> None:
-    """Refuse NaN and Infinity, which Python reads but JSON does not have."""
-    raise ValueError(f"{name} is not a JSON value")
-
-
-def _values(body: bytes, most: int) -> int:
-    """Return how many values a body has, or more than `most`; names of fields count too.
-
-    Nothing is made of them, so that this takes hundredths of a second, whatever the body. What follows an error in it
-    is counted as something else than it looks like, but never read.
-    """
-    count = 0
-    for part in (body[:_PART], body):
-        bare = part.replace(rb"\\", b"").replace(rb"\"", b"")  # then a quotation mark begins or ends a string
-        count = bare.count(b'"') // 2
-        count += _punctuation(b"".join(bare.split(b'"')[::2])) if count <= most else 0
-        if count > most:
-            break
-    return count
-
-
-def _punctuation(body: bytes) -> int:
-    """Return how many values and names a body has at most, by what stands before them."""
-    return 1 + sum(map(body.count, (b",", b"[", b"{")))
-
-
-def _whole(text: str) -> int:
-    """Read a whole number of a sensible length."""
-    if len(text) > _DIGITS:
-        raise ValueError(f"{text[:40]}... is too long a number")
-    return int(text)
-
-
-def _finite(text: str) -> float:
-    """Read a number, unless it is beyond what a float holds."""
-    number = float(text) if len(text) <= _DIGITS else math.inf
-    if math.isinf(number):
-        raise ValueError(f"{text[:40]} is too large a number")
-    return number
-
-
-def _depth(value: Any) -> int:
-    """Return how deep a value is nested, or a little more than the most that is allowed."""
-    depth, level = 0, [value]
-    while level and depth <= _DEEPEST:
-        depth += 1
-        level = [
-            item
-            for outer in level
-            if isinstance(outer, (list, dict))
-            for item in (outer.values() if isinstance(outer, dict) else outer)
-        ]
-    return depth

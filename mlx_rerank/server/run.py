@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import gc
 import logging
 import os
 import resource
@@ -63,6 +64,7 @@ def run(pool: Pool, bounds: Bounds, settings: Settings, listener: socket.socket)
         timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=_LAST_ANSWERS,
     )
+    gc.freeze()  # what is imported stays: the collector, which holds up all threads, need not look at it again
     server = _Server(config, handler, listener)
     server.run(sockets=[listener])
     if server.failure:

@@ -120,6 +120,14 @@ class ExplainRequest(Request):
     )
 
 
+FIELDS = frozenset(
+    name
+    for model in (RerankRequest, ScoreRequest, ExplainRequest)
+    for field, about in model.model_fields.items()
+    for name in getattr(about.validation_alias, "choices", (field,))
+)  # all names that a request may have and that are read
+
+
 class Weight(BaseModel):
     """A word, or a part of several."""
 
