@@ -66,7 +66,7 @@ class Checkpoint:
         """Find a model's directory, downloading it if need be, and read its config.json.
 
         Its shape is compared with the headers of safetensors; a pytorch_model.bin, which torch has to open, is left to
-        `require_fit`.
+        `tensors`.
 
         Args:
             model: the name of an embedded model, a local directory, or a hub id.
@@ -100,19 +100,23 @@ class Checkpoint:
         with opened.reading():
             files = weights.safetensors_files(directory)
             if files:
-                opened.require_fit(weights.stored_shapes(files))
+                opened._require_fit(weights.stored_shapes(files))
         return opened
 
-    def require_fit(self, found: Shapes) -> None:
-        """Compare the shape with that of the weights, before anything of that size is made.
-
-        Args:
-            found: the shapes of the tensors, by name.
+    def tensors(self) -> MutableMapping[str, Any]:
+        """Return the weights' tensors by name, each read when it is used; their shapes are those of config.json.
 
         Raises:
-            WeightsError: they do not match.
-            CheckpointError: config.json does not say how a parameter is packed.
+            CheckpointError: the weights cannot be read, or config.json does not say how a parameter is packed.
+            WeightsError: they do not match the shape in config.json.
+            MissingDependencyError: they need torch to be read, and it is not installed.
         """
+        tensors = open_tensors(self.directory)
+        self._require_fit(_shapes_of(tensors))
+        return tensors
+
+    def _require_fit(self, found: Shapes) -> None:
+        """Compare the shape with that of the weights, before anything of that size is made."""
         require_fit(found, self.raw, self.family, self.shape, converted=self.converted)
 
     @cached_property
@@ -231,8 +235,7 @@ class Checkpoint:
             MissingDependencyError: they need torch to be read, and it is not installed.
         """
         with self.reading():
-            tensors = open_tensors(self.directory)
-            self.require_fit(shapes_of(tensors))
+            tensors = self.tensors()
             model = self.family.build(self.shape)
             absent = frozenset() if words else self.table_names
             if not words:
@@ -274,7 +277,7 @@ def open_tensors(directory: Path) -> MutableMapping[str, Any]:
     raise CheckpointError(f"{directory} holds no {WEIGHTS_FILE}, no index of shards and no pytorch_model.bin")
 
 
-def shapes_of(tensors: Mapping[str, Any]) -> Shapes:
+def _shapes_of(tensors: Mapping[str, Any]) -> Shapes:
     """Return the shapes of a directory's tensors, by name; nothing is read."""
     if isinstance(tensors, TorchWeights):
         return tensors.shapes

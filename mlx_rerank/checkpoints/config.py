@@ -74,7 +74,10 @@ def entry(values: Mapping[str, Any], name: str, kind: Any, default: Any = None) 
     if value is None:
         return default
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise CheckpointError(f"the checkpoint's {name} is {value!r:.80}, where {kind} is expected")
+        wanted = getattr(kind, "__name__", kind)  # a union has no name
+        raise CheckpointError(
+            f"the checkpoint's {name} is {value!r:.80}, where {wanted} is expected: correct it, or leave it out"
+        )
     return value
 
 

@@ -8,7 +8,7 @@ import mlx.core as mx
 
 from mlx_rerank.checkpoints import hub, weights
 from mlx_rerank.checkpoints.card import model_card
-from mlx_rerank.checkpoints.checkpoint import Checkpoint, open_tensors, shapes_of
+from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.checkpoints.config import CONVERSION_KEY
 from mlx_rerank.checkpoints.writing import write_model
 from mlx_rerank.dtypes import parse_dtype
@@ -38,9 +38,7 @@ def converted(
         select: turns the source's weights into those of that shape.
         evaluate: read the weights now; otherwise each is read when it is first used.
     """
-    tensors = open_tensors(source.directory)
-    source.require_fit(shapes_of(tensors))
-    parameters = weights.port(tensors, source.family, source.shape, dtype)
+    parameters = weights.port(source.tensors(), source.family, source.shape, dtype)
     if select:
         parameters = select(parameters)
     model = source.family.build(shape or source.shape)

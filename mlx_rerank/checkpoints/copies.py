@@ -10,7 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -84,7 +84,8 @@ def _find_or_make(checkpoint: Checkpoint, dtype: str, device: mx.Device) -> Path
         target = root / "converted" / repo_id.replace("/", "--") / name
         if not (target.is_dir() or _make(checkpoint, dtype, device, target)):
             return None
-        os.utime(target)
+        with suppress(OSError):  # of a cache that may only be read; then nothing in it is removed either
+            os.utime(target)
         return target
     except Exception as error:  # whatever it is, the model may load without a copy
         if isinstance(error, OutputError) or not isinstance(error, RerankError):  # else the loader says what is wrong
@@ -106,8 +107,6 @@ def _make(checkpoint: Checkpoint, dtype: str, device: mx.Device, target: Path) -
     target.parent.mkdir(parents=True, exist_ok=True)
     with _alone(target.parent) as alone:
         if alone and not target.is_dir():
-            for unfinished in target.parent.glob(".*-*"):
-                shutil.rmtree(unfinished, ignore_errors=True)
             with operations.on(device):
                 write_converted(checkpoint, target, dtype)
             logger.info("kept a %s copy of the model for the next start: %s", dtype, target)

@@ -60,6 +60,7 @@ class Settings:
         side = entry(tokenizer, "truncation_side", str)
         if side not in (None, "right", "left"):
             raise CheckpointError(f"tokenizer_config.json has truncation_side {side!r}: write 'right' or 'left' there")
+        prompts = entry(saved, "prompts", dict, {})
         activations = (
             entry(saved, "activation_fn", str),
             entry(earlier, "activation_fn", str),
@@ -67,10 +68,7 @@ class Settings:
         )
         return cls(
             next((path for path in activations if path is not None), None),
-            {
-                name: entry({"prompt": text}, "prompt", str, "")
-                for name, text in entry(saved, "prompts", dict, {}).items()
-            },
+            {name: entry(prompts, name, str, "") for name in prompts},
             entry(saved, "default_prompt_name", str),
             length,
             side,

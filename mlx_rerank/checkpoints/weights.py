@@ -34,7 +34,7 @@ def port(
         tensors: lazy tensors by their Hugging Face names. Each is taken out when it is used, because a reference to a
             lazy array keeps the data that the array has read.
         family: whose table says what each parameter is made of.
-        shape: of the model, which fits the tensors (`require_fit`).
+        shape: of the model, which the tensors have (`Checkpoint.tensors`).
         dtype: what every parameter is cast to.
 
     Raises:

@@ -11,7 +11,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from mlx_rerank.checkpoints.card import model_card
-from mlx_rerank.checkpoints.checkpoint import Checkpoint, open_tensors, shapes_of
+from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.checkpoints.config import CONVERSION_KEY
 from mlx_rerank.checkpoints.converted import converted, record
 from mlx_rerank.checkpoints.files import TOKENIZER_FILE
@@ -82,7 +82,7 @@ def convert(
     source = checkpoint = Checkpoint.open(hf_path, revision=revision)
     if checkpoint.converted:
         raise CheckpointError(f"{hf_path} was converted already: give the Hugging Face checkpoint it was made from")
-    source.require_fit(shapes_of(open_tensors(source.directory)))  # of a pytorch_model.bin, for the first time
+    source.tensors()  # refuses a pytorch_model.bin that does not fit, before anything that takes long
     family, encoder = source.family, source.encoder()  # which refuses a tokenizer that does not fit
     recipe = uniform_recipe(family, source.shape, layers, embeddings)
     check_recipe(recipe, family, source.shape)

@@ -22,9 +22,9 @@ from mlx_rerank.checkpoints.config import read_object
 from mlx_rerank.checkpoints.files import ADDED_TOKENS_FILE, TOKENIZER_FILE, TOKENIZER_SETTINGS_FILE
 from mlx_rerank.errors import CheckpointError, InputError
 from mlx_rerank.pairs.arguments import require_sequence, require_unicode
+from mlx_rerank.pairs.encoder import chunks
 from mlx_rerank.pairs.tokenizing import failures_of
 
-_CHUNK = 512  # texts per call of the tokenizer; Ctrl-C is heard between calls
 _HELD_OUT = 10  # every tenth text is held out
 _LEAST_TO_HOLD_OUT = 100  # texts
 _SPACE = "▁"  # what a space before a word becomes
@@ -197,9 +197,9 @@ def _distinct(texts: Iterable[str]) -> list[str]:
 
 def _tokens(tokenizer: Tokenizer, texts: list[str]) -> Iterator[np.ndarray]:
     """Yield the distinct token ids of each text that has any."""
-    for start in range(0, len(texts), _CHUNK):
+    for chunk in chunks(texts):
         with failures_of("the checkpoint"):
-            encodings = tokenizer.encode_batch_fast(texts[start : start + _CHUNK], add_special_tokens=False)
+            encodings = tokenizer.encode_batch_fast(chunk, add_special_tokens=False)
         for encoding in encodings:
             if encoding.ids:
                 yield np.unique(encoding.ids).astype(np.int32)

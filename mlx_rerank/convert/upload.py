@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlx_rerank.checkpoints.card import model_card, renamed
-from mlx_rerank.checkpoints.checkpoint import Checkpoint, open_tensors
+from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.checkpoints.config import read_config
 from mlx_rerank.checkpoints.files import own
 from mlx_rerank.checkpoints.reading import read_text
@@ -88,7 +88,7 @@ def _open(directory: str | Path) -> Checkpoint:
         raise CheckpointError(f"{directory} was not converted by mlx-rerank: give a directory that convert has written")
     with checkpoint.reading():
         checkpoint.encoder()  # these two refuse what would not load
-        open_tensors(checkpoint.directory)
+        checkpoint.tensors()
     return checkpoint
 
 

@@ -148,10 +148,11 @@ def require_one_label(config: Config, wanted: str) -> None:
         UnsupportedModelError: it has another number of labels.
     """
     labels = config.get("id2label")
-    count = len(labels) if isinstance(labels, dict) else config.get("num_labels", 2)  # 2: the default of transformers
-    if count != 1 or config.get("num_labels", count) != count:
-        count = config.get("num_labels", count)
-        raise UnsupportedModelError(f"{wanted}; found a classifier with {count} labels: {labels}")
+    named = len(labels) if isinstance(labels, dict) else None
+    counts = [count for count in (config.get("num_labels"), named) if count is not None]
+    for count in counts or [2]:  # the default of transformers
+        if count != 1:
+            raise UnsupportedModelError(f"{wanted}; found a classifier with {count} labels: {labels}")
 
 
 def require_values(config: Config, wanted: str, expected: Mapping[str, Any]) -> None:

@@ -124,7 +124,7 @@ class PairEncoder:
     def _tokenise(self, texts: list[str], check: Callable[[], None]) -> dict[str, list[int]]:
         """Return the ids of distinct texts, without special tokens."""
         ids = {}
-        for chunk in _chunks(texts):
+        for chunk in chunks(texts):
             check()
             for text in chunk:
                 if not text.isascii():
@@ -137,7 +137,7 @@ class PairEncoder:
     def _places(self, documents: Sequence[str]) -> dict[str, np.ndarray]:
         """Return where the tokens of documents are; only documents that are cut need this."""
         texts, places = list(dict.fromkeys(documents)), {}
-        for chunk in _chunks(texts):
+        for chunk in chunks(texts):
             with failures_of(self._name):
                 encodings = self._tokenizer.encode_batch(chunk, add_special_tokens=False)
             places.update((text, _offsets(encoding)) for text, encoding in zip(chunk, encodings, strict=True))
@@ -207,7 +207,7 @@ class _Rows:
         )
 
 
-def _chunks(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+def chunks(texts: Sequence[str]) -> Iterator[Sequence[str]]:
     """Cut texts into parts that take about as long to tokenise."""
     start = characters = 0
     for i, text in enumerate(texts):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mlx_rerank.checkpoints.checkpoint import Checkpoint, open_tensors, shapes_of
+from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.device.optional import imported, require_at_least
 from mlx_rerank.errors import CheckpointError, InputError, RerankError
 from mlx_rerank.models.shape import check_input_ids
@@ -64,7 +64,7 @@ class ReferenceReranker:
         if dtype not in ("float16", "bfloat16", "float32"):
             raise InputError(f"dtype {dtype!r} is not one of float16, bfloat16, float32")
         checkpoint.encoder()  # these two refuse a tokenizer or a shape that the libraries would not survive
-        checkpoint.require_fit(shapes_of(open_tensors(checkpoint.directory)))
+        checkpoint.tensors()
         with _failures_of(checkpoint.directory):
             self.model, self.tokenizer = self._load(transformers, checkpoint)
         self.model.to(getattr(self._torch, dtype)).eval()

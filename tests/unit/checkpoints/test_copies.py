@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
+from unittest.mock import Mock
 
 import bounds
 import numpy as np
@@ -24,6 +25,7 @@ from safetensors.numpy import load_file
 
 from mlx_rerank import Reranker
 from mlx_rerank.checkpoints import copies
+from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.checkpoints.config import read_config
 from mlx_rerank.checkpoints.copies import cache_directory
 from mlx_rerank.checkpoints.hub import public_name, repo_of
@@ -154,21 +156,33 @@ def test_a_damaged_copy_is_made_again(
     assert "the converted copy of a model is damaged, and removed" in caplog.text
 
 
-def test_what_nobody_used_for_a_month_and_what_was_left_unfinished_are_removed(
-    start: Callable[..., Reranker], place: Path
-) -> None:
+def test_what_nobody_used_for_a_month_is_removed(start: Callable[..., Reranker], place: Path) -> None:
     start()
     copy, begin = made(place), time.time()
     os.utime(copy, (0, 0))
     start()  # uses it
     kept, unused = f"{OTHER}-float16-v{copies.FORMAT}", f"{OTHER}-bfloat16-v1"
-    for name in (kept, unused, f".{kept}-0123abcd"):
+    being_written = f".{kept}-0123abcd"  # perhaps by another machine
+    for name in (kept, unused, being_written):
         (place / name).mkdir()
     os.utime(place / unused, (begin, begin - 31 * 24 * 3600))
     start("bfloat16")
     assert {path.name for path in place.iterdir()} == {
-        copy.name, copy.name.replace("-float16-", "-bfloat16-"), kept, ".lock",
+        copy.name, copy.name.replace("-float16-", "-bfloat16-"), kept, being_written, ".lock",
     }  # fmt: skip
+
+
+def test_a_copy_that_may_only_be_read(
+    start: Callable[..., Reranker], place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected, copy = logits(start()), made(place)
+    monkeypatch.setattr("mlx_rerank.checkpoints.copies.os.utime", Mock(side_effect=PermissionError("not yours")))
+    monkeypatch.setattr("mlx_rerank.checkpoints.copies.write_converted", Mock(side_effect=AssertionError))
+    opened = Mock(wraps=Checkpoint.open)
+    monkeypatch.setattr(Checkpoint, "open", opened)
+    np.testing.assert_array_equal(logits(start()), expected)
+    assert opened.call_args.args == (copy,)
+    assert not caplog.records
 
 
 def test_a_model_that_dtype_cannot_hold_says_so_and_nothing_else(

@@ -67,7 +67,7 @@ def changed(tiny: Path, tmp_path: Path):
         ({"special_tokens_map": None}, "special_tokens_map.json holds a NoneType"),
         ({"modules": 0} | {"config_sentence_transformers": OURS}, "does not hold a list"),
         ({"added_tokens": {"<new>": "x"}}, "added_tokens_decoder"),
-        ({"config_sentence_transformers": OURS | {"prompts": {"ask": 5}}}, "prompt is 5"),
+        ({"config_sentence_transformers": OURS | {"prompts": {"ask": 5}}}, "ask is 5, where str is expected"),
         ({"config_sentence_transformers": OURS | {"prompts": "ask"}}, "prompts is 'ask'"),
         ({"config": {"quantization_config": {"quant_method": "bitsandbytes"}}}, "quantization_config .*bitsandbytes"),
         ({"config": {"quantization": {"bits": 4, "group_size": 64}}}, "what other tools have packed"),

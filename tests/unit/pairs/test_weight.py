@@ -9,7 +9,7 @@ import pytest
 from checkpoints import TINY, embedded_tokenizer, encoder_of, shape_of, tiny_tokenizer
 from tokenizers import normalizers
 
-from mlx_rerank.pairs.encoder import _chunks, weight
+from mlx_rerank.pairs.encoder import chunks, weight
 
 CHARACTERS = [c for c in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(c) not in ("Cn", "Co", "Cs")]
 NORMALIZERS = {
@@ -52,7 +52,7 @@ def test_a_text_that_takes_long_holds_up_no_other_thread() -> None:
 
 
 def test_parts_of_the_work_are_bounded() -> None:
-    assert list(_chunks(["a"] * 1100)) == [["a"] * 512, ["a"] * 512, ["a"] * 76]
-    assert [len(part) for part in _chunks(["a" * 600_000] * 5)] == [2, 2, 1]
-    assert [len(part) for part in _chunks(["\ufdfa" * 60_000] * 3)] == [1, 1, 1]
-    assert list(_chunks([])) == []
+    assert list(chunks(["a"] * 1100)) == [["a"] * 512, ["a"] * 512, ["a"] * 76]
+    assert [len(part) for part in chunks(["a" * 600_000] * 5)] == [2, 2, 1]
+    assert [len(part) for part in chunks(["\ufdfa" * 60_000] * 3)] == [1, 1, 1]
+    assert list(chunks([])) == []
