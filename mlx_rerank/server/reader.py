@@ -50,8 +50,8 @@ class Reader:
             ask = asyncio.get_running_loop().run_in_executor
             value, refusal = await ask(self._thread, self.ask, body, most_items)
         if refusal:
-            *reason, field = refusal
-            raise RefusedError(*reason, param=field)
+            status, code, message, field = refusal
+            raise RefusedError(status, code, message, param=field)
         return value
 
     def ask(self, body: bytes, most_items: int) -> tuple[Any, Refusal | None]:
@@ -89,7 +89,9 @@ class Reader:
             self._socket = ours
             isolated = ("-I", "-S")  # nothing but the standard library
             command = [sys.executable, *isolated, strict_json.__file__, *self._names]
-            self.process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=subprocess.DEVNULL)
+            self.process = subprocess.Popen(
+                command, stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=subprocess.DEVNULL
+            )
         return ours
 
 

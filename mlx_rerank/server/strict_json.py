@@ -21,7 +21,7 @@ _DEEPEST = 64  # levels of nesting; no client needs more than four
 _VALUES = 100_000  # of a body, the names of fields among them; or more where more documents are allowed
 _DIGITS = 400  # of a number; reading one takes a time that grows with their square
 _PART = 2**20  # bytes that are counted first, as they mostly tell
-_NICE = 19  # what is left over by those who answer
+_NICE = 5  # a quarter of what those get who answer, where both have work
 
 Refusal = tuple[int, str, str, str | None]  # status of HTTP, code, message, field of the request
 

@@ -137,7 +137,7 @@ def test_refusals_leave_nothing_behind(tiny: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "cannot be read: No such file"), (b"\xff\xfe", "is not UTF-8"), (b"{}", "has no text"), (b"\n", "no text")],
+    [(None, "cannot be read: No such file"), (b"\x80", "is not UTF-8"), (b"{}", "has no text"), (b"\n", "no text")],
 )
 def test_files_that_are_no_corpus(tiny: Path, tmp_path: Path, content: bytes | None, message: str) -> None:
     corpus = tmp_path / "corpus"
@@ -167,8 +167,8 @@ def test_verification_compares_what_can_be(mini_directory: Path, tmp_path: Path)
 
 def test_the_command_verifies_on_texts_of_the_corpus(mini_directory: Path, tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    corpus, target = tmp_path / "corpus.txt", tmp_path / "target"
-    corpus.write_text("\n".join(CORPORA["thirds"][::3]), encoding="utf-8")
+    corpus, target = tmp_path / "corpus.jsonl", tmp_path / "target"
+    corpus.write_text("\n".join(map(json.dumps, CORPORA["thirds"][::3])), encoding="utf-8")
     command = ["convert", "--hf-path", str(mini_directory), "--mlx-path", str(target), "--dtype", "float32"]
     run_here(*command, "--trim-vocab", str(corpus), "--verify")
     report = json.loads((target / "verification.json").read_text())

@@ -1,5 +1,6 @@
 """From names to directories; the hub itself is a local stand-in."""
 
+import threading
 from pathlib import Path
 
 import bounds
@@ -9,7 +10,7 @@ from checkpoints import write_checkpoint
 from fake_hub import COMMIT, FakeHub
 
 from mlx_rerank import Reranker
-from mlx_rerank.checkpoints.hub import EMBEDDED, commit_of, public_name, resolve
+from mlx_rerank.checkpoints.hub import EMBEDDED, _interruptible, commit_of, public_name, resolve
 from mlx_rerank.errors import CheckpointNotFoundError, InputError
 
 
@@ -116,3 +117,7 @@ def test_the_token_reaches_the_hub(hub: FakeHub, tmp_path: Path, monkeypatch: py
 def test_what_the_hub_does_not_have(tmp_path: Path) -> None:
     with pytest.raises(CheckpointNotFoundError, match="'test/missing' could not be fetched"):
         resolve("test/missing", cache_dir=tmp_path / "cache")
+
+
+def test_a_download_keeps_no_process_from_its_end(tmp_path: Path) -> None:
+    assert _interruptible(lambda: tmp_path / str(threading.current_thread().daemon)) == tmp_path / "True"

@@ -225,3 +225,13 @@ def test_the_first_five_of_many_names_are_told(tmp_path: Path) -> None:
         directory = write_checkpoint(tmp_path / str(count), tensors=tensors)
         with pytest.raises(WeightsError, match=f"^{count} weights are unexpected: {some}$"):
             load(directory)
+
+
+@pytest.mark.parametrize("shape", [(64, 3), (7,)])
+def test_what_cannot_be_unpacked_is_named(tiny: Path, tmp_path: Path, shape: tuple[int, ...]) -> None:
+    target = convert(tiny, tmp_path / "target", layers=Quantization(32, 4, "affine"))
+    raw, tensors = Checkpoint.open(target).raw, open_tensors(target)
+    name = min(tensor for tensor in tensors if tensor.endswith(".scales"))
+    tensors[name] = mx.zeros(shape)
+    with pytest.raises(WeightsError, match=r"\.weight is not packed as config.json says .*bits"):
+        mx.eval([value for _, value in unpack(tensors, raw, mx.float32)])

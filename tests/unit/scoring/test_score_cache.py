@@ -33,6 +33,25 @@ def test_digests_are_remembered_until_a_file_changes(tmp_path: Path, monkeypatch
     assert cache.digest(file) == "ff" * 32
 
 
+def test_the_digest_of_a_file_just_written_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, file = ScoreCache(tmp_path / "scores.db"), tmp_path / "weights"
+    file.write_bytes(b"one")
+    monkeypatch.setattr("mlx_rerank.scoring.score_cache.settled", lambda _: False)
+    assert cache.digest(file) == sha256(b"one").hexdigest()
+    monkeypatch.setattr("mlx_rerank.scoring.score_cache.sha256", lambda _: "ff" * 32)
+    assert cache.digest(file) == "ff" * 32
+
+
+@pytest.mark.parametrize("off", [-1, 0, 1])
+def test_only_the_file_that_was_opened_is_set_aside(tmp_path: Path, off: int) -> None:
+    path = tmp_path / "scores.db"
+    cache = ScoreCache(path)
+    cache.put(scores(0, 1))
+    cache._inode = path.stat().st_ino + off
+    cache._set_aside(sqlite3.DatabaseError("damaged"))
+    assert path.exists() == bool(off)
+
+
 def test_threads_share_a_cache(tmp_path: Path) -> None:
     def work(seed: int) -> None:
         cache = caches[seed % 2]
