@@ -51,6 +51,46 @@ def product(x: np.ndarray, y: np.ndarray, dtype: str = "float32") -> np.ndarray:
     return of_sum(x.shape[-1], dtype) * np.sqrt(wide[0] ** 2 @ wide[1] ** 2)
 
 
+def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, weights: np.ndarray, dtype: str = "float32") -> np.ndarray:
+    """Return how far each entry of attention is off, for entries of independent signs.
+
+    A weight is off, as a share of itself, by what its score is off; the sums of softmax and of the values add to that.
+    Half precision sums up in float32, and rounds scaled queries, scores, weights and results.
+
+    Args:
+        q: float64 [..., N, D], scaled.
+        k: float64 [..., L, D].
+        v: float64 [..., L, D].
+        weights: float64 [..., N, L], the exact ones.
+        dtype: of the queries, keys and values that are given to the device.
+
+    Returns:
+        float64 [..., N, D].
+    """
+    half = 0.0 if dtype == "float32" else UNIT[dtype]
+    keys = np.swapaxes(k, -1, -2)
+    terms = (q.shape[-1] * UNIT["float32"] ** 2 + half**2) * (q**2 @ keys**2)
+    share = terms + half**2 * (q @ keys) ** 2 + 2 * k.shape[-2] * UNIT["float32"] ** 2 + half**2
+    return LAMBDA * np.sqrt((weights**2 * share) @ v**2) + UNIT[dtype] * np.abs(weights @ v)
+
+
+def packed(x: np.ndarray, weight: np.ndarray, dtype: str = "float32") -> np.ndarray:
+    """Return how far each entry of x @ weight^T is off where the weight is packed, for entries of independent signs.
+
+    A weight is a scale times a whole number, plus an offset: of these two each is up to twice as large as the largest
+    weight, and each may be rounded to the dtype before they are added, or be summed up on its own.
+
+    Args:
+        x: float64 [..., D].
+        weight: float64 [F, D], unpacked.
+        dtype: of the product.
+    """
+    half = 0.0 if dtype == "float32" else UNIT[dtype]
+    share = math.sqrt(2 * (x.shape[-1] * UNIT["float32"] ** 2 + half**2))
+    size = 2 * np.abs(weight).max() * np.linalg.norm(x, axis=-1, keepdims=True)
+    return LAMBDA * share * size + UNIT[dtype] * np.abs(x @ weight.T)
+
+
 def rounded(operations: int, size: Any, dtype: str = "float32") -> Any:
     """Return how far numbers of a size are off after so many operations on each of them, in the worst case."""
     return operations * UNIT[dtype] / (1 - operations * UNIT[dtype]) * size
