@@ -90,7 +90,7 @@ def run(name: str, command: Sequence[str], limit: float = _LIMIT) -> Checked:
     try:
         told, said = process.communicate(timeout=limit)
     except subprocess.TimeoutExpired as stopped:
-        process.kill()
+        _kill(process)
         failure = f"gave no answer within {limit:g} s"
         try:
             told, said = process.communicate(timeout=_ENDING)
@@ -98,7 +98,7 @@ def run(name: str, command: Sequence[str], limit: float = _LIMIT) -> Checked:
             told, said = stopped.output or b"", b""
             failure += ", and cannot be ended"
     finally:
-        process.kill()
+        _kill(process)
     lines = told.decode("utf-8", "replace").splitlines(keepends=True)
     findings = tuple(Finding(**json.loads(line)) for line in lines if line.endswith("\n"))
     if failure is None:
@@ -121,6 +121,12 @@ def _default_device() -> str:
     from mlx_rerank.device.names import parse_device
 
     return parse_device(None).type.name
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    """End a process, with whatever it has started itself."""
+    with suppress(ProcessLookupError):  # it has gone already
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _ending(code: int, said: str, findings: tuple[Finding, ...]) -> str | None:

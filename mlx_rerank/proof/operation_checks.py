@@ -24,6 +24,7 @@ from mlx_rerank.proof.finding import Finding
 _ATTENDED = ((1, 1023), (1, 1024), (1, 8192), (32, 1024))  # queries and tokens; kernels change at 8 and at 1,024
 _PAIRS, _HEADS, _HEAD = 2, 4, 64  # of them; the last is the numbers of a head, as in all large models
 _HIDDEN_SIZE = 8.0  # of what the mask hides, beside 1: a glimpse of it is far beyond any bound
+_TF32 = "a GPU that rounds factors to TF32, as that of M5, does not if MLX_ENABLE_TF32=0 is set before the start"
 _TOO_MANY = 1 << 42  # numbers, more than any GPU gives a buffer to
 
 
@@ -34,11 +35,11 @@ def float32(device: str) -> Iterator[Finding]:
     for rows in (1, 16, 512):
         x = _normal(random, rows, 1024)
         with operations.on(parse_device(device)):
-            found = to_numpy(mx.array(x) @ mx.array(weight))
+            found = to_numpy(mx.matmul(mx.array(x), mx.array(weight)))
         yield _worst(
             f"product of {rows} x 1024 and 1024 x 768, float32",
             [(found - x.astype(np.float64) @ weight, bounds.product(x, weight))],
-            "a GPU that rounds factors to TF32, as that of M5, does not if MLX_ENABLE_TF32=0 is set before the start",
+            _TF32,
         )
 
 
@@ -48,7 +49,11 @@ def attention(device: str) -> Iterator[Finding]:
         for dtype in NAMES:
             with operations.on(parse_device(device)):
                 parts = [_attention_error(queries, length, dtype, masked=masked) for masked in (False, True)]
-            yield _worst(f"attention of {queries} to {length} tokens, {_PAIRS} rows, {dtype}", parts)
+            yield _worst(
+                f"attention of {queries} to {length} tokens, {_PAIRS} rows, {dtype}",
+                parts,
+                _TF32 if dtype == "float32" else "",
+            )
 
 
 def packed(device: str) -> Iterator[Finding]:
