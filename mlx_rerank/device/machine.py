@@ -10,6 +10,15 @@ from typing import Any
 from mlx_rerank.device import blas
 from mlx_rerank.device.wheel import wheel_tag
 
+_VARIABLES = (  # that change what MLX computes or how; no others are told, which may hold secrets
+    "MLX_DISABLE_COMPILE",
+    "MLX_ENABLE_TF32",
+    "MLX_MAX_MB_PER_BUFFER",
+    "MLX_MAX_OPS_PER_BUFFER",
+    "MLX_METAL_FAST_SYNCH",
+    "MLX_METAL_RESIDENCY_REFRESH_INTERVAL_MS",
+)
+
 
 def describe() -> dict[str, Any]:
     """Return facts about this machine and what is installed on it, by name; None for what it does not tell."""
@@ -23,7 +32,7 @@ def describe() -> dict[str, Any]:
         "versions": {name: version(name) for name in ("mlx-rerank", "mlx")},
         "wheels": {name: tag for name in ("mlx", "mlx-metal", "mlx-cpu") if (tag := wheel_tag(name))},
         "blas": blas.loaded(),
-        "environment": {name: value for name, value in sorted(os.environ.items()) if name.startswith("MLX_")},
+        "environment": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
     }
 
 

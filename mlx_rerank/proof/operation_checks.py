@@ -36,11 +36,8 @@ def float32(device: str) -> Iterator[Finding]:
         x = _normal(random, rows, 1024)
         with operations.on(parse_device(device)):
             found = to_numpy(mx.matmul(mx.array(x), mx.array(weight)))
-        yield _worst(
-            f"product of {rows} x 1024 and 1024 x 768, float32",
-            [(found - x.astype(np.float64) @ weight, bounds.product(x, weight))],
-            _TF32,
-        )
+        part = found - x.astype(np.float64) @ weight, bounds.product(x, weight)
+        yield _worst(f"product of {rows} x 1024 and 1024 x 768", "float32", [part])
 
 
 def attention(device: str) -> Iterator[Finding]:
@@ -49,11 +46,7 @@ def attention(device: str) -> Iterator[Finding]:
         for dtype in NAMES:
             with operations.on(parse_device(device)):
                 parts = [_attention_error(queries, length, dtype, masked=masked) for masked in (False, True)]
-            yield _worst(
-                f"attention of {queries} to {length} tokens, {_PAIRS} rows, {dtype}",
-                parts,
-                _TF32 if dtype == "float32" else "",
-            )
+            yield _worst(f"attention of {queries} to {length} tokens, {_PAIRS} rows", dtype, parts)
 
 
 def packed(device: str) -> Iterator[Finding]:
@@ -70,7 +63,7 @@ def packed(device: str) -> Iterator[Finding]:
                     for bits in widths
                     for rows in (1, 33)
                 ]
-            yield _worst(f"product with {mode} weights, all sizes, {dtype}", parts)
+            yield _worst(f"product with {mode} weights, all sizes", dtype, parts)
 
 
 def errors(device: str) -> Iterator[Finding]:
@@ -138,11 +131,12 @@ def _unreadable(path: Path) -> mx.array:
     return loaded["numbers"] + 1
 
 
-def _worst(what: str, parts: list[tuple[np.ndarray, np.ndarray]], remedy: str = "") -> Finding:
+def _worst(what: str, dtype: str, parts: list[tuple[np.ndarray, np.ndarray]]) -> Finding:
     """Return the error that is largest beside its bound, of arrays of both; NaN counts as the largest."""
     errors, allowed = (np.concatenate([part.ravel() for part in column]) for column in zip(*parts, strict=True))
     worst = int(np.argmax(np.abs(errors) / allowed))
-    return Finding(what, float(np.abs(errors[worst])), float(allowed[worst]), remedy)
+    measured, bound = float(np.abs(errors[worst])), float(allowed[worst])
+    return Finding(f"{what}, {dtype}", measured, bound, _TF32 if dtype == "float32" else "")
 
 
 def _normal(random: np.random.Generator, *shape: int) -> np.ndarray:
