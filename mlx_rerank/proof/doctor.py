@@ -18,6 +18,7 @@ from mlx_rerank.errors import InputError
 from mlx_rerank.proof.finding import Finding
 
 CHECKS = {  # names, and functions below mlx_rerank.proof: they take "gpu" or "cpu", and yield findings
+    "device": "operation_checks.sums",
     "float32": "operation_checks.float32",
     "attention": "operation_checks.attention",
     "packed": "operation_checks.packed",

@@ -119,7 +119,7 @@ def _gradients(device: str, dtype: str) -> dict[str, list[np.ndarray]]:
     """Return the losses of two rows, without padding and with it, and their gradients as vectors."""
     checkpoint = Checkpoint.open(_MODEL)
     ids = np.random.default_rng(0).integers(4, 1000, (2, _TRAINED), dtype=np.int32)
-    shown = np.arange(_TRAINED) < np.array([[_TRAINED], [_TRAINED // 2]])
+    shown: np.ndarray = np.arange(_TRAINED) < np.array([[_TRAINED], [_TRAINED // 2]])
     found: dict[str, list[np.ndarray]] = {"loss": [], "gradient": []}
     with operations.on(parse_device(device)), operations.differentiable():
         model = checkpoint.load(parse_dtype(dtype), keep_quantized=False)
@@ -147,7 +147,8 @@ def _allowed(dtype: str) -> float:
 
 def _last(model: Model) -> np.ndarray:
     """Return the weight of a model's last projection."""
-    return to_numpy(model.head.out_proj.weight.astype(mx.float32))
+    projection: Any = model.head.out_proj
+    return to_numpy(projection.weight.astype(mx.float32))
 
 
 def _furthest(found: np.ndarray, right: np.ndarray) -> float:

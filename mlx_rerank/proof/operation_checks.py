@@ -23,9 +23,17 @@ from mlx_rerank.proof.finding import Finding
 
 _ATTENDED = ((1, 1023), (1, 1024), (1, 8192), (32, 1024))  # queries and tokens; kernels change at 8 and at 1,024
 _PAIRS, _HEADS, _HEAD = 2, 4, 64  # of them; the last is the numbers of a head, as in all large models
-_HIDDEN_SIZE = 8.0  # of what the mask hides, beside 1: a glimpse of it is far beyond any bound
+_MASKED_SIZE = 8.0  # of what the mask hides, beside 1: a glimpse of it is far beyond any bound
 _TF32 = "a GPU that rounds factors to TF32, as that of M5, does not if MLX_ENABLE_TF32=0 is set before the start"
 _TOO_MANY = 1 << 42  # numbers, more than any GPU gives a buffer to
+
+
+def sums(device: str) -> Iterator[Finding]:
+    """Check that MLX finds its device, and say what it is told of it."""
+    on = parse_device(device)
+    told = ", ".join(f"{name} {value}" for name, value in mx.device_info(on).items())
+    with operations.on(on):
+        yield Finding(f"wrong sums on the {device} ({told})", _wrong_sums(), 0)
 
 
 def float32(device: str) -> Iterator[Finding]:
@@ -74,15 +82,19 @@ def errors(device: str) -> Iterator[Finding]:
             yield Finding("results of more memory than there is", numbers, 0)
         numbers = int(_gives_numbers(_unreadable(Path(name) / "numbers.safetensors")))
         yield Finding("results of numbers that cannot be read", numbers, 0)
-        wrong = to_numpy(mx.arange(1024) * 2) != 2 * np.arange(1024)
-        yield Finding("wrong numbers after these errors", int(wrong.sum()), 0)
+        yield Finding("wrong sums after these errors", _wrong_sums(), 0)
+
+
+def _wrong_sums() -> int:
+    """Return how many of some sums that no device rounds are wrong."""
+    return int((to_numpy(mx.arange(1024) + mx.arange(1024)) != 2 * np.arange(1024)).sum())
 
 
 def _attention_error(queries: int, length: int, dtype: str, *, masked: bool) -> tuple[np.ndarray, np.ndarray]:
     """Return how far each number of attention is off, and may be."""
     random = np.random.default_rng((queries, length))
-    shown = np.arange(length) < np.array([[length], [length // 2]])  # [B, L]
-    hidden = np.where(shown | (not masked), 1, _HIDDEN_SIZE)[:, :, None, None]
+    shown: np.ndarray = np.arange(length) < np.array([[length], [length // 2]])  # [B, L]
+    hidden = np.where(shown | (not masked), 1, _MASKED_SIZE)[:, :, None, None]
     sizes = ((queries, 1.0), (length, hidden), (length, hidden))  # of queries, keys and values
     q, k, v = (
         mx.array((_normal(random, _PAIRS, tokens, _HEADS, _HEAD) * size).astype(np.float32))
@@ -105,11 +117,12 @@ def _packed_error(rows: int, dtype: str, packing: dict[str, Any]) -> tuple[np.nd
     """Return how far each number of a product with packed weights is off, and may be."""
     random = np.random.default_rng(rows)
     x = mx.array(_normal(random, rows, 512)).astype(parse_dtype(dtype))
-    weight, scales, *biases = mx.quantize(mx.array(_normal(random, 256, 512)).astype(parse_dtype(dtype)), **packing)
-    found = mx.quantized_matmul(x, weight, scales, *biases, transpose=True, **packing)
-    if biases:  # else scales are no floats
-        scales, biases = scales.astype(mx.float32), [biases[0].astype(mx.float32)]
-    unpacked = _wide(mx.dequantize(weight, scales, *biases, **packing, dtype=mx.float32))
+    weight, scales, *rest = mx.quantize(mx.array(_normal(random, 256, 512)).astype(parse_dtype(dtype)), **packing)
+    biases = rest[0] if rest else None
+    found = mx.quantized_matmul(x, weight, scales, biases, transpose=True, **packing)
+    if biases is not None:  # else scales are no floats
+        scales, biases = scales.astype(mx.float32), biases.astype(mx.float32)
+    unpacked = _wide(mx.dequantize(weight, scales, biases, **packing, dtype=mx.float32))
     return _wide(found) - _wide(x) @ unpacked.T, bounds.packed(_wide(x), unpacked, dtype)
 
 

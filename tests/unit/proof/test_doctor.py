@@ -103,7 +103,7 @@ def test_a_process_that_finds_nothing_has_not_passed() -> None:
 
 
 def test_what_there_is_to_choose_from() -> None:
-    with pytest.raises(InputError, match="'liver' is not a check: choose from float32, attention"):
+    with pytest.raises(InputError, match="'liver' is not a check: choose from device, float32, attention"):
         next(doctor.examine(only=["errors", "liver"]))
     with pytest.raises(InputError, match="device 'tpu' is not"):
         next(doctor.examine("tpu"))
@@ -117,14 +117,14 @@ def test_the_command_tells_what_was_measured() -> None:
     machine, *found = rows(run_here("doctor", "--only", "errors", "--json", "--device", "cpu").stdout)
     assert machine["machine"]["versions"].keys() == {"mlx-rerank", "mlx"}
     assert [row.get("what") for row in found] == [
-        "results of numbers that cannot be read", "wrong numbers after these errors", None,
+        "results of numbers that cannot be read", "wrong sums after these errors", None,
     ]  # fmt: skip
     assert [(row["check"], row["passed"], row.get("measured", 0)) for row in found] == [("errors", True, 0)] * 3
     shown = run_here("doctor", "--only", "errors").stdout.splitlines()
     assert shown[0].startswith("chip  ")
     assert shown[-3:] == [
         "ok    errors    results of numbers that cannot be read: 0, at most 0",
-        "ok    errors    wrong numbers after these errors: 0, at most 0",
+        "ok    errors    wrong sums after these errors: 0, at most 0",
         "all as it should be",
     ]
 

@@ -72,7 +72,7 @@ def narrow(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.array |
     """In half precision inside."""
     if q.dtype != mx.float32:
         return REAL(q, k, v, scale, mask)
-    return REAL(*(as_tf32(part) for part in (q, k, v)), scale, mask)
+    return REAL(as_tf32(q), as_tf32(k), as_tf32(v), scale, mask)
 
 
 def nothing(q: mx.array, *_: Any) -> mx.array:
@@ -98,7 +98,7 @@ def test_packed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not wrong(operation_checks.packed)
     real = mx.quantized_matmul
 
-    def planted(x: mx.array, *arrays: mx.array, bits: int, mode: str, **options: Any) -> mx.array:
+    def planted(x: mx.array, *arrays: Any, bits: int, mode: str, **options: Any) -> mx.array:
         result = real(x, *arrays, bits=bits, mode=mode, **options)
         return result * 1.001 if mode == "mxfp8" or (bits == 5 and len(x) == 1) else result
 
@@ -106,10 +106,12 @@ def test_packed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert of(wrong(operation_checks.packed), "affine", "mxfp8")
 
 
-def test_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sums_and_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not wrong(operation_checks.errors)
+    assert not wrong(operation_checks.sums)
     monkeypatch.setattr(operation_checks, "to_numpy", lambda array: np.zeros(array.shape))
-    assert of(wrong(operation_checks.errors), "cannot be read", "wrong numbers")
+    assert of(wrong(operation_checks.errors), "cannot be read", "wrong sums after")
+    assert of(wrong(operation_checks.sums), "wrong sums on the cpu (architecture ")
 
 
 @pytest.mark.one_kernel
