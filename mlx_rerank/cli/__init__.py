@@ -16,7 +16,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer import Option
 
-from mlx_rerank.cli import benching, converting, explaining, models, scoring, serving, training
+from mlx_rerank.cli import benching, converting, doctoring, explaining, models, scoring, serving, training
 from mlx_rerank.errors import InputError, RerankError, printable
 
 app = typer.Typer(
@@ -37,6 +37,7 @@ COMMANDS = (
     models.info,
     models.audit,
     models.verify,
+    doctoring.doctor,
     serving.serve,
 )
 for command in COMMANDS:

@@ -7,18 +7,18 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from mlx_rerank.errors import printable
-from mlx_rerank.proof.verification import Verification
-from mlx_rerank.scoring.results import RankedDocument
 
 if TYPE_CHECKING:
     from mlx_rerank.device.memory import Usage
     from mlx_rerank.proof.audit import Cell
+    from mlx_rerank.proof.verification import Verification
+    from mlx_rerank.scoring.results import RankedDocument
 
 _BAR = 12  # characters
 _SHOWN = 1000  # characters of a document, more than a line holds
 
 
-def print_ranking(ranking: Sequence[RankedDocument], *, as_json: bool, raw_scores: bool) -> None:
+def print_ranking(ranking: "Sequence[RankedDocument]", *, as_json: bool, raw_scores: bool) -> None:
     """Print a ranking.
 
     Args:
@@ -33,7 +33,7 @@ def print_ranking(ranking: Sequence[RankedDocument], *, as_json: bool, raw_score
     _print_table(ranking, _shares([result.score for result in ranking], raw_scores))
 
 
-def _print_table(ranking: Sequence[RankedDocument], shares: Sequence[float]) -> None:
+def _print_table(ranking: "Sequence[RankedDocument]", shares: Sequence[float]) -> None:
     """Print a table as wide as the terminal, in which the documents get what the other columns leave."""
     from rich.console import Console
     from rich.table import Table
@@ -81,7 +81,7 @@ def print_audit(cells: "Sequence[Cell]", *, as_json: bool) -> None:
                 print(f"  {name} ({calls} calls): {FLOAT32_INSIDE[name]}")
 
 
-def print_report(report: Verification, *, as_json: bool) -> None:
+def print_report(report: "Verification", *, as_json: bool) -> None:
     """Print a parity report as lines, or as one JSON object."""
     if as_json:
         print_json(report.to_dict())
@@ -114,7 +114,7 @@ def print_json(row: Mapping[str, Any]) -> None:
     sys.stdout.buffer.write(line.encode() + b"\n")
 
 
-def _fields(result: RankedDocument) -> dict[str, Any]:
+def _fields(result: "RankedDocument") -> dict[str, Any]:
     """Return id (where there is one), text and truncated tokens of a result."""
     document = {"text": result.document} if isinstance(result.document, str) else result.document
     identity = {"id": document["id"]} if "id" in document else {}
