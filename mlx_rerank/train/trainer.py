@@ -76,6 +76,7 @@ def train(
         OutputError: the directory exists or cannot be written.
         CheckpointError, CheckpointNotFoundError: the model cannot be used.
         NonFiniteScoreError: the loss became NaN or infinite.
+        DeviceError: this machine has no such device, or it failed; the last complete step is kept.
         MissingDependencyError: negatives are asked for, and bm25s is not installed.
     """
     target, kept = require_absent(output), parse_dtype(dtype)
