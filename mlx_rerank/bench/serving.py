@@ -24,7 +24,7 @@ from mlx_rerank.bench.report import show, spread
 from mlx_rerank.bench.texts import Counter, Pairs, Texts
 from mlx_rerank.checkpoints.hub import public_name, resolve
 from mlx_rerank.device.names import parse_device
-from mlx_rerank.errors import WorkerError
+from mlx_rerank.errors import InputError, WorkerError
 
 _LARGEST = 200  # documents of a request
 _FEW = 8  # clients that keep the server busy while throughput is measured
@@ -84,7 +84,7 @@ def run(options: Options) -> dict[str, Any]:
 
     Raises:
         MissingDependencyError: psutil is not installed.
-        InputError: the texts are too few.
+        InputError: the texts are too few, or the pairs longer than the model reads.
         CheckpointNotFoundError: the model's name leads nowhere.
         CheckpointError: its files cannot be used.
         DeviceError: this machine has no such device.
@@ -93,6 +93,8 @@ def run(options: Options) -> dict[str, Any]:
     device = "gpu" if parse_device(options.device).type.name == "gpu" else "cpu"
     source = resolve(options.model)
     counter, texts = Counter(source), Texts.read(options.data, options.seed)
+    if options.length > counter.max_length:
+        raise InputError(f"pairs are cut to {counter.max_length} tokens: --length {options.length} is too large")
     sizes = request_sizes(options.requests, options.seed)
     pairs = texts.cut(counter.tokenizer, options.length, sum(sizes), special_tokens=counter.special_tokens, exact=False)
     calls = [pairs[end - size : end] for size, end in zip(sizes, np.cumsum(sizes).tolist(), strict=True)]

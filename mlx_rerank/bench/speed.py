@@ -1,5 +1,6 @@
 """Speed beside other libraries: throughput, latency and cold start, on the same weights and texts, in one run."""
 
+import logging
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +18,8 @@ from mlx_rerank.bench.texts import Counter, Texts, Workload
 from mlx_rerank.checkpoints.hub import resolve
 from mlx_rerank.device.names import parse_device
 from mlx_rerank.errors import InputError
+
+logger = logging.getLogger("mlx_rerank")
 
 LATENCY_CALLS = {10: 5, 30: 3}  # calls a round with that many candidates; one with any other number
 
@@ -102,7 +105,10 @@ def natural_workloads(texts: Texts, counter: Counter, candidates: Sequence[int])
 def fixed_workloads(texts: Texts, counter: Counter, lengths: Sequence[int], tokens: int) -> list[Workload]:
     """Return a call for each length in tokens, of as many pairs as make about so many tokens."""
     found = []
-    for length in (length for length in lengths if length <= counter.max_length):
+    for length in lengths:
+        if length > counter.max_length:
+            logger.warning("no workload of %d tokens a pair: pairs are cut to %d", length, counter.max_length)
+            continue
         count, special = max(1, tokens // length), counter.special_tokens
         pairs = texts.cut(counter.tokenizer, length, count, special_tokens=special)
         found.append(counter.workload(f"{length} tokens", [pairs]))

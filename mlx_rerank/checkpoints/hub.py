@@ -18,6 +18,7 @@ from mlx_rerank.checkpoints.files import (
     VOCABULARIES,
 )
 from mlx_rerank.errors import CheckpointNotFoundError, InputError
+from mlx_rerank.pairs.switches import optional_boolean, require_boolean
 
 _SMALL = (CONFIG_FILE, *SETTINGS, TOKENIZER_FILE, INDEX_FILE, *TEXTS, "README.md")
 _WEIGHTS = "model*.safetensors"
@@ -43,11 +44,14 @@ def resolve(
         token: for the hub; the one that is stored on this machine if None or True, none if False.
 
     Raises:
-        InputError: a revision is asked for of what is not on the hub, or revision or cache_dir is empty.
+        InputError: a revision is asked for of what is not on the hub, or revision or cache_dir is empty, or
+            a switch is no boolean.
         CheckpointNotFoundError: the name is no directory, and the hub does not have it or cannot be reached.
     """
     if not isinstance(model, (str, Path)) or not str(model).strip():
         raise CheckpointNotFoundError(f"a model is a name, a hub id or a directory, not {model!r}")
+    local_files_only = require_boolean("local_files_only", local_files_only)
+    token = token if isinstance(token, str) else optional_boolean("token", token)
     for name, value in (("revision", revision), ("cache_dir", cache_dir)):
         if value is not None and (not isinstance(value, (str, Path)) or not str(value).strip()):
             raise InputError(f"{name} {value!r} is empty or no text: name one, or leave it out")

@@ -19,6 +19,7 @@ from mlx_rerank.checkpoints.files import INDEX_FILE, WEIGHTS_FILE
 from mlx_rerank.checkpoints.fit import require_names
 from mlx_rerank.checkpoints.packing import quantization_of
 from mlx_rerank.checkpoints.reading import require_plain
+from mlx_rerank.device.arrays import telling
 from mlx_rerank.errors import CheckpointError, WeightsError
 from mlx_rerank.models.family import Family
 from mlx_rerank.models.shape import Shape
@@ -56,10 +57,13 @@ def evaluate(parameters: Iterable[tuple[str, mx.array]]) -> Iterator[tuple[str, 
 
     Raises:
         WeightsError: a value is beyond float16's range, and has become infinite.
+        DeviceError: the device could not compute it.
     """
     for name, value in parameters:
-        mx.eval(value)
-        if value.dtype == mx.float16 and _has_infinity(value):
+        with telling():
+            mx.eval(value)
+            infinite = value.dtype == mx.float16 and _has_infinity(value)
+        if infinite:
             raise WeightsError(f"{name} has values beyond float16's range of 65504: use dtype bfloat16 or float32")
         yield name, value
 

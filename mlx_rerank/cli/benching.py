@@ -17,7 +17,7 @@ Data = Annotated[Path | None, Option(help="Directory in the BEIR layout; the pac
 Rounds = Annotated[int, Option(min=1, help="How often everything is measured.")]
 Output = Annotated[Path | None, Option(help="JSON file to write; bench-NAME-TIME.json here if none.")]
 Threads = Annotated[int | None, Option(min=1, help="Of each process; the machine's cores.")]
-Seed = Annotated[int, Option(help="Of what is chosen from the texts.")]
+Seed = Annotated[int, Option(min=0, help="Of what is chosen from the texts.")]
 
 
 @app.command()

@@ -24,11 +24,13 @@ def convert(
     quantize: Annotated[bool, Option("--quantize", "-q", help="Pack the weights to fewer bits.")] = False,
     q_bits: Annotated[int | None, Option(help="Bits of the encoder's weights: 2, 3, 4, 5, 6 or 8; 8.")] = None,
     q_group_size: Annotated[int | None, Option(help="Weights that share a scale: 32, 64 or 128; 64.")] = None,
-    q_mode: Annotated[str, Option(help="affine, mxfp4, mxfp8 or nvfp4; none leaves the encoder as it is.")] = "affine",
+    q_mode: Annotated[
+        str | None, Option(help="affine, mxfp4, mxfp8 or nvfp4; none leaves the encoder as it is; affine.")
+    ] = None,
     q_embedding_bits: Annotated[int | None, Option(help="Of the word embeddings; as --q-bits.")] = None,
     q_embedding_group_size: Annotated[int | None, Option(help="Of the same; as --q-group-size.")] = None,
     q_embedding_mode: Annotated[str | None, Option(help="Of the same; as --q-mode.")] = None,
-    q_recipe: Annotated[Recipe, Option(help="auto measures how few bits each layer can do with.")] = "uniform",
+    q_recipe: Annotated[Recipe | None, Option(help="auto measures how few bits each layer can do with.")] = None,
     q_target_bits: Annotated[float | None, Option(help="Most bits a weight, on average, for auto; 5.5.")] = None,
     trim_vocab: Annotated[
         str | None, Option(metavar="FILE", help="Keep only what texts like these need of the vocabulary.")
@@ -48,10 +50,10 @@ def convert(
         require_repo_id(upload_repo)
     elif private or dry_run:
         raise InputError("--private and --dry-run are about an upload: say where to with --upload-repo")
-    chosen = q_bits, q_group_size, q_embedding_bits, q_embedding_group_size, q_embedding_mode
-    uniform = chosen != (None,) * 5 or q_mode != "affine"
+    chosen = q_mode, q_bits, q_group_size, q_embedding_bits, q_embedding_group_size, q_embedding_mode
+    uniform = any(option is not None for option in chosen)
     packing: dict[str, Any] = {}
-    if not quantize and (uniform or q_recipe == "auto" or q_target_bits is not None):
+    if not quantize and (uniform or q_recipe is not None or q_target_bits is not None):
         raise InputError("the --q options pack weights only along with --quantize (-q)")
     if q_target_bits is not None and q_recipe != "auto":
         raise InputError("--q-target-bits is the aim of --q-recipe auto: give both, or neither")
@@ -60,7 +62,7 @@ def convert(
             raise InputError("--q-recipe auto chooses bits, groups and mode itself: leave them out, or the recipe")
         packing = {"target_bits": 5.5 if q_target_bits is None else q_target_bits}
     elif quantize:
-        packing = _packings(q_mode, *chosen)
+        packing = _packings(*chosen)
     if verify:
         require_reference()
     if upload_repo is not None and not dry_run:
@@ -129,7 +131,7 @@ def _verify(
 
 
 def _packings(
-    mode: str,
+    mode: str | None,
     bits: int | None,
     group_size: int | None,
     embedding_bits: int | None,
@@ -137,6 +139,7 @@ def _packings(
     embedding_mode: str | None,
 ) -> dict[str, Quantization | None]:
     """Return how the encoder and the word embeddings are packed: alike, unless options say otherwise."""
+    mode = "affine" if mode is None else mode
     words_mode = mode if embedding_mode is None else embedding_mode
     alike = words_mode == mode
     layers = _packing(mode, bits, group_size)

@@ -76,6 +76,8 @@ def _losses(named: list[str]) -> dict[str, float]:
     weights = {}
     for item in named:
         name, mark, weight = item.partition("=")
+        if name in weights:
+            raise InputError(f"--loss {item}: {name} has a weight already; name each loss once")
         try:
             weights[name] = float(weight) if mark else 1.0
         except ValueError:

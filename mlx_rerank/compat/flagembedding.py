@@ -12,6 +12,7 @@ from mlx_rerank.errors import InputError
 from mlx_rerank.models.mapping import SIGMOID
 from mlx_rerank.pairs.arguments import check_pairs, require_sequence
 from mlx_rerank.pairs.limits import Limits
+from mlx_rerank.pairs.switches import require_boolean
 from mlx_rerank.scoring.reranker import Reranker
 from mlx_rerank.scoring.results import log_truncation
 
@@ -65,7 +66,8 @@ class FlagReranker:
         Raises:
             RerankError: as `Reranker`.
         """
-        warn_unused("FlagReranker", {**dict.fromkeys(kwargs, True), "trust_remote_code": trust_remote_code})
+        trusted = require_boolean("trust_remote_code", trust_remote_code)
+        warn_unused("FlagReranker", {**dict.fromkeys(kwargs, True), "trust_remote_code": trusted})
         _require_template("query_instruction_format", query_instruction_format)
         _require_template("passage_instruction_format", passage_instruction_format)
         device = _device_of(devices)
@@ -77,8 +79,8 @@ class FlagReranker:
         self.batch_size = batch_size
         self.query_max_length = query_max_length
         self.max_length = max_length
-        self.normalize = normalize
-        dtype = None if use_fp16 else "float32"
+        self.normalize = require_boolean("normalize", normalize)
+        dtype = None if require_boolean("use_fp16", use_fp16) else "float32"
         self.reranker = Reranker(model_name_or_path, dtype=dtype, device=device, cache_dir=cache_dir)
         self.use_fp16 = self.reranker.dtype == "float16"
         if use_fp16 and not self.use_fp16:
@@ -111,6 +113,7 @@ class FlagReranker:
             NonFiniteScoreError: the model produced NaN or infinity.
         """
         warn_unused("compute_score", dict.fromkeys(kwargs, True))
+        wanted = require_boolean("normalize", self.normalize if normalize is None else normalize)
         require_sequence("sentence_pairs", sentence_pairs)
         pairs = list(sentence_pairs)
         single = bool(pairs) and isinstance(pairs[0], str)
@@ -126,7 +129,6 @@ class FlagReranker:
             batch_size=self.batch_size if batch_size is None else batch_size,
         )
         log_truncation(scored.truncated_tokens, limit)
-        wanted = self.normalize if normalize is None else normalize
         logits = scored.logits.astype(np.float64)  # so that the highest sigmoids do not all become 1
         scores = (SIGMOID(logits) if wanted else logits).tolist()  # FlagEmbedding's own rule, whatever the model's is
         return scores[0] if single else scores

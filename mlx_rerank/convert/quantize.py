@@ -9,6 +9,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_rerank.checkpoints.packing import Quantization
+from mlx_rerank.device.arrays import telling
 from mlx_rerank.errors import InputError
 from mlx_rerank.models.family import Family, module_at
 from mlx_rerank.models.shape import Shape
@@ -133,6 +134,7 @@ def searched(packing: Quantization) -> bool:
     return packing.mode == "affine" and packing.bits in (2, 4)
 
 
+@telling()
 def search_scales(table: mx.array, packing: Quantization) -> dict[str, mx.array]:
     """Pack a table; each group's scale loses least among those that keep the group's largest entry exact.
 
@@ -146,6 +148,9 @@ def search_scales(table: mx.array, packing: Quantization) -> dict[str, mx.array]
 
     Returns:
         weight uint32, scales and biases, as `mx.quantize` returns them.
+
+    Raises:
+        DeviceError: the device could not compute it.
     """
     rows = max(1, _SEARCHED // table.shape[1])
     parts = [_search(table[start : start + rows], packing) for start in range(0, len(table), rows)]

@@ -12,6 +12,7 @@ from mlx_rerank.checkpoints.config import read_config
 from mlx_rerank.checkpoints.files import own
 from mlx_rerank.checkpoints.reading import read_text
 from mlx_rerank.errors import CheckpointError, InputError, UploadError
+from mlx_rerank.pairs.switches import require_boolean
 from mlx_rerank.version import __version__
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def upload(directory: str | Path, repo_id: str, *, private: bool = False) -> str
     from huggingface_hub import CommitOperationAdd
 
     require_repo_id(repo_id)
+    private = require_boolean("private", private)
     checkpoint = _open(directory)
     operations = [CommitOperationAdd(name, content) for name, content in _contents(checkpoint, repo_id).items()]
     again = f"mlx-rerank upload {shlex.quote(str(directory))} {repo_id}{' --private' if private else ''}"

@@ -11,6 +11,7 @@ from mlx_rerank.device.optional import framework
 from mlx_rerank.errors import InputError
 from mlx_rerank.integrations import load, reading, without_reading
 from mlx_rerank.pairs.arguments import require_sequence, require_whole_number
+from mlx_rerank.pairs.switches import require_boolean
 from mlx_rerank.scoring.reranker import Reranker
 from mlx_rerank.scoring.results import RankedDocument
 
@@ -56,7 +57,7 @@ class MLXRanker:
         """
         self.model = str(model)
         self.top_k = None if top_k is None else require_whole_number("top_k", top_k)
-        self.scale_score = scale_score
+        self.scale_score = require_boolean("scale_score", scale_score)
         self.score_threshold = score_threshold
         fields = [] if meta_fields_to_embed is None else meta_fields_to_embed
         require_sequence("meta_fields_to_embed", fields)
@@ -150,7 +151,7 @@ class MLXRanker:
         """Return the arguments of a ranking."""
         return {
             "top_n": self.top_k if top_k is None else require_whole_number("top_k", top_k),
-            "raw_scores": not (self.scale_score if scale_score is None else scale_score),
+            "raw_scores": not require_boolean("scale_score", self.scale_score if scale_score is None else scale_score),
             "threshold": self.score_threshold if score_threshold is None else score_threshold,
         }
 

@@ -9,6 +9,7 @@ from mlx_rerank.device.optional import framework
 from mlx_rerank.errors import InputError
 from mlx_rerank.integrations import load
 from mlx_rerank.pairs.arguments import require_whole_number
+from mlx_rerank.pairs.switches import require_boolean
 from mlx_rerank.scoring.reranker import Reranker
 from mlx_rerank.scoring.results import log_truncation
 
@@ -55,7 +56,7 @@ class MLXReranker(BaseReranker):
         super().__init__(return_score)
         self.column = column
         self.top_n = None if top_n is None else require_whole_number("top_n", top_n)
-        self.raw_scores = raw_scores
+        self.raw_scores = require_boolean("raw_scores", raw_scores)
         self._reranker = load(model, options)
 
     def rerank_vector(self, query: str, vector_results: pa.Table) -> pa.Table:

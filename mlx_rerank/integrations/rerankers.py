@@ -9,6 +9,7 @@ from mlx_rerank.device.optional import framework
 from mlx_rerank.errors import InputError
 from mlx_rerank.integrations import load, reading, without_reading
 from mlx_rerank.pairs.arguments import require_sequence
+from mlx_rerank.pairs.switches import require_boolean
 from mlx_rerank.scoring.reranker import Reranker
 from mlx_rerank.scoring.results import RankedDocument
 
@@ -36,7 +37,7 @@ class MLXRanker(BaseRanker):
         Raises:
             RerankError: as `Reranker`; an unknown option is an InputError.
         """
-        self.raw_scores = raw_scores
+        self.raw_scores = require_boolean("raw_scores", raw_scores)
         self._reranker = load(model, options)
 
     def score(self, query: str, doc: str) -> float:

@@ -5,6 +5,7 @@ from typing import Literal
 
 from mlx_rerank.errors import InputError
 from mlx_rerank.pairs.arguments import require_whole_number
+from mlx_rerank.pairs.switches import require_boolean
 from mlx_rerank.pairs.windows import Windows
 
 LongDocuments = Literal["truncate", "error"] | Windows
@@ -38,6 +39,7 @@ class Limits:
     def __post_init__(self) -> None:
         """Raise InputError for an invalid length, or for limits that exclude one another."""
         object.__setattr__(self, "max_length", require_whole_number("max_length", self.max_length, least=0))
+        object.__setattr__(self, "longest_first", require_boolean("longest_first", self.longest_first))
         if isinstance(self.long_documents, Windows) and self.max_length < _LEAST_FOR_WINDOWS:
             raise InputError(
                 f"max_length {self.max_length} is too little to read documents in windows: "

@@ -18,7 +18,7 @@ from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.checkpoints.config import conversion_record
 from mlx_rerank.checkpoints.mapped import Inputs
 from mlx_rerank.convert.trim import renumbering
-from mlx_rerank.device.arrays import to_numpy
+from mlx_rerank.device.arrays import telling, to_numpy
 from mlx_rerank.errors import InputError, NonFiniteScoreError
 from mlx_rerank.pairs.arguments import check_pairs
 from mlx_rerank.pairs.batching import pad
@@ -228,9 +228,8 @@ def _states(paths: list[str], model: nn.Module, inputs: Inputs) -> tuple[dict[st
         if path in paths:
             states[path] = value[0].astype(mx.float32)
 
-    with watched(model, given=look, result=see):
-        logits = model(**inputs)
-    mx.eval(logits, states, peaks)
+    with telling(), watched(model, given=look, result=see):
+        mx.eval(model(**inputs), states, peaks)
     found = [Peak(_or_infinity(value.item()), path) for path, value in peaks]
     return {path: to_numpy(state) for path, state in states.items()}, found
 

@@ -10,10 +10,10 @@ import mlx.core as mx
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.device.names import parse_device
 from mlx_rerank.dtypes import default_dtype, dtype_name, parse_dtype
-from mlx_rerank.errors import InputError
 from mlx_rerank.pairs.arguments import check_pairs, iterate_pairs, require_whole_number
 from mlx_rerank.pairs.batching import Batching
 from mlx_rerank.pairs.limits import Limits, LongDocuments, checked_length, parse_long_documents
+from mlx_rerank.pairs.switches import optional_boolean, require_boolean
 from mlx_rerank.scoring.budget import default_token_budget
 from mlx_rerank.scoring.engine import Engine
 from mlx_rerank.scoring.explanation import Explanation
@@ -42,8 +42,7 @@ class ModelOptions:
 
     def __post_init__(self) -> None:
         """Raise InputError for a value that no model can be loaded with."""
-        if not isinstance(self.deterministic, bool):
-            raise InputError(f"deterministic must be True or False, not {self.deterministic!r}")
+        object.__setattr__(self, "deterministic", require_boolean("deterministic", self.deterministic))
         if self.token_budget is not None:
             object.__setattr__(self, "token_budget", require_whole_number("token_budget", self.token_budget))
         parse_long_documents(self.long_documents)
@@ -117,6 +116,8 @@ class LoadedModel:
         """Return the logits of pairs, those of the score cache looked up; arguments and errors as `Reranker.logits`."""
         if batch_size is not None:
             require_whole_number("batch_size", batch_size)
+        self.checked_length(limits.max_length)
+        show_progress = optional_boolean("show_progress", show_progress)
         if self._cached is None:
             return self.pipeline(pairs, limits, stop, batch_size).gather(show_progress)
         return self._cached.complete(

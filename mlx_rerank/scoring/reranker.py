@@ -11,6 +11,7 @@ import numpy as np
 
 from mlx_rerank.pairs.arguments import Document, pairs_to_rank, pairs_to_score
 from mlx_rerank.pairs.limits import Limits, LongDocuments
+from mlx_rerank.pairs.switches import require_boolean
 from mlx_rerank.scoring.awaiting import in_thread
 from mlx_rerank.scoring.explanation import Explanation
 from mlx_rerank.scoring.first_stage import FirstStage
@@ -142,14 +143,14 @@ class Reranker:
             float32 [N], higher is more relevant, in 0..1 unless raw; a float for a single pair.
 
         Raises:
-            InputError: something is not a pair of texts.
+            InputError: something is not a pair of texts, or an argument is not of its kind.
             NonFiniteScoreError: the model produced NaN or infinity.
             DeadlineError, CancelledError: it was time to stop; the error holds what was scored.
         """
-        given, single = pairs_to_score(pairs, document)
+        raw, (given, single) = require_boolean("raw_scores", raw_scores), pairs_to_score(pairs, document)
         scored = self.logits(given, show_progress=show_progress, timeout=timeout, cancel=cancel)
         log_truncation(scored.truncated_tokens, self.max_length)
-        scores = scored.scores(raw_scores)
+        scores = scored.scores(raw)
         return float(scores[0]) if single else scores
 
     def score_stream(
@@ -173,6 +174,7 @@ class Reranker:
         Raises:
             RerankError: as `score`.
         """
+        require_boolean("raw_scores", raw_scores)
         return self.model.pipeline(pairs, self.limits, Stop(timeout, cancel)).stream(raw_scores)
 
     def rank(
@@ -237,8 +239,7 @@ class Reranker:
             RerankError: as `rank`.
         """
         wanted, cancel = Selection(top_n, threshold, raw_scores), threading.Event()
-        stop = Stop(timeout, cancel)
-        return await in_thread(partial(self._rank, query, documents, wanted, stop, False), cancel)
+        return await in_thread(partial(self._rank, query, documents, wanted, Stop(timeout, cancel), False), cancel)
 
     def explain(
         self,
@@ -287,7 +288,6 @@ class Reranker:
             RerankError: as `score`; an InputError also where a limit is out of range.
         """
         stop, limits = Stop(timeout, cancel), self.limits if limits is None else limits
-        self.model.checked_length(limits.max_length)
         return self.model.logits(pairs, limits, stop, batch_size=batch_size, show_progress=show_progress)
 
     def _rank(

@@ -11,6 +11,7 @@ import numpy as np
 from mlx_rerank.errors import InputError, NonFiniteScoreError
 from mlx_rerank.models.mapping import ScoreMapping
 from mlx_rerank.pairs.arguments import Document, require_whole_number
+from mlx_rerank.pairs.switches import require_boolean
 
 logger = logging.getLogger("mlx_rerank")
 
@@ -50,7 +51,8 @@ class Selection:
     raw_scores: bool
 
     def __post_init__(self) -> None:
-        """Raise InputError where top_n is below one, or threshold cannot be compared with a score."""
+        """Raise InputError for a top_n below one, a threshold that no score can be compared with, or a wrong switch."""
+        require_boolean("raw_scores", self.raw_scores)
         if self.top_n is not None:
             require_whole_number("top_n", self.top_n)
         least = self.threshold
@@ -96,8 +98,12 @@ class PairLogits:
     mapping: ScoreMapping
 
     def scores(self, raw: bool = False) -> np.ndarray:
-        """Return the score of each pair, in 0..1, float32 [N]; the logits if raw."""
-        return self.logits if raw else self.mapping(self.logits)
+        """Return the score of each pair, in 0..1, float32 [N]; the logits if raw.
+
+        Raises:
+            InputError: raw is no boolean.
+        """
+        return self.logits if require_boolean("raw", raw) else self.mapping(self.logits)
 
     def ranking(self, documents: Sequence[Document], wanted: Selection) -> list[RankedDocument]:
         """Return the documents that are wanted, the best first, equal ones in the order given."""

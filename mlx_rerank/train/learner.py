@@ -15,7 +15,7 @@ from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from mlx_rerank.checkpoints.mapped import MappedEmbeddings, inputs_of
 from mlx_rerank.device import memory, operations
-from mlx_rerank.device.arrays import to_numpy
+from mlx_rerank.device.arrays import telling, to_numpy
 from mlx_rerank.errors import NonFiniteScoreError
 from mlx_rerank.models.family import Family, module_at
 from mlx_rerank.models.layers import Model
@@ -50,6 +50,7 @@ class Learned:
 class Learner:
     """A model, the float32 weights that are trained, and the optimizer's memory of them."""
 
+    @telling()
     def __init__(
         self,
         model: Model,
@@ -68,6 +69,9 @@ class Learner:
             options: of the run.
             dtype: of the forward and backward passes.
             table: the word embeddings, where the model has none of its own.
+
+        Raises:
+            DeviceError: the device could not compute it.
         """
         self.model, self.options, self.dtype = model, options, dtype
         self.steps, self.whole = 0, True
@@ -97,6 +101,7 @@ class Learner:
         elif self._table is None and not self.options.train_embeddings:
             module_at(model, family.words).freeze()
 
+    @telling()
     def learn(self, step: Step, rate: float) -> Learned:
         """Update the weights once.
 
@@ -106,6 +111,7 @@ class Learner:
 
         Raises:
             NonFiniteScoreError: the loss or its gradient is NaN or infinite.
+            DeviceError: the device could not compute it.
         """
         loss, total = mx.array(0.0), None
         for part in step.parts:
@@ -164,8 +170,13 @@ class Learner:
         """Have the model compute with these weights, in the dtype of the passes."""
         self.model.update(tree_unflatten([(name, value.astype(self.dtype)) for name, value in parameters.items()]))
 
+    @telling()
     def logits(self, batches: list[Batch]) -> list[np.ndarray]:
-        """Return the logits of batches with the weights as they are now, float32 [B] each."""
+        """Return the logits of batches with the weights as they are now, float32 [B] each.
+
+        Raises:
+            DeviceError: the device could not compute them.
+        """
         self._set(self.parameters)
         found = []
         for batch in batches:

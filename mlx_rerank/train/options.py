@@ -8,6 +8,7 @@ from types import MappingProxyType
 from mlx_rerank.dtypes import parse_dtype
 from mlx_rerank.errors import InputError
 from mlx_rerank.pairs.arguments import require_whole_number
+from mlx_rerank.pairs.switches import require_boolean
 
 LOSSES = ("listwise", "binary", "distillation", "margin-mse")
 NEGATIVES = ("bm25", "model")
@@ -72,6 +73,8 @@ class TrainingOptions:
             if getattr(self, name) is not None:
                 number = require_whole_number(name, getattr(self, name), least.get(name, 1))
                 object.__setattr__(self, name, number)  # numpy's integers do not go into JSON
+        for name in ("train_embeddings", "checkpoint_layers"):
+            object.__setattr__(self, name, require_boolean(name, getattr(self, name)))  # numpy's neither
         for name in ("learning_rate", "max_grad_norm", "temperature", "lora_alpha"):
             _require_number(name, getattr(self, name), above=0)
         _require_number("weight_decay", self.weight_decay)

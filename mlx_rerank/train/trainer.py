@@ -20,6 +20,7 @@ from mlx_rerank.device.names import parse_device
 from mlx_rerank.dtypes import default_dtype, parse_dtype
 from mlx_rerank.errors import InputError
 from mlx_rerank.pairs.limits import checked_length
+from mlx_rerank.pairs.switches import optional_boolean
 from mlx_rerank.train.evaluation import logits_of, mean_ndcg
 from mlx_rerank.train.examples import Example, read_examples
 from mlx_rerank.train.learner import Learned, Learner
@@ -76,9 +77,11 @@ def train(
         OutputError: the directory exists or cannot be written.
         CheckpointError, CheckpointNotFoundError: the model cannot be used.
         NonFiniteScoreError: the loss became NaN or infinite.
+        DeviceError: this machine has no such device, or it failed; the last complete step is kept.
         MissingDependencyError: negatives are asked for, and bm25s is not installed.
     """
     target, kept = require_absent(output), parse_dtype(dtype)
+    show_progress = optional_boolean("show_progress", show_progress)
     options = TrainingOptions() if options is None else options
     if options.negatives is not None:
         require_bm25()

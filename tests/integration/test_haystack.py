@@ -105,6 +105,8 @@ async def test_a_threshold_keeps_what_reaches_it(mini, documents, ranker, scaled
     for wrong in (math.nan, 50):
         with pytest.raises(InputError, match="threshold"):
             ranker.run(QUERY, documents, scale_score=True, score_threshold=wrong)
+    with pytest.raises(InputError, match="scale_score must be True or False, not 0"):
+        ranker.run(QUERY, documents, scale_score=0)
 
 
 def test_copies_keep_everything_and_leave_the_originals_as_they_were(documents, ranker):

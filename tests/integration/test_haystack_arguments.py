@@ -67,6 +67,8 @@ def test_what_is_wrong_is_told_where_the_model_is_loaded():
         MLXRanker(options={"dtypes": "float32"}).warm_up()
     with pytest.raises(CheckpointNotFoundError, match="nowhere"):
         MLXRanker("nowhere").warm_up()
+    with pytest.raises(InputError, match="scale_score must be True or False, not 'false'"):
+        MLXRanker(scale_score="false")  # pyright: ignore[reportArgumentType]
     for wrong in ("title", "", {}):
         with pytest.raises(InputError, match="meta_fields_to_embed must be a list, not a "):
             MLXRanker(meta_fields_to_embed=wrong)  # pyright: ignore[reportArgumentType]

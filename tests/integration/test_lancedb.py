@@ -204,6 +204,8 @@ def test_a_column_that_is_missing_is_named(mini, table):
     found = search(table, "fts").to_arrow()
     with pytest.raises(InputError, match=r"no column '_rowid', .*with_row_id\(True\)"):
         MLXReranker(mini).rerank_hybrid(QUERY, found, found)
+    with pytest.raises(InputError, match="raw_scores must be True or False, not 'false'"):
+        MLXReranker(mini, raw_scores="false")  # pyright: ignore[reportArgumentType]
 
 
 def test_cut_documents_are_logged(table, caplog):

@@ -191,6 +191,8 @@ def test_what_is_wrong_is_told_at_once(mini):
         MLXRanker(dtypes="float32")
     with pytest.raises(InputError, match="loaded already"):
         MLXRanker(mini, dtype="float32")
+    with pytest.raises(InputError, match="raw_scores must be True or False, not 'false'"):
+        MLXRanker(mini, raw_scores="false")  # pyright: ignore[reportArgumentType]
     with pytest.raises(CheckpointNotFoundError, match="nowhere"):
         MLXRanker("nowhere")
 

@@ -15,6 +15,7 @@ from mlx_rerank.compat.warning import old_names, warn, warn_unused
 from mlx_rerank.errors import InputError
 from mlx_rerank.pairs.arguments import Document, check_pairs, pairs_to_rank, require_sequence, require_whole_number
 from mlx_rerank.pairs.limits import Limits, checked_length
+from mlx_rerank.pairs.switches import optional_boolean, require_boolean
 from mlx_rerank.scoring.reranker import Reranker
 from mlx_rerank.scoring.results import log_truncation
 
@@ -111,9 +112,9 @@ class CrossEncoder:
             raise InputError(f"num_labels must be 1, not {labels!r}: these models give each pair one score")
         left = {"model_kwargs": of_model, "processor_kwargs": of_processor, "config_kwargs": of_config}
         unused = {f"{name}[{key!r}]": True for name, options in left.items() for key in options}
-        unused |= {"modules": modules, "trust_remote_code": trust_remote_code, "backend": backend != "torch"}
+        unused |= {"trust_remote_code": require_boolean("trust_remote_code", trust_remote_code), "modules": modules}
         unused |= {"model_card_data": model_card_data, "keep_in_fp32_modules": keep_in_fp32_modules or None}
-        warn_unused("CrossEncoder", unused)
+        warn_unused("CrossEncoder", unused | {"backend": backend != "torch"})
         checkpoint = Checkpoint.open(
             "" if model_name_or_path is None else model_name_or_path,
             revision=revision,
@@ -199,16 +200,19 @@ class CrossEncoder:
             MissingDependencyError: a tensor is wanted, and torch is not installed.
         """
         warn_unused("CrossEncoder.predict", {"device": device, "pool": pool, "chunk_size": chunk_size, **kwargs})
+        optional_boolean("apply_softmax", apply_softmax)
+        as_tensor = require_boolean("convert_to_tensor", convert_to_tensor)
+        as_numpy = require_boolean("convert_to_numpy", convert_to_numpy) and not as_tensor
         require_sequence("inputs", inputs)
         pairs = list(inputs)
         single = bool(pairs) and isinstance(pairs[0], str)
         pairs = check_pairs([pairs] if single else pairs)  # pyright: ignore[reportArgumentType]
         before = chosen_prompt(self.prompts, self.default_prompt_name, prompt, prompt_name)
         scores = self._scores(pairs, before, activation_fn, batch_size, show_progress_bar)
-        if convert_to_numpy and not convert_to_tensor:
+        if as_numpy:
             return scores[0] if single else scores if pairs else np.array([])
         tensor = tensor_of(scores)
-        return tensor[0] if single else tensor if convert_to_tensor else list(tensor)
+        return tensor[0] if single else tensor if as_tensor else list(tensor)
 
     @old_names(
         activation_fct="activation_fn",
@@ -259,6 +263,7 @@ class CrossEncoder:
         warn_unused("CrossEncoder.rank", {"device": device, "pool": pool, "chunk_size": chunk_size})
         if top_k is not None:
             require_whole_number("top_k", top_k, least=0)
+        require_boolean("return_documents", return_documents)
         texts, pairs = pairs_to_rank(query, documents)
         before = chosen_prompt(self.prompts, self.default_prompt_name, prompt, prompt_name)
         found = self._scores(pairs, before, activation_fn, batch_size, show_progress_bar)
@@ -279,7 +284,7 @@ class CrossEncoder:
             [(prompt + query, document) for query, document in pairs],
             limits=self._limits(),
             batch_size=batch_size,
-            show_progress=show_progress,
+            show_progress=optional_boolean("show_progress_bar", show_progress),
         )
         log_truncation(scored.truncated_tokens, self.max_length)
         return activated(self.activation_fn if activation_fn is None else activation_fn, scored.logits)

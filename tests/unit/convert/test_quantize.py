@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import bounds
 import mlx.core as mx
@@ -18,7 +19,7 @@ from mlx_rerank.checkpoints.weights import unpack
 from mlx_rerank.convert import convert
 from mlx_rerank.convert.quantize import describe_recipe, search_scales
 from mlx_rerank.dtypes import audit
-from mlx_rerank.errors import CheckpointError, InputError
+from mlx_rerank.errors import CheckpointError, DeviceError, InputError
 from mlx_rerank.models.family import module_at
 from mlx_rerank.proof.restore import state_dict
 
@@ -73,6 +74,15 @@ def test_conversion_searches_the_embeddings_scales(tmp_path: Path) -> None:
     source = write_checkpoint(tmp_path / "source", tensors=tensors)
     target = convert(source, tmp_path / "target", layers=LAYERS, embeddings=WORDS)
     np.testing.assert_array_equal(state_dict(target)[name], tensors[name])
+
+
+@pytest.mark.parametrize("layers", [LAYERS, None])
+def test_a_device_that_fails(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layers: Quantization) -> None:
+    embeddings = None if layers else WORDS  # whose search computes before anything is written
+    monkeypatch.setattr(mx, "eval", Mock(side_effect=RuntimeError("[METAL] Command buffer execution failed")))
+    with pytest.raises(DeviceError, match="Command buffer execution failed"):
+        convert(tiny, tmp_path / "target", layers=layers, embeddings=embeddings)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_groups_of_zeros_stay_zeros() -> None:

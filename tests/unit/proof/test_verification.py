@@ -1,12 +1,17 @@
-"""Every reason for which a report does not pass, one at a time."""
+"""Every reason for which a report does not pass, one at a time, or for which there is none."""
 
 import math
 from dataclasses import replace
+from unittest.mock import Mock
 
+import mlx.core as mx
+import mlx.nn as nn
 import pytest
 
+from mlx_rerank.errors import DeviceError
 from mlx_rerank.proof.fidelity import Fidelity
 from mlx_rerank.proof.verification import TOLERANCES, Peak, PublishedLogit, Verification
+from mlx_rerank.proof.verify import _states
 
 NEAR = Fidelity(10, 1e-5, 1e-6, 1e-6, 1e-7, 0.999, 0.99, 1.0)
 SOUND = Verification(
@@ -56,3 +61,9 @@ def test_rankings_that_cannot_be_compared_are_left_out() -> None:
     alone = replace(SOUND, fidelity=replace(NEAR, tau=None, lowest_tau=None, top10_overlap=None))
     assert alone.passed
     assert {"Kendall tau", "top-10 overlap"}.isdisjoint(dict(alone.rows()))
+
+
+def test_a_device_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mx, "eval", Mock(side_effect=RuntimeError("[METAL] Command buffer execution failed")))
+    with pytest.raises(DeviceError, match="Command buffer execution failed"):
+        _states([], nn.Tanh(), {"x": mx.ones(2)})

@@ -9,7 +9,7 @@ import pytest
 from checkpoints import TINY, random_tensors, write_checkpoint
 from training_data import make_examples
 
-from mlx_rerank.errors import InputError, OutputError
+from mlx_rerank.errors import DeviceError, InputError, OutputError
 from mlx_rerank.train import TrainingOptions, train, trainer
 from mlx_rerank.train.learner import Learner
 from mlx_rerank.train.progress import Progress
@@ -145,6 +145,27 @@ def test_interrupted_within_an_update(
     run(source, tmp_path / "out", save_every=2)
     assert steps == [2, 3, 4, 5]  # from the last save
     assert written(tmp_path / "out")[0] == whole["full"][0]
+
+
+@pytest.mark.parametrize("at", range(0, 18, 2))
+def test_a_device_that_fails(
+    source: Path, tmp_path: Path, whole: Any, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    evaluate, calls = mx.eval, []
+
+    def failing(*arrays: Any) -> None:
+        calls.append(1)
+        if len(calls) == at + 1:
+            raise RuntimeError("[METAL] Command buffer execution failed")
+        evaluate(*arrays)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(mx, "eval", failing)
+        with pytest.raises(DeviceError, match=r"Command buffer execution failed.*token_budget"):
+            run(source, tmp_path / "out", save_every=1)
+    assert not (tmp_path / "out").exists()
+    run(source, tmp_path / "out", save_every=1)
+    assert written(tmp_path / "out") == whole["full"]
 
 
 def test_a_run_whose_directory_could_not_be_written(
