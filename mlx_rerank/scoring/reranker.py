@@ -171,7 +171,7 @@ class Reranker:
             cancel: an event to stop at, which another thread may set.
 
         Raises:
-            RerankError: as `score`.
+            RerankError: as `score`; one that ends it in time holds no scores, as all were yielded.
         """
         return self.model.pipeline(pairs, self.limits, Stop(timeout, cancel)).stream(raw_scores)
 
