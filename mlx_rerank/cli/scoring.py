@@ -9,6 +9,7 @@ from typer import Argument, Option
 
 from mlx_rerank.cli.options import (
     AsJson,
+    CpuThreads,
     Deterministic,
     Device,
     Dtype,
@@ -51,6 +52,7 @@ def rank(
     revision: Revision = None,
     deterministic: Deterministic = False,
     embeddings: Embeddings = None,
+    cpu_threads: CpuThreads = None,
     score_cache: Scores = None,
     first_stage: FirstStage = None,
     keep: Keep = None,
@@ -76,6 +78,7 @@ def rank(
         deterministic=deterministic,
         embeddings=embeddings,
         revision=revision,
+        cpu_threads=cpu_threads,
         score_cache=score_cache,
     )
     reranker = _reranker(reference, model, options, first_stage=first_stage, keep=keep)
@@ -94,6 +97,7 @@ def score(
     revision: Revision = None,
     deterministic: Deterministic = False,
     embeddings: Embeddings = None,
+    cpu_threads: CpuThreads = None,
     score_cache: Scores = None,
     raw: Raw = False,
     reference: Reference = False,
@@ -116,6 +120,7 @@ def score(
         deterministic=deterministic,
         embeddings=embeddings,
         revision=revision,
+        cpu_threads=cpu_threads,
         score_cache=score_cache,
     )
     reranker = _reranker(reference, model, options)

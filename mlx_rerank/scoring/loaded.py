@@ -39,13 +39,15 @@ class ModelOptions:
     revision: str | None = None
     cache_dir: str | Path | None = None
     score_cache: str | Path | None = None
+    cpu_threads: int | None = None
 
     def __post_init__(self) -> None:
         """Raise InputError for a value that no model can be loaded with."""
         if not isinstance(self.deterministic, bool):
             raise InputError(f"deterministic must be True or False, not {self.deterministic!r}")
-        if self.token_budget is not None:
-            object.__setattr__(self, "token_budget", require_whole_number("token_budget", self.token_budget))
+        for name in ("token_budget", "cpu_threads"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, require_whole_number(name, getattr(self, name)))
         parse_long_documents(self.long_documents)
 
     @property
@@ -85,7 +87,7 @@ class LoadedModel:
             self._cached = CachedLogits.open(
                 options.score_cache, checkpoint, self.dtype, self.device, options.deterministic
             )
-        self.engine = Engine(checkpoint, dtype, device, options.embeddings)
+        self.engine = Engine(checkpoint, dtype, device, options.embeddings, options.cpu_threads)
 
     def checked_length(self, max_length: int) -> int:
         """Return max_length, tokens of a pair.
