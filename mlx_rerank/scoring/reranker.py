@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 class Reranker:
     """A cross-encoder that scores and ranks documents for a query.
 
-    Safe to use from several threads at once: they share one device thread, and their batches take turns.
+    Safe to use from several threads at once: they share one device thread, and their batches take turns. Pickled, or
+    copied deeply, it is loaded again, from the same files.
     """
 
     def __init__(
