@@ -41,6 +41,7 @@ class FlagReranker:
         query_max_length: int | None = None,
         max_length: int = 512,
         normalize: bool = False,
+        *,
         cpu_threads: int | None = None,
         **kwargs: Any,
     ) -> None:
