@@ -48,6 +48,10 @@ class RerankError(Exception):
         message = printable(super().__str__())
         return message if len(message) <= _LONGEST else f"{message[:_LONGEST]} ..."
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let it travel between processes with all that it holds, whatever its constructor takes."""
+        return _again, (type(self), self.args, vars(self))
+
 
 class InputError(RerankError, ValueError):
     """A text, pair or argument that cannot be used."""
@@ -118,10 +122,6 @@ class StoppedError(RerankError):
         self.truncated_tokens = truncated_tokens
         self.spans = spans
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Let it travel between processes with all that it holds."""
-        return type(self), (str(self), self.indices, self.logits, self.truncated_tokens, self.spans)
-
 
 class DeadlineError(StoppedError, TimeoutError):
     """The time that a call was given has passed."""
@@ -158,3 +158,11 @@ class WorkerError(RerankError, RuntimeError):
 
 class MissingDependencyError(RerankError, ImportError):
     """An optional package that is not installed."""
+
+
+def _again(kind: type[RerankError], args: tuple[Any, ...], held: dict[str, Any]) -> RerankError:
+    """Return an error that has travelled."""
+    error = kind.__new__(kind, *args)
+    error.args = args
+    vars(error).update(held)
+    return error

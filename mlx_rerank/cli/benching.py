@@ -141,7 +141,7 @@ def serving(
 
 def _cores() -> int:
     """Return the cores that this process may use; MLX is imported only where they are asked for."""
-    from mlx_rerank.device.lanes import cores
+    from mlx_rerank.device.cores import cores
 
     return cores()
 

@@ -9,6 +9,7 @@ from typer import Argument, Option
 
 from mlx_rerank.cli.options import (
     AsJson,
+    CpuThreads,
     Device,
     Dtype,
     Embeddings,
@@ -34,6 +35,7 @@ def explain(
     long_documents: LongDocuments = "truncate",
     revision: Revision = None,
     embeddings: Embeddings = None,
+    cpu_threads: CpuThreads = None,
     max_passes: Annotated[int | None, Option(min=2, help="Most times that the pair is computed; 128.")] = None,
     as_html: Annotated[bool, Option("--html", help="An HTML fragment.")] = False,
     as_json: AsJson = False,
@@ -55,6 +57,7 @@ def explain(
         long_documents=long_documents,
         embeddings=embeddings,
         revision=revision,
+        cpu_threads=cpu_threads,
     )
     reranker = Reranker(model, **vars(options))
     found = reranker.explain(

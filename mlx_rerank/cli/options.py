@@ -29,6 +29,9 @@ Timeout = Annotated[float | None, Option(metavar="SECONDS", help="Give up when s
 Embeddings = Annotated[
     Literal["resident", "mapped"] | None, Option(help="Word embeddings in memory, or in their file; by size.")
 ]
+CpuThreads = Annotated[
+    int | None, Option("--cpu-threads", help="Cores of a CPU to use, on Linux; this process's share of them.")
+]
 Verbose = Annotated[bool, Option("--verbose", "-v", help="Then print time and memory to standard error.")]
 Scores = Annotated[Path | None, Option("--score-cache", metavar="FILE", help="Keep scores there, and look them up.")]
 Private = Annotated[bool, Option("--private", help="Create a repository that only you can see.")]

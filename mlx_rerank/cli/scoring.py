@@ -11,6 +11,7 @@ from typer import Argument, Option
 
 from mlx_rerank.cli.options import (
     AsJson,
+    CpuThreads,
     Deterministic,
     Device,
     Dtype,
@@ -60,6 +61,7 @@ def rank(
     revision: Revision = None,
     deterministic: Deterministic = False,
     embeddings: Embeddings = None,
+    cpu_threads: CpuThreads = None,
     score_cache: Scores = None,
     first_stage: FirstStage = None,
     keep: Keep = None,
@@ -85,6 +87,7 @@ def rank(
         deterministic=deterministic,
         embeddings=embeddings,
         revision=revision,
+        cpu_threads=cpu_threads,
         score_cache=score_cache,
     )
     reranker = _reranker(reference, model, options, first_stage=first_stage, keep=keep)
@@ -107,6 +110,7 @@ def score(
     revision: Revision = None,
     deterministic: Deterministic = False,
     embeddings: Embeddings = None,
+    cpu_threads: CpuThreads = None,
     score_cache: Scores = None,
     raw: Raw = False,
     reference: Reference = False,
@@ -129,6 +133,7 @@ def score(
         deterministic=deterministic,
         embeddings=embeddings,
         revision=revision,
+        cpu_threads=cpu_threads,
         score_cache=score_cache,
     )
     reranker = _reranker(reference, model, options)

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer import Option
 
-from mlx_rerank.cli.options import Deterministic, Device, Dtype, Embeddings, LongDocuments, MaxLength, Revision
+from mlx_rerank.cli.options import (
+    CpuThreads,
+    Deterministic,
+    Device,
+    Dtype,
+    Embeddings,
+    LongDocuments,
+    MaxLength,
+    Revision,
+)
 from mlx_rerank.device.optional import framework
 from mlx_rerank.errors import InputError
 from mlx_rerank.pairs.decoding import read_text
@@ -44,6 +53,7 @@ def serve(
     revision: Revision = None,
     deterministic: Deterministic = False,
     embeddings: Embeddings = None,
+    cpu_threads: CpuThreads = None,
     keep_alive: Annotated[float, Option(metavar="SECONDS", help="Unload idle models after; -1 for never.")] = 1800.0,
     memory_limit: Annotated[str | None, Option(metavar="BYTES", help="Of all loaded weights, such as 4G.")] = None,
     unknown_model: Annotated[
@@ -91,6 +101,7 @@ def serve(
             deterministic=deterministic,
             embeddings=embeddings,
             revision=revision,
+            cpu_threads=cpu_threads,
         ),
     )
     if install_service:

@@ -42,6 +42,8 @@ class FlagReranker:
         query_max_length: int | None = None,
         max_length: int = 512,
         normalize: bool = False,
+        *,
+        cpu_threads: int | None = None,
         **kwargs: Any,
     ) -> None:
         """Load a model.
@@ -61,6 +63,7 @@ class FlagReranker:
             query_max_length: most tokens of a query; three quarters of max_length if None.
             max_length: most tokens of a pair; the model's limit where that is less, with a warning.
             normalize: return sigmoids of the logits.
+            cpu_threads: as for `Reranker`; FlagEmbedding has no such argument.
             kwargs: anything else is unused; a warning names it.
 
         Raises:
@@ -81,7 +84,9 @@ class FlagReranker:
         self.max_length = max_length
         self.normalize = require_boolean("normalize", normalize)
         dtype = None if require_boolean("use_fp16", use_fp16) else "float32"
-        self.reranker = Reranker(model_name_or_path, dtype=dtype, device=device, cache_dir=cache_dir)
+        self.reranker = Reranker(
+            model_name_or_path, dtype=dtype, device=device, cache_dir=cache_dir, cpu_threads=cpu_threads
+        )
         self.use_fp16 = self.reranker.dtype == "float16"
         if use_fp16 and not self.use_fp16:
             logger.info("use_fp16 has no effect on a CPU: computing in float32")

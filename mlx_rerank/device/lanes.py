@@ -5,7 +5,6 @@ BLAS. So several batches, one for each core, run side by side in streams of thei
 nothing: on macOS the CPU is Accelerate's, and a GPU needs no help.
 """
 
-import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_rerank.device import blas, operations
+from mlx_rerank.device.cores import cores
 
 Batch = Sequence[np.ndarray | None]  # arrays that belong together row by row; the first is there, and is [B, L]
 Forward = Callable[..., mx.array]  # of the arrays of a batch
@@ -21,23 +21,31 @@ _MOST_LANES = 8  # MLX lets some ten operations wait or run at a time, whatever 
 _made = threading.local()  # its `streams` of the CPU serve all models; MLX's belong to the thread they were made in
 
 
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def lanes(device: mx.Device, threads: int | None = None) -> int:
+    """Return how many batches a device computes side by side.
 
-
-def lanes(device: mx.Device) -> int:
-    """Return how many batches a device computes side by side."""
-    return min(cores(), _MOST_LANES) if device == mx.cpu and sys.platform.startswith("linux") else 1
+    Args:
+        device: a CPU has as many lanes as it may use cores, as far as MLX can use them.
+        threads: cores that may be used; those of this process if None.
+    """
+    if not _divided(device):
+        return 1
+    return min(cores() if threads is None else threads, _MOST_LANES)
 
 
 class Lanes:
     """Streams of one device, on which batches run side by side."""
 
-    def __init__(self, device: mx.Device) -> None:
-        """Take the device; streams are made in the thread that uses them."""
-        self.count = lanes(device)
+    def __init__(self, device: mx.Device, threads: int | None = None) -> None:
+        """Take the device; streams are made in the thread that uses them.
+
+        Args:
+            device: what computes.
+            threads: cores of a CPU that may be used; those of this process if None.
+        """
+        self.count = lanes(device, threads)
         self._device = device
+        self._threads = (cores() if threads is None else threads) if _divided(device) else None
 
     def each(self, function: Forward, batches: Sequence[Batch]) -> list[mx.array]:
         """Return a function's results for batches, in consecutive parts, yet to be evaluated.
@@ -49,18 +57,33 @@ class Lanes:
             function: of the arrays of a batch, or of some of its rows.
             batches: at most as many as there are lanes.
         """
-        if self.count == 1:
-            return [function(*batch) for batch in batches]
         made = streams()
+        if self.count == 1:
+            self._share(1, made)
+            return [function(*batch) for batch in batches]
         while len(made) < self.count:
             made.append(mx.new_stream(self._device))
         parts = _cut(batches, self.count)
-        _share_cores(len(parts), made)
+        self._share(len(parts), made)
         results = []
         for stream, part in zip(made, parts, strict=False):
             with operations.on(stream):
                 results.append(function(*part))
         return results
+
+    def _share(self, parts: int, made: Sequence[mx.Stream]) -> None:
+        """Let the products of each of some parts use its share of the cores.
+
+        Some kernels round otherwise with another number of threads, and that number is one for the process. So it
+        changes only after all that runs: else the moment of the change would decide bits.
+        """
+        if self._threads is None:
+            return
+        threads = max(1, self._threads // parts)
+        if blas.threads() not in (None, threads):
+            for stream in (mx.default_stream(self._device), *made):
+                mx.synchronize(stream)
+            blas.set_threads(threads)
 
 
 def streams() -> list[mx.Stream]:
@@ -68,17 +91,9 @@ def streams() -> list[mx.Stream]:
     return _made.__dict__.setdefault("streams", [])
 
 
-def _share_cores(parts: int, made: Sequence[mx.Stream]) -> None:
-    """Let the products of each of some parts use its share of the cores.
-
-    Some kernels round otherwise with another number of threads, and that number is one for the process. So it changes
-    only after all that runs: else the moment of the change would decide bits.
-    """
-    threads = max(1, cores() // parts)
-    if blas.threads() not in (None, threads):
-        for stream in made:
-            mx.synchronize(stream)
-        blas.set_threads(threads)
+def _divided(device: mx.Device) -> bool:
+    """Tell whether the cores of a device are shared out here."""
+    return device == mx.cpu and sys.platform.startswith("linux")
 
 
 def _cut(batches: Sequence[Batch], count: int) -> list[Batch]:

@@ -67,6 +67,15 @@ class MLXRanker:
         self._reranker: Reranker | None = None
         self._loading = threading.Lock()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the lock behind where it is pickled or copied; a model that is loaded is loaded again there."""
+        return {name: value for name, value in vars(self).items() if name != "_loading"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Have a lock of its own."""
+        vars(self).update(state)
+        self._loading = threading.Lock()
+
     def warm_up(self) -> None:
         """Load the model, once.
 

@@ -13,8 +13,8 @@ from mlx_rerank.scoring.results import RankedDocument
 
 with framework("LlamaIndex", extra="llama-index"):
     from llama_index.core import instrumentation
-    from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
-    from llama_index.core.callbacks import CBEventType, EventPayload
+    from llama_index.core.bridge.pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+    from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload
     from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
     from llama_index.core.postprocessor.types import BaseNodePostprocessor
     from llama_index.core.schema import MetadataMode, Node, NodeWithScore, QueryBundle
@@ -80,9 +80,16 @@ class MLXRerank(BaseNodePostprocessor):
             raise InputError("a Reranker cannot be saved: construct MLXRerank with the model's name instead")
         return super().to_dict(**kwargs)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Let it travel between processes, as `to_dict` does; the model is loaded there."""
-        return self.from_dict, (self.to_dict(),)
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the callbacks behind where it travels to another process, as `to_dict` does."""
+        state = BaseModel.__getstate__(self)
+        fields = {name: value for name, value in state["__dict__"].items() if name != "callback_manager"}
+        return state | {"__dict__": fields}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the model that travelled; LlamaIndex's own method would load whatever its name leads to now."""
+        BaseModel.__setstate__(self, state)
+        self.callback_manager = CallbackManager()
 
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None

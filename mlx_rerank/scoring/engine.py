@@ -32,7 +32,12 @@ class Engine:
     """A model on a device, usable from any number of threads at once."""
 
     def __init__(
-        self, checkpoint: Checkpoint, dtype: mx.Dtype, device: mx.Device, embeddings: str | None = None
+        self,
+        checkpoint: Checkpoint,
+        dtype: mx.Dtype,
+        device: mx.Device,
+        embeddings: str | None = None,
+        cpu_threads: int | None = None,
     ) -> None:
         """Load a model and wait for it.
 
@@ -41,6 +46,7 @@ class Engine:
             dtype: of all weights that are not packed.
             device: what it runs on.
             embeddings: "resident" or "mapped"; by size if None, see `choose_embeddings`.
+            cpu_threads: as for `Lanes`.
 
         Raises:
             InputError: the embeddings cannot be mapped.
@@ -53,7 +59,7 @@ class Engine:
             keep_freed_memory()
         self._shape = checkpoint.shape
         self._device = device
-        self._lanes = Lanes(device)
+        self._lanes = Lanes(device, cpu_threads)
         self._thread = device_thread()
         self.tokens = 0  # computed so far, without padding; counted in the device thread
         # The CPU backend has no fast product with packed weights: there they are unpacked once.

@@ -2,14 +2,17 @@
 
 import logging
 from collections.abc import Iterable, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 
+from mlx_rerank.checkpoints import hub
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.device.names import parse_device
 from mlx_rerank.dtypes import default_dtype, dtype_name, parse_dtype
+from mlx_rerank.errors import ChangedCheckpointError
 from mlx_rerank.pairs.arguments import check_pairs, iterate_pairs, require_whole_number
 from mlx_rerank.pairs.batching import Batching
 from mlx_rerank.pairs.limits import Limits, LongDocuments, checked_length, parse_long_documents
@@ -39,13 +42,20 @@ class ModelOptions:
     revision: str | None = None
     cache_dir: str | Path | None = None
     score_cache: str | Path | None = None
+    cpu_threads: int | None = None
 
     def __post_init__(self) -> None:
         """Raise InputError for a value that no model can be loaded with."""
         object.__setattr__(self, "deterministic", require_boolean("deterministic", self.deterministic))
-        if self.token_budget is not None:
-            object.__setattr__(self, "token_budget", require_whole_number("token_budget", self.token_budget))
+        for name in ("token_budget", "cpu_threads"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, require_whole_number(name, getattr(self, name)))
         parse_long_documents(self.long_documents)
+
+    def absolute(self) -> "ModelOptions":
+        """Return the same, with paths that hold in another working directory."""
+        paths = {name: getattr(self, name) for name in ("cache_dir", "score_cache")}
+        return replace(self, **{name: Path(path).absolute() for name, path in paths.items() if path is not None})
 
     @property
     def on(self) -> tuple[mx.Device, mx.Dtype]:
@@ -60,12 +70,30 @@ class ModelOptions:
 
 
 class LoadedModel:
-    """A model with its tokeniser, on its device, and all that decides how pairs are computed."""
+    """A model with its tokeniser, on its device, and all that decides how pairs are computed.
 
-    def __init__(self, model: str | Path, options: ModelOptions) -> None:
-        """Load a model; options and errors are those of `Reranker`."""
+    Pickled, or copied deeply, it is loaded again.
+    """
+
+    def __init__(self, model: str | Path, options: ModelOptions, identity: str | None = None) -> None:
+        """Load a model; options and errors are those of `Reranker`.
+
+        Args:
+            model: as for `Reranker`.
+            options: as for `Reranker`.
+            identity: of the files that must be found there; any if None.
+
+        Raises:
+            ChangedCheckpointError: there are others.
+        """
         device, dtype = options.on
         checkpoint = Checkpoint.open(model, revision=options.revision, cache_dir=options.cache_dir)
+        self._directory, self._identity = checkpoint.directory.resolve(), checkpoint.identity.key
+        if identity not in (None, self._identity):
+            raise ChangedCheckpointError(
+                f"{self._directory} is not what it was when this model was pickled or copied: a file was changed, or "
+                "this is another machine; load the model by its name"
+            )
         self.shape, self.mapping, self.encoder = checkpoint.shape, checkpoint.mapping, checkpoint.encoder()
         self.dtype = dtype_name(dtype)
         self.device = "gpu" if device.type == device.type.gpu else "cpu"
@@ -84,7 +112,23 @@ class LoadedModel:
             self._cached = CachedLogits.open(
                 options.score_cache, checkpoint, self.dtype, self.device, options.deterministic
             )
-        self.engine = Engine(checkpoint, dtype, device, options.embeddings)
+        self.engine = Engine(checkpoint, dtype, device, options.embeddings, options.cpu_threads)
+        self._options = replace(options.absolute(), dtype=self.dtype, device=self.device, revision=None)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Say how it is loaded again."""
+        return _again, self.recipe()
+
+    def recipe(self, **changes: Any) -> tuple[str | Path, ModelOptions, str | None]:
+        """Return how an equal model is loaded in another process, which may have another working directory.
+
+        Args:
+            changes: options that are to differ.
+        """
+        options = replace(self._options, **changes)
+        if embedded := [name for name, place in hub.EMBEDDED.items() if place.resolve() == self._directory]:
+            return embedded[0], options, None
+        return self._directory, options, self._identity
 
     def checked_length(self, max_length: int) -> int:
         """Return max_length, tokens of a pair.
@@ -155,3 +199,13 @@ class LoadedModel:
             total=len(pairs) if isinstance(pairs, Sized) else None,
             hint=f"In {self.dtype} an activation may have overflowed, or the weights are damaged: try dtype='float32'",
         )
+
+
+def _again(model: str | Path, options: ModelOptions, identity: str | None) -> LoadedModel:
+    """Load a model by its recipe. A commit of the hub is the same on every machine, and may have to be fetched here."""
+    directory = Path(model)
+    if repo := hub.repo_of(directory):
+        identity = None
+        if not directory.is_dir():
+            model, options = repo, replace(options, revision=hub.commit_of(directory))
+    return LoadedModel(model, options, identity)

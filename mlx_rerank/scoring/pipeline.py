@@ -81,7 +81,8 @@ class _Window:
 class Pipeline:
     """The work of one call.
 
-    For each row that is done, a digest of 16 bytes and the logit are kept, so that an equal row is not computed again.
+    Until a call that gathers has ended, the results and, for each row, a digest of 16 bytes and the logit are kept, so
+    that an equal row is not computed again. A stream keeps nothing of what it has yielded.
     """
 
     def __init__(
@@ -121,12 +122,14 @@ class Pipeline:
         self._waiting: dict[bytes, list[tuple[_Open, int]]] = {}  # for sequences not done: pairs and their rows
         self._ready: list[_Open] = []  # pairs whose sequences were done when they were read
         self._handed_over: deque[list[bytes]] = deque()  # digests of the sequences in each group that the engine has
-        self._done = [_scored([], 1)]
+        self._streaming = False
+        self._count = 0  # of pairs that are done
+        self._done = [_scored([], 1)]  # all of them; of a stream none
         self._exhausted = False
 
     @property
     def scored(self) -> Scored:
-        """All that is done so far, in the order of completion."""
+        """All that is done and kept so far, in the order of completion."""
         columns = ("indices", "logits", "truncated_tokens", "spans")
         return Scored(*(np.concatenate([getattr(part, column) for part in self._done]) for column in columns))
 
@@ -158,6 +161,7 @@ class Pipeline:
         Args:
             raw_scores: give logits.
         """
+        self._streaming = True
         with closing(self.run()) as parts:
             for part in parts:
                 scores = part.logits if raw_scores else self._mapping(part.logits)
@@ -260,7 +264,8 @@ class Pipeline:
         """Return the pairs of a group that is done, and those that were ready."""
         done, self._ready = self._ready, []
         for key, logit in zip(keys, logits.tolist(), strict=True):
-            self._known[key] = logit
+            if not self._streaming:
+                self._known[key] = logit
             for pair, row in self._waiting.pop(key):
                 pair.logits[row] = logit
                 pair.missing -= 1
@@ -269,13 +274,15 @@ class Pipeline:
         done.sort(key=attrgetter("index"))  # as nothing else tells which of them was first
         scored = _scored(done, self._limits.best)
         require_finite(scored.logits, [pair.texts for pair in done], self._hint, scored.indices.tolist())
-        self._done.append(scored)
+        self._count += len(done)
+        if not self._streaming:
+            self._done.append(scored)
         return scored
 
     def _error(self, stopped: Stopped) -> StoppedError:
         """Return the error that says what was scored."""
         scored = self.scored
-        count = f"{len(scored.indices)}" if self._total is None else f"{len(scored.indices)} of {self._total}"
+        count = f"{self._count}" if self._total is None else f"{self._count} of {self._total}"
         message = f"{count} pairs were scored {stopped.circumstances}"
         return stopped.kind(message, scored.indices, scored.logits, scored.truncated_tokens, scored.spans)
 

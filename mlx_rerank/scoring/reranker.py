@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 class Reranker:
     """A cross-encoder that scores and ranks documents for a query.
 
-    Safe to use from several threads at once: they share one device thread, and their batches take turns.
+    Safe to use from several threads at once: they share one device thread, and their batches take turns. Pickled, or
+    copied deeply, it is loaded again, from the same files.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Reranker:
         revision: str | None = None,
         cache_dir: str | Path | None = None,
         score_cache: str | Path | None = None,
+        cpu_threads: int | None = None,
         first_stage: "str | Path | Reranker | None" = None,
         keep: int | None = None,
     ) -> None:
@@ -55,23 +57,20 @@ class Reranker:
             dtype: "float16", "bfloat16" or "float32"; float16 on a GPU and float32 on a CPU if None.
             device: "gpu" or "cpu"; MLX's default one if None.
             max_length: most tokens of a pair, special ones included; if None, 512, or the model's or tokenizer's limit.
-            long_documents: what becomes of a document that does not fit. "truncate" leaves its end unread; "windows"
-                reads all of it in parts that overlap, and takes the best one's score (`Windows(...)` says how
-                long they are, and how many the mean is taken over); "error" raises an InputError.
-            token_budget: most padded tokens computed at once; by the model's shape, the device and its memory if None
-                (budget.py). A larger one needs more memory, and stops later when a call must end.
+            long_documents: what becomes of a document that does not fit: "truncate" leaves its end unread; "windows" or
+                `Windows(...)` reads it in parts that overlap, and takes the best one's score; "error" refuses it.
+            token_budget: most padded tokens computed at once, more of which need more memory; if None, see budget.py.
             deterministic: compute every pair in a batch of its own, so that nothing but the pair decides its logit, bit
                 for bit. Otherwise pairs beside it move a float32 logit of trained weights by 1e-5 at most.
-            embeddings: "resident" holds the word embeddings in memory, as all else. "mapped" leaves them in their file
-                and reads only the rows that a batch needs; the scores are the same bits. If None, tables of more than
-                64 MB are mapped. The file may be deleted or replaced meanwhile, but not overwritten.
+            embeddings: "resident" holds the word embeddings in memory; "mapped" leaves them in their file, which is not
+                to be overwritten, and reads the rows that a batch needs, for the same bits; by size if None.
             revision: branch, tag or commit of a hub model.
             cache_dir: where hub downloads are kept.
-            score_cache: a file that keeps scores for this process and others; made if it is not there. A score from it
-                has the bits that were computed first, whatever pairs were beside it then.
-            first_stage: a faster model that chooses which candidates of `rank` this one scores. The others are left out
-                of the ranking, as scores of two models cannot be compared; what it cuts is logged. A name is loaded
-                with these options except revision, and max_length cut to its limit; a Reranker keeps its own.
+            score_cache: a file, made if need be, that keeps scores, as they were first computed, for all processes.
+            cpu_threads: cores of a CPU to use, on Linux; if None, this process's share of them (device/cores.py).
+            first_stage: a faster model that chooses which candidates of `rank` this one scores; the others are left
+                out, as scores of two models cannot be compared. A name is loaded with these options, except revision,
+                and max_length cut to its limit; a Reranker keeps its own.
             keep: candidates that the first stage chooses, 20 if None; if there are no more, it is skipped.
 
         Raises:
@@ -79,22 +78,23 @@ class Reranker:
             CheckpointError: its files cannot be used.
             UnsupportedModelError: it is not a single-label cross-encoder of a family that is run here.
             DeviceError: this machine has no such device.
-            InputError: the dtype is unknown, a limit is out of range, the embeddings cannot be mapped, revision is not
-                of a hub model, score_cache is another program's database, or keep is not for this first stage.
+            InputError: an option is unknown, out of range, or of no use with this model.
             MissingDependencyError: the checkpoint needs torch to be read.
         """
         options = ModelOptions(
             dtype=dtype, device=device, max_length=max_length, long_documents=long_documents, token_budget=token_budget,
             deterministic=deterministic, embeddings=embeddings, revision=revision, cache_dir=cache_dir,
-            score_cache=score_cache,
+            score_cache=score_cache, cpu_threads=cpu_threads,
         )  # fmt: skip
         self.first_stage = FirstStage.load(first_stage, keep, options)
         self.model = LoadedModel(model, options)
-        self.config, self.encoder, self.engine = self.model.shape, self.model.encoder, self.model.engine
-        self.dtype, self.device, self.embeddings = self.model.dtype, self.model.device, self.engine.embeddings
+        self.config, self.dtype, self.device = self.model.shape, self.model.dtype, self.model.device
         self.limits, self.max_length = self.model.limits, self.model.limits.max_length
-        self.engines = [self.engine, *([self.first_stage.model.engine] if self.first_stage else [])]
 
+    encoder = property(attrgetter("model.encoder"), doc="What turns pairs into token ids.")
+    engine = property(attrgetter("model.engine"), doc="What computes.")
+    engines = property(lambda self: [of.model.engine for of in (self, self.first_stage) if of], doc="Of all stages.")
+    embeddings = property(attrgetter("model.engine.embeddings"), doc='Where word embeddings are: "resident", "mapped".')
     token_budget = property(attrgetter("model.token_budget"), doc="Most padded tokens of a batch.")
     deterministic = property(attrgetter("model.deterministic"), doc="Whether each pair is computed alone.")
 
@@ -172,7 +172,7 @@ class Reranker:
             cancel: an event to stop at, which another thread may set.
 
         Raises:
-            RerankError: as `score`.
+            RerankError: as `score`; one that ends it in time holds no scores, as all were yielded.
         """
         require_boolean("raw_scores", raw_scores)
         return self.model.pipeline(pairs, self.limits, Stop(timeout, cancel)).stream(raw_scores)
@@ -228,11 +228,11 @@ class Reranker:
         work at the next batch.
 
         Args:
-            query: what is asked.
-            documents: as for `rank`; not to be changed meanwhile.
-            top_n: how many to return, as for `rank`.
-            threshold: the lowest score of those returned, as for `rank`.
-            raw_scores: give logits instead of scores in 0..1.
+            query: like all but the last as for `rank`.
+            documents: not to be changed meanwhile.
+            top_n: how many to return.
+            threshold: the lowest score of those returned.
+            raw_scores: give logits.
             timeout: seconds from the call on, waiting included; never if None.
 
         Raises:

@@ -11,7 +11,7 @@ from commands import run_here
 
 from mlx_rerank import errors
 from mlx_rerank.convert import convert
-from mlx_rerank.errors import CheckpointError, RerankError, printable
+from mlx_rerank.errors import CheckpointError, RefusedError, RerankError, StoppedError, printable
 
 EVIL = "a\x1b]52;c;aGk=\x07\x9b2J\u202e\u2028\x7f\nERROR forged"
 SHOWN = r"a\x1b]52;c;aGk=\x07\x9b2J\u202e\u2028\x7f\nERROR forged"
@@ -37,8 +37,15 @@ def test_a_message_has_an_end() -> None:
     assert len(str(CheckpointError("x" * 10**6))) < 5000
 
 
-def test_an_error_travels_between_processes() -> None:
-    assert str(pickle.loads(pickle.dumps(CheckpointError(EVIL)))) == SHOWN
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_every_error_travels_between_processes(kind: type[RerankError]) -> None:
+    if kind is RefusedError:
+        error = RefusedError(429, "busy", EVIL, param="model", retry_after=3)
+    else:
+        error = kind(EVIL, *([1], [2.0], [3], [(4, 5)]) * issubclass(kind, StoppedError))
+    error.add_note("a note")
+    found = pickle.loads(pickle.dumps(error))
+    assert (type(found), str(found), found.args, vars(found)) == (kind, SHOWN, error.args, vars(error))
 
 
 @pytest.fixture(scope="module")

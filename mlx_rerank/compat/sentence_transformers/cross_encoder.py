@@ -68,6 +68,7 @@ class CrossEncoder:
         model_card_data: Any = None,
         backend: str = "torch",
         keep_in_fp32_modules: Sequence[str] | None = None,
+        cpu_threads: int | None = None,
     ) -> None:
         """Load a model. Where an argument has no effect, a warning names it.
 
@@ -94,6 +95,7 @@ class CrossEncoder:
             model_card_data: unused.
             backend: unused.
             keep_in_fp32_modules: unused.
+            cpu_threads: as for `Reranker`; sentence-transformers has no such argument.
 
         Raises:
             InputError: num_labels is not 1, the default prompt is unknown, max_length leaves no room for text, or the
@@ -135,6 +137,7 @@ class CrossEncoder:
             dtype=None if dtype == "auto" else str(dtype).removeprefix("torch."),
             device=device_named(device),
             max_length=self.max_length,
+            cpu_threads=cpu_threads,
         )
         checkpoint.require_unchanged()  # or the settings would be of other files than the Reranker's
         self.device = self.reranker.device

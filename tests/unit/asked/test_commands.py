@@ -24,6 +24,7 @@ LOADING: dict[str, Case] = {  # options, what comes of them: an error that says 
     "max_length": (["--max-length", "20"], None),
     "long_documents": (["--long-documents", "windows"], None),
     "revision": (["--revision", "v1"], "revision 'v1' is for models of the hub"),
+    "cpu_threads": (["--cpu-threads", "0"], "cpu_threads must be a whole number of at least 1, not 0"),
     "embeddings": (["--embeddings", "mapped", "--model", "damaged"], "cannot be mapped"),
     "timeout": (["--timeout", "1e-9"], "pairs were scored in 1e-09 s|passes of an explanation were done in 1e-09 s"),
 }
@@ -90,6 +91,7 @@ SERVING = {
     "revision": Asked({"revision": "v1"}),  # which the model refuses when it is loaded
     "deterministic": Asked({"deterministic": True}),
     "embeddings": Asked({"embeddings": "mapped"}),
+    "cpu_threads": Asked({"cpu_threads": 1}),
     "keep_alive": Asked({"keep_alive": 0}),
     "memory_limit": Asked({"memory_limit": "1G"}),
     "unknown_model": Asked({"unknown_model": "404"}),

@@ -35,6 +35,7 @@ FLAG = {
     "query_max_length": Asked({"query_max_length": 1}),
     "max_length": Asked({"max_length": 20}),
     "normalize": Asked({"normalize": True}),
+    "cpu_threads": Asked({"cpu_threads": 0}, refused="cpu_threads must be a whole number of at least 1, not 0"),
     "kwargs": Asked({"use_bf16": True}, warned="FlagReranker does not use use_bf16"),
 }
 COMPUTING = {"sentence_pairs": Asked({"sentence_pairs": PAIRS[1:]}), "batch_size": BATCH, "kwargs": ANY} | {
@@ -62,6 +63,7 @@ CROSS = {
     "model_card_data": Asked({"model_card_data": object()}, warned="does not use model_card_data"),
     "backend": Asked({"backend": "onnx"}, warned="does not use backend"),
     "keep_in_fp32_modules": Asked({"keep_in_fp32_modules": ["0.model"]}, warned="does not use keep_in_fp32_modules"),
+    "cpu_threads": FLAG["cpu_threads"],
 }
 OLD = {
     "model_name": Asked({"model_name": "other"}),

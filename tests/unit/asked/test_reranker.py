@@ -34,6 +34,7 @@ LOADING = {
     "revision": Asked({"revision": "v1"}, refused="revision 'v1' is for models of the hub"),
     "cache_dir": Asked({"cache_dir": "elsewhere"}, beside={"model": "test/tiny"}),
     "score_cache": Asked({"score_cache": "scores.db"}),
+    "cpu_threads": Asked({"cpu_threads": 0}, refused="cpu_threads must be a whole number of at least 1, not 0"),
     "first_stage": Asked({"first_stage": "other"}),
     "keep": Asked({"keep": 2}, beside={"first_stage": "other"}),
 }

@@ -39,12 +39,13 @@ def theirs(name: str) -> ast.FunctionDef:
 @pytest.mark.parametrize("name", ["__init__", "predict", "rank"])
 def test_the_signatures_are_sentence_transformers(name: str) -> None:
     arguments = theirs(name).args
-    ours = inspect.signature(getattr(CrossEncoder, name)).parameters
+    ours = dict(inspect.signature(getattr(CrossEncoder, name)).parameters)
     names = [each.arg for each in (*arguments.args, *arguments.kwonlyargs, arguments.kwarg) if each]
     if name == "__init__":  # whose version 6 takes four more by position, as version 5 did
         legacy = ["num_labels", "max_length", "activation_fn", "device"]
         names = [*names[:2], *legacy, *(each for each in names[2:] if each not in legacy)]
         assert [ours[each].kind for each in legacy] == [inspect.Parameter.POSITIONAL_OR_KEYWORD] * 4
+        assert ours.pop("cpu_threads").kind is inspect.Parameter.KEYWORD_ONLY  # ours alone
     assert list(ours) == names
     given = dict(zip([each.arg for each in arguments.args][::-1], arguments.defaults[::-1], strict=False))
     given |= dict(zip([each.arg for each in arguments.kwonlyargs], arguments.kw_defaults, strict=True))

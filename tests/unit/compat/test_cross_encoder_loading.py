@@ -128,7 +128,7 @@ def test_what_the_reranker_is_to_compute_in_and_on(
     monkeypatch.setattr("mlx_rerank.compat.sentence_transformers.cross_encoder.Reranker", load)
     before = copy.deepcopy(options)
     CrossEncoder(tiny, **options)
-    assert given == {"dtype": dtype, "device": device, "max_length": 64}
+    assert given == {"dtype": dtype, "device": device, "max_length": 64, "cpu_threads": None}
     assert options == before
 
 

@@ -42,7 +42,8 @@ def test_the_signature_is_flagembeddings() -> None:
     names = [each.arg for each in (*theirs.args.args, theirs.args.kwarg)]
     defaults = [ast.literal_eval(each) for each in theirs.args.defaults]
     required = [inspect.Parameter.empty] * (len(theirs.args.args) - len(defaults))
-    ours = inspect.signature(FlagReranker.__init__).parameters
+    ours = dict(inspect.signature(FlagReranker.__init__).parameters)
+    assert ours.pop("cpu_threads").kind is inspect.Parameter.KEYWORD_ONLY  # ours alone
     assert list(ours) == names
     assert [each.default for each in ours.values()] == [*required, *defaults, inspect.Parameter.empty]
 

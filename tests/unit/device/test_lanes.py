@@ -111,7 +111,7 @@ def test_threads_change_when_nothing_runs(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
 def test_a_logit_is_the_same_in_every_lane(tiny: Path, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = Reranker(tiny, device="cpu", deterministic=True).logits(PAIRS).logits
-    monkeypatch.setattr(lanes, "lanes", lambda _: count)
+    monkeypatch.setattr(lanes, "lanes", lambda *_: count)
     reranker = Reranker(tiny, device="cpu")
     for rows in (1, 2, 7, len(PAIRS)):
         np.testing.assert_allclose(reranker.logits(PAIRS[:rows]).logits, expected[:rows], atol=1e-5)

@@ -171,7 +171,7 @@ def test_non_finite_logits_are_not_kept(tiny: Path, tmp_path: Path) -> None:
     tensors = random_tensors(TINY) | {"classifier.out_proj.bias": np.array([np.nan], np.float32)}
     reranker = Reranker(write_checkpoint(tmp_path / "nan", tensors=tensors), score_cache=tmp_path / "scores.db")
     for _ in range(2):
-        with pytest.raises(NonFiniteScoreError, match=r"3 of 3 pairs .* is pair 0 .*counted without"):
+        with pytest.raises(NonFiniteScoreError, match=r"\d of \d pairs .*counted without"):
             reranker.score(PAIRS)
 
 

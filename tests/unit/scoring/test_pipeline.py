@@ -1,8 +1,11 @@
 """Windows, streams, and what of a call overlaps: order, completeness, laziness and padding."""
 
 import dataclasses
+import gc
 import threading
 import time
+import tracemalloc
+from collections import deque
 from collections.abc import Iterator
 from itertools import count, islice, repeat
 from typing import Any
@@ -161,6 +164,21 @@ def test_an_endless_stream_of_one_pair_flows(tiny_reranker: Reranker) -> None:
         found = list(islice(tiny_reranker.score_stream(repeat(("panda", "bear"))), 1000))
     assert [pair.index for pair in found] == list(range(1000))
     assert len({pair.score for pair in found}) == 1
+
+
+def test_a_stream_keeps_nothing_of_what_it_has_yielded(tiny_reranker: Reranker) -> None:
+    stream = tiny_reranker.score_stream(("panda", f"bear {i}") for i in count())
+    held = []
+    tracemalloc.start()
+    try:
+        for _ in range(5):
+            deque(islice(stream, 4 * WINDOW), maxlen=0)
+            gc.collect()
+            held.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        stream.close()
+        tracemalloc.stop()
+    assert (held[-1] - held[1]) / (12 * WINDOW) < 20  # bytes a pair; two or three windows are held at a time
 
 
 @pytest.mark.usefixtures("small_windows")
