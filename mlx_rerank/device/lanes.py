@@ -39,7 +39,9 @@ class Lanes:
         self.count = lanes(device)
         self._device = device
 
-    def each(self, function: Forward, batches: Sequence[Batch]) -> list[mx.array]:
+    def each(
+        self, function: Forward, batches: Sequence[Batch], settle: Callable[[], object] = lambda: None
+    ) -> list[mx.array]:
         """Return a function's results for batches, in consecutive parts, yet to be evaluated.
 
         Where there are more lanes than batches, batches are cut by rows, the largest first. To run the parts side by
@@ -48,6 +50,7 @@ class Lanes:
         Args:
             function: of the arrays of a batch, or of some of its rows.
             batches: at most as many as there are lanes.
+            settle: returns when nothing runs on the device.
         """
         if self.count == 1:
             return [function(*batch) for batch in batches]
@@ -55,7 +58,7 @@ class Lanes:
         while len(made) < self.count:
             made.append(mx.new_stream(self._device))
         parts = _cut(batches, self.count)
-        _share_cores(len(parts), made)
+        _share_cores(len(parts), settle)
         results = []
         for stream, part in zip(made, parts, strict=False):
             with operations.on(stream):
@@ -68,7 +71,7 @@ def streams() -> list[mx.Stream]:
     return _made.__dict__.setdefault("streams", [])
 
 
-def _share_cores(parts: int, made: Sequence[mx.Stream]) -> None:
+def _share_cores(parts: int, settle: Callable[[], object]) -> None:
     """Let the products of each of some parts use its share of the cores.
 
     Some kernels round otherwise with another number of threads, and that number is one for the process. So it changes
@@ -76,8 +79,7 @@ def _share_cores(parts: int, made: Sequence[mx.Stream]) -> None:
     """
     threads = max(1, cores() // parts)
     if blas.threads() not in (None, threads):
-        for stream in made:
-            mx.synchronize(stream)
+        settle()
         blas.set_threads(threads)
 
 
