@@ -16,8 +16,10 @@ from filelock import FileLock
 from hypothesis import settings
 
 from mlx_rerank import Reranker
+from mlx_rerank.device.kernels import keep_float32
 
 os.environ |= {"HAYSTACK_TELEMETRY_ENABLED": "False", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}  # read at import
+keep_float32()  # as bounds of float32 are promised
 
 settings.register_profile("any machine", deadline=None)  # how long an example takes says something of the machine alone
 settings.load_profile("any machine")

@@ -157,7 +157,9 @@ def _about(kind: str, model: str, *places: Path | None) -> dict[str, Any]:
     """Return facts about the run, with a command that a reader may repeat, without this machine's paths."""
     from mlx_rerank.bench.report import about
     from mlx_rerank.checkpoints.hub import public_name
+    from mlx_rerank.device import kernels
 
+    kernels.warn_if_missing()
     words = sys.argv[1:]
     for place in (model, *filter(None, places)):
         words = [word.removesuffix(str(place)) + public_name(place) if _names(word, place) else word for word in words]

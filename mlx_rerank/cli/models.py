@@ -19,7 +19,9 @@ def info(
     """Describe a model and this machine."""
     from mlx_rerank.cli.describing import describe, measure
     from mlx_rerank.cli.printing import print_json
+    from mlx_rerank.device import kernels
 
+    kernels.warn_if_missing()
     facts = describe(model, revision)
     if measured:
         facts["measured_bytes"] = measure(model, revision)

@@ -77,8 +77,10 @@ def serve(
         from mlx_rerank.server import logs, run, service
         from mlx_rerank.server.handler import Bounds
         from mlx_rerank.server.settings import Settings
+    from mlx_rerank.device import kernels
     from mlx_rerank.scoring.loaded import ModelOptions
 
+    kernels.warn_if_missing()
     settings = Settings(
         hosts=(host, *(allow_host or ())),
         origins=_origins(allow_origin or []),

@@ -18,7 +18,8 @@ def to_numpy(array: mx.array) -> np.ndarray:
     gets what happened to be in memory, since MLX raises an error once.
 
     Args:
-        array: of a dtype that numpy has; call this in the thread that made it.
+        array: of a dtype that numpy has. Another thread than the one that made it may call this only if the device has
+            been set to work on it.
 
     Raises:
         DeviceError: the device could not compute it.

@@ -47,7 +47,9 @@ class Lanes:
         self._device = device
         self._threads = (cores() if threads is None else threads) if _divided(device) else None
 
-    def each(self, function: Forward, batches: Sequence[Batch]) -> list[mx.array]:
+    def each(
+        self, function: Forward, batches: Sequence[Batch], settle: Callable[[], object] = lambda: None
+    ) -> list[mx.array]:
         """Return a function's results for batches, in consecutive parts, yet to be evaluated.
 
         Where there are more lanes than batches, batches are cut by rows, the largest first. To run the parts side by
@@ -56,22 +58,23 @@ class Lanes:
         Args:
             function: of the arrays of a batch, or of some of its rows.
             batches: at most as many as there are lanes.
+            settle: returns when nothing runs on the device.
         """
-        made = streams()
         if self.count == 1:
-            self._share(1, made)
+            self._share(1, settle)
             return [function(*batch) for batch in batches]
+        made = streams()
         while len(made) < self.count:
             made.append(mx.new_stream(self._device))
         parts = _cut(batches, self.count)
-        self._share(len(parts), made)
+        self._share(len(parts), settle)
         results = []
         for stream, part in zip(made, parts, strict=False):
             with operations.on(stream):
                 results.append(function(*part))
         return results
 
-    def _share(self, parts: int, made: Sequence[mx.Stream]) -> None:
+    def _share(self, parts: int, settle: Callable[[], object]) -> None:
         """Let the products of each of some parts use its share of the cores.
 
         Some kernels round otherwise with another number of threads, and that number is one for the process. So it
@@ -81,8 +84,7 @@ class Lanes:
             return
         threads = max(1, self._threads // parts)
         if blas.threads() not in (None, threads):
-            for stream in (mx.default_stream(self._device), *made):
-                mx.synchronize(stream)
+            settle()
             blas.set_threads(threads)
 
 

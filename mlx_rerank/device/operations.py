@@ -56,13 +56,15 @@ def gelu(x: mx.array) -> mx.array:
 
     Args:
         x: floating, any shape. Half precision is computed in float32 inside, in one kernel on a GPU: rounding each
-            step would more than double the largest error of a logit.
+            step would more than double the largest error of a logit. Where there are derivatives, x alone is kept.
 
     Returns:
         As x; in float32 within 1e-6.
 
     Source: torch.nn.functional.gelu(approximate="none"); tests/unit/device/test_operations.py.
     """
+    if _with_derivatives.get():
+        return _gelu_that_keeps_x(x)
     if not _by_sums_and_products(x):
         return _exact_gelu(x) if _on_cpu() else _gelu_in_one_kernel(x)
     # Phi(x) is 1 - t or t, for the tail t = P(|x|) ** -16 beyond |x|. So x * Phi(x) is x - |x| t, or - |x| t.
@@ -188,7 +190,27 @@ def _exact_gelu(x: mx.array) -> mx.array:
     return (0.5 * wide * (1 + mx.erf(wide * math.sqrt(0.5)))).astype(x.dtype)
 
 
+def _gelu_gradient(x: mx.array, gradient: mx.array) -> mx.array:
+    """Return GELU's derivative times a gradient, computed in float32: Phi(x) + x phi(x)."""
+    wide = x.astype(mx.float32)
+    density = mx.exp(-0.5 * wide * wide) * (1 / math.sqrt(2 * math.pi))
+    slope = 0.5 * (1 + mx.erf(wide * math.sqrt(0.5))) + wide * density
+    return (slope * gradient.astype(mx.float32)).astype(x.dtype)
+
+
 _gelu_in_one_kernel = partial(mx.compile, shapeless=True)(_exact_gelu)  # not on a CPU, where that starts a C++ compiler
+_gradient_in_one_kernel = partial(mx.compile, shapeless=True)(_gelu_gradient)
+
+
+@mx.custom_function
+def _gelu_that_keeps_x(x: mx.array) -> mx.array:
+    """Return GELU. MLX would keep several float32 arrays for its derivative, with compiled functions as well."""
+    return _exact_gelu(x) if _on_cpu() else _gelu_in_one_kernel(x)
+
+
+@_gelu_that_keeps_x.vjp
+def _(x: mx.array, gradient: mx.array, _: mx.array) -> mx.array:
+    return _gelu_gradient(x, gradient) if _on_cpu() else _gradient_in_one_kernel(x, gradient)
 
 
 def _by_sums_and_products(*arrays: mx.array) -> bool:

@@ -1,9 +1,11 @@
-"""The one thread of the process that talks to MLX.
+"""The threads of the process that talk to MLX.
 
 MLX streams belong to the thread that made them: an array built in one thread cannot be evaluated in another. So one
-thread loads every model and runs every batch, and all others hand it functions and wait for what they return.
+thread loads every model and starts every batch, and all others hand it functions and wait for what they return. What it
+has started may be waited for anywhere. A second thread does that, so that a result is handed over as soon as it is
+there, whatever the first one is doing for the next batch.
 
-The thread never ends. A thread that has used MLX runs MLX's Python code as it ends; if the interpreter is shutting down
+The threads never end. A thread that has used MLX runs MLX's Python code as it ends; if the interpreter is shutting down
 then, the process aborts.
 """
 
@@ -16,6 +18,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from mlx_rerank.device import lanes, memory
@@ -25,28 +28,73 @@ from mlx_rerank.errors import DeviceError
 P = ParamSpec("P")
 S = TypeVar("S")
 T = TypeVar("T")
-Job = tuple[Future[Any], Callable[[], Any], Callable[[Any], Any] | None]  # the last finishes what the call has started
 logger = logging.getLogger("mlx_rerank")
 
 _IDLE = 5.0  # seconds without a job after which memory kept for later jobs is given back
 
 
-@dataclass
-class _Started:
-    """A job of two parts whose first has run; both can be run again."""
+@dataclass(frozen=True)
+class _Job:
+    """A call, or one of three parts whose first this is.
+
+    Args:
+        future: of its result.
+        call: all of it, or what prepares the work.
+        start: sets the device to work on what was prepared.
+        finish: waits for that, and returns the result.
+    """
 
     future: Future[Any]
-    start: Callable[[], Any]
-    finish: Callable[[Any], Any]
-    result: Any = None
+    call: Callable[[], Any]
+    start: Callable[[Any], object] | None = None
+    finish: Callable[[Any], Any] | None = None
 
-    def end(self) -> Any:
-        """Run the second part."""
-        return self.finish(self.result)
 
-    def whole(self) -> Any:
-        """Run both parts."""
-        return self.finish(self.start())
+class _Finisher:
+    """A thread that waits for what the device was set to work on, one job at a time, and hands over its result."""
+
+    def __init__(self, on_error: Callable[[], object]) -> None:
+        """Start the thread.
+
+        Args:
+            on_error: called when a job has failed; `wait` then returns which.
+        """
+        self._on_error = on_error
+        self._jobs: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
+        self._free = threading.Event()
+        self._free.set()
+        self._failure: tuple[Future[Any], BaseException] | None = None
+        threading.Thread(target=self._work, name="mlx-rerank-finisher", daemon=True).start()
+
+    def take(self, future: Future[Any], finish: Callable[[], Any]) -> None:
+        """Take a job over; its predecessor has to be finished."""
+        self._free.clear()
+        self._jobs.put((future, finish))
+
+    def wait(self) -> tuple[Future[Any], BaseException] | None:
+        """Wait until nothing is under way; return the job that failed, with its error, once."""
+        self._free.wait()
+        failure, self._failure = self._failure, None
+        return failure
+
+    def _work(self) -> None:
+        """Finish jobs for ever."""
+        while True:
+            self._turn()  # a call of its own, so that nothing of a finished job is kept while waiting
+
+    def _turn(self) -> None:
+        """Finish the next job."""
+        future, finish = self._jobs.get()
+        try:
+            result = finish()
+        except BaseException as error:
+            self._failure = future, error
+            self._free.set()
+            self._on_error()
+            return
+        del finish  # and with it the arrays, before the device begins with the next ones
+        self._free.set()  # first, since the device has nothing to do until then
+        future.set_result(result)
 
 
 class DeviceThread:
@@ -55,7 +103,8 @@ class DeviceThread:
     def __init__(self) -> None:
         """Start the thread."""
         self.pid = os.getpid()
-        self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._finisher = _Finisher(lambda: self._jobs.put(None))
         threading.Thread(target=self._work, name="mlx-rerank", daemon=True).start()
         atexit.register(self._park)
 
@@ -65,64 +114,84 @@ class DeviceThread:
         Raises:
             DeviceError: this is a fork of the process that the thread runs in.
         """
-        return self._put(lambda: function(*args, **kwargs), None)
+        return self._put(_Job(Future(), partial(function, *args, **kwargs)))
 
-    def submit_split(
-        self, start: Callable[P, S], finish: Callable[[S], T], *args: P.args, **kwargs: P.kwargs
+    def submit_parts(
+        self,
+        prepare: Callable[P, S],
+        start: Callable[[S], object],
+        finish: Callable[[S], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
     ) -> Future[T]:
-        """Queue a call of two parts: one that sets the device to work, and one that waits for what it computes.
+        """Queue a call of three parts, and return its future as `submit` does.
 
-        The next such call is started before this one is waited for, so that the device always has something to do.
-        Where either fails, both are done again, one after the other: the device keeps one error for all its work and
-        raises it once, so that it may reach either, and the other would take garbage for its result.
+        The next call is prepared while the device works on this one, and started when this one is finished: the device
+        keeps one error for all its work and raises it once, to whoever asks first. If two were under way, it might
+        reach the other one, and this one would take garbage for its result.
 
         Args:
-            start: may be called twice.
-            finish: what waits for the result of start.
-            args: of start.
-            kwargs: of start.
+            prepare: of args and kwargs; must not have the device do anything, unless `settle` was called before.
+            start: sets the device to work on what was prepared.
+            finish: of the same, called in another thread: waits for the device, and returns the result.
+            args: of prepare.
+            kwargs: of prepare.
 
         Raises:
             DeviceError: this is a fork of the process that the thread runs in.
         """
-        return self._put(lambda: start(*args, **kwargs), finish)
+        return self._put(_Job(Future(), partial(prepare, *args, **kwargs), start, finish))
 
-    def _put(self, call: Callable[[], Any], finish: Callable[[Any], Any] | None) -> Future[Any]:
+    def settle(self) -> None:
+        """Wait until the device has nothing to do; in this thread alone."""
+        failure = self._finisher.wait()
+        if failure:
+            _fail(*failure)
+
+    def _put(self, job: _Job) -> Future[Any]:
         """Queue a job and return its future."""
         if os.getpid() != self.pid:
             raise DeviceError(
                 "this process was forked from one that had used MLX, which does not survive a fork: start processes "
                 "with multiprocessing's 'spawn', or fork before the first model is loaded"
             )
-        future: Future[Any] = Future()
-        self._jobs.put((future, call, finish))
-        return future
+        self._jobs.put(job)
+        return job.future
 
     def _work(self) -> None:
         """Run jobs for ever."""
-        started: _Started | None = None
         while True:
-            started = self._turn(started)  # a call of its own, so that nothing of a finished job is kept while waiting
+            self._turn()  # a call of its own, so that nothing of a finished job is kept while waiting
 
-    def _turn(self, started: _Started | None) -> _Started | None:
-        """Start the next job, then finish the one that was started before it; return what is left to finish."""
-        if started and self._jobs.empty():
-            return _settle(started.future, started.end)
-        future, call, finish = self._next()
-        wanted = future.set_running_or_notify_cancel()
-        if started and wanted and finish:
-            return _overlap(started, _Started(future, call, finish))
-        if started:
-            _settle(started.future, started.end)
-        if not wanted:
-            return None
-        return _begin(_Started(future, call, finish)) if finish else _settle(future, call)
+    def _turn(self) -> None:
+        """Run the next job, or its first parts; or hand over the error that the one before it has met."""
+        job = self._next()
+        if job is None:
+            self.settle()
+        elif job.future.set_running_or_notify_cancel():
+            try:
+                self._run(job)
+            except BaseException as error:
+                self.settle()
+                _fail(job.future, error)
 
-    def _next(self) -> Job:
-        """Wait for the next job; where none comes for a while, give memory back, once."""
+    def _run(self, job: _Job) -> None:
+        """Run a job; its errors are raised here, unless they are met in finishing it."""
+        if not (job.start and job.finish):
+            self.settle()
+            job.future.set_result(job.call())
+            return
+        prepared = job.call()
+        self.settle()
+        job.start(prepared)
+        self._finisher.take(job.future, partial(job.finish, prepared))
+
+    def _next(self) -> _Job | None:
+        """Wait for the next job, or for an error of the last; where none comes for a while, give memory back, once."""
         try:
             return self._jobs.get(timeout=_IDLE)
         except queue.Empty:
+            self.settle()
             try:
                 memory.give_back()
             except Exception as error:  # the thread has to go on: without it every call would wait for ever
@@ -154,36 +223,6 @@ def device_thread() -> DeviceThread:
         if _thread is None:
             _thread = DeviceThread()
         return _thread
-
-
-def _overlap(started: _Started, following: _Started) -> _Started | None:
-    """Start one job, then finish the one before it; return what is left to finish."""
-    try:
-        following.result = following.start()
-        result = started.end()
-    except BaseException:  # each is told its own, where it runs alone
-        drain(lanes.streams())
-        _settle(started.future, started.whole)
-        return _settle(following.future, following.whole)
-    started.future.set_result(result)
-    return following
-
-
-def _begin(following: _Started) -> _Started | None:
-    """Start a job while no other is under way; return what is left to finish."""
-    try:
-        following.result = following.start()
-    except BaseException as error:
-        return _fail(following.future, error)
-    return following
-
-
-def _settle(future: Future[Any], call: Callable[[], Any]) -> None:
-    """Run the last part of a job, which may be all of it, and hand over its result or its error."""
-    try:
-        future.set_result(call())
-    except BaseException as error:
-        _fail(future, error)
 
 
 def _fail(future: Future[Any], error: BaseException) -> None:

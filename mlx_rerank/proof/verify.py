@@ -18,6 +18,7 @@ from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.checkpoints.config import conversion_record
 from mlx_rerank.checkpoints.mapped import Inputs
 from mlx_rerank.convert.trim import renumbering
+from mlx_rerank.device import kernels
 from mlx_rerank.device.arrays import telling, to_numpy
 from mlx_rerank.errors import InputError, NonFiniteScoreError
 from mlx_rerank.pairs.arguments import check_pairs
@@ -82,6 +83,7 @@ def verify(
     checkpoint = Checkpoint.open(model, revision=revision)
     source = _source(checkpoint, against, against_revision)
     _require_same_shape(checkpoint, source)
+    kernels.keep_float32()  # in half precision it changes nothing
     with checkpoint.reading(), source.reading():  # so that all are of the same files
         reranker = Reranker(checkpoint.directory, dtype=dtype, device=device, max_length=max_length)
         reference = ReferenceReranker(source.directory, max_length=reranker.max_length)

@@ -24,7 +24,7 @@ from mlx_rerank.pairs.batching import Batch
 from mlx_rerank.scoring.stopping import Stop
 
 T = TypeVar("T")
-_AHEAD = 3  # groups of a caller handed over at a time: one that runs, one that the device runs next, one to start then
+_AHEAD = 2  # groups of a caller handed over at a time: one that the device works on, and one that is prepared
 Weights = tuple[nn.Module, MappedEmbeddings | None]
 
 
@@ -169,18 +169,23 @@ class Engine:
         memory.give_back()
 
     def _submit(self, group: Sequence[Batch]) -> Future[np.ndarray]:
-        """Queue a group, so that it is started before the one ahead of it is waited for."""
-        return self._thread.submit_split(self._start, self._finish, group)
+        """Queue a group, so that it is prepared while the device works on the one ahead of it."""
+        return self._thread.submit_parts(self._prepare, self._start, self._finish, group)
 
-    def _start(self, group: Sequence[Batch]) -> list[mx.array]:
-        """Set the device to work on a group, without waiting for it; in the device thread, where the arrays stay."""
+    def _prepare(self, group: Sequence[Batch]) -> list[mx.array]:
+        """Return the logits of a group, yet to be computed; in the device thread."""
         with operations.on(self._device), telling():
-            logits = self._lanes.each(self._forward, group)
+            if self._weights is None:
+                self._thread.settle()  # since reading weights uses the device
+            return self._lanes.each(self._forward, group, self._thread.settle)
+
+    def _start(self, logits: list[mx.array]) -> None:
+        """Set the device to work on a group, without waiting for it; in the device thread."""
+        with telling():
             mx.async_eval(logits)
-            return logits
 
     def _finish(self, logits: list[mx.array]) -> np.ndarray:
-        """Wait for a group and return its logits; in the device thread."""
+        """Wait for a group and return its logits; in any thread."""
         with telling():
             finished = np.concatenate([to_numpy(part) for part in logits])
             memory.bound_cache()

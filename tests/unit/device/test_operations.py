@@ -40,6 +40,43 @@ def test_gelu_in_half_precision_is_rounded_once(dtype: mx.Dtype) -> None:
     np.testing.assert_allclose(np.array(found.astype(mx.float32)), wide, rtol=step * 1.01, atol=1e-6)
 
 
+@pytest.mark.parametrize(("dtype", "step"), [(mx.float32, 2**-24), (mx.float16, 2**-11), (mx.bfloat16, 2**-8)], ids=str)
+def test_the_gradient_of_gelu_is_rounded_once(dtype: mx.Dtype, step: float, torch: ModuleType) -> None:
+    rng = np.random.default_rng(5)
+    x, weights = (mx.array(rng.normal(0, scale, 4001)).astype(dtype) for scale in (3, 1))
+    with operations.differentiable():
+        found = mx.grad(lambda x: (operations.gelu(x) * weights).astype(mx.float32).sum())(x)
+    assert found.dtype == dtype
+    exact = torch.tensor(np.array(x.astype(mx.float32)), dtype=torch.float64, requires_grad=True)
+    given = torch.tensor(np.array(weights.astype(mx.float32)), dtype=torch.float64)
+    (torch.nn.functional.gelu(exact) * given).sum().backward()
+    assert exact.grad is not None
+    # Phi and x phi(x), each below 1.1, are off by some steps of float32.
+    np.testing.assert_allclose(np.array(found.astype(mx.float32)), exact.grad.numpy(), rtol=1.01 * step, atol=4e-6)
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float16], ids=str)
+def test_gelu_keeps_its_input_alone_for_the_gradient(dtype: mx.Dtype) -> None:
+    x = mx.random.normal((1 << 18,)).astype(dtype)
+    mx.eval(x)
+
+    def held(layers: int) -> float:
+        """Return the most that so many layers hold at once, as a multiple of x."""
+
+        def loss(x: mx.array) -> mx.array:
+            for _ in range(layers):
+                x = operations.gelu(x)
+            return x.astype(mx.float32).sum()
+
+        mx.reset_peak_memory()
+        before = mx.get_active_memory()
+        with operations.differentiable():
+            mx.eval(mx.grad(loss)(x))
+        return (mx.get_peak_memory() - before) / x.nbytes
+
+    assert held(60) - held(20) < 1.2 * 40
+
+
 def test_the_gpus_gelu_is_the_same_function(monkeypatch: pytest.MonkeyPatch) -> None:
     x = mx.linspace(-8, 8, 4001)
     here = operations.gelu(x)

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -43,43 +43,88 @@ def test_a_cancelled_job_is_not_run() -> None:
     assert ran == []
 
 
-def test_a_split_job_is_finished_after_the_next_is_started() -> None:
-    thread, gate, events = device_thread(), threading.Event(), []
+class Recorded:
+    """Jobs of three parts that note what is done; the device is at work on a job until its gate is open."""
 
-    def start(name: str) -> str:
-        events.append(f"start {name}")
+    def __init__(self, *names: str) -> None:
+        self.events: list[str] = []
+        self.gates = {name: threading.Event() for name in names}
+        self.started = {name: threading.Event() for name in names}
+        self.prepared = {name: threading.Event() for name in names}
+
+    def submit(self, name: str) -> "Future[str]":
+        return device_thread().submit_parts(self._prepare, self._start, self._finish, name)
+
+    def _prepare(self, name: str) -> str:
+        self.events.append(f"prepare {name}")
+        self.prepared[name].set()
         return name
 
-    def finish(name: str) -> str:
-        events.append(f"finish {name}")
+    def _start(self, name: str) -> None:
+        self.events.append(f"start {name}")
+        self.started[name].set()
+
+    def _finish(self, name: str) -> str:
+        assert self.gates[name].wait(10)
+        self.events.append(f"finish {name}")
         return name * 2
 
-    hold = thread.submit(gate.wait)  # until all are queued
-    first, cancelled, second = (thread.submit_split(start, finish, name) for name in "abc")
-    plain = thread.submit(events.append, "plain")
+
+def test_a_job_is_prepared_while_the_one_before_it_runs_and_started_after_it() -> None:
+    jobs, gate = Recorded(*"abc"), threading.Event()
+    hold = device_thread().submit(gate.wait)  # until all are queued
+    first, cancelled, second = (jobs.submit(name) for name in "abc")
+    plain = device_thread().submit(jobs.events.append, "plain")
     assert cancelled.cancel()
     gate.set()
     assert hold.result()
-    assert (first.result(), second.result(), plain.result()) == ("aa", "cc", None)
-    assert events == ["start a", "finish a", "start c", "finish c", "plain"]  # none was there to start in b's turn
-    events.clear()
-    gate.clear()
-    thread.submit(gate.wait)
-    last = [thread.submit_split(start, finish, name) for name in "abc"]
+    assert jobs.prepared["c"].wait(10)
+    assert jobs.events == ["prepare a", "start a", "prepare c"]
+    jobs.gates["a"].set()
+    assert first.result(10) == "aa"
+    assert jobs.started["c"].wait(10)
+    assert not plain.done()
+    jobs.gates["c"].set()
+    assert (second.result(10), plain.result(10)) == ("cc", None)
+    assert jobs.events[3:] == ["finish a", "start c", "finish c", "plain"]
+
+
+@pytest.mark.parametrize("slow", ["prepare", "start", "finish"])
+def test_a_result_does_not_wait_for_the_next_job(slow: str) -> None:
+    """Whatever the next one takes its time for."""
+    gate, parts = threading.Event(), ("prepare", "start", "finish")
+    wait = [(lambda *_: gate.wait(10)) if part == slow else (lambda *_: True) for part in parts]
+    thread, ready = device_thread(), threading.Event()
+    first = thread.submit_parts(str, lambda _: None, lambda name: (ready.wait(10), name)[1], "first")
+    second = thread.submit_parts(*wait)
+    ready.set()
+    assert first.result(10) == "first"
+    assert not second.done()
     gate.set()
-    assert [future.result() for future in last] == ["aa", "bb", "cc"]
-    assert events == ["start a", "start b", "finish a", "start c", "finish b", "finish c"]
+    assert second.result(10)
 
 
-@pytest.mark.parametrize("broken", ["start", "finish"])
-def test_errors_of_split_jobs_are_their_own(broken: str) -> None:
+@pytest.mark.parametrize("broken", ["prepare", "start", "finish"])
+def test_errors_of_jobs_in_parts_are_their_own(broken: str) -> None:
     thread, fine = device_thread(), lambda *_: "fine"
     fail = lambda *_: 1 / 0  # noqa: E731
-    bad = thread.submit_split(*((fail, fine) if broken == "start" else (fine, fail)))
-    good = thread.submit_split(fine, fine)
+    parts = [fail if part == broken else fine for part in ("prepare", "start", "finish")]
+    before, bad, after = (thread.submit_parts(*of) for of in ([fine] * 3, parts, [fine] * 3))
     with pytest.raises(ZeroDivisionError):
-        bad.result()
-    assert good.result() == "fine"
+        bad.result(10)
+    assert before.result(10) == after.result(10) == "fine"
+
+
+def test_settling_within_a_job_waits_for_the_one_before_it() -> None:
+    jobs, thread = Recorded("a"), device_thread()
+    first = jobs.submit("a")
+    prepare = lambda: (jobs.prepared["a"].set(), thread.settle(), jobs.events.append("settled"))  # noqa: E731
+    jobs.prepared["a"].clear()
+    second = thread.submit_parts(prepare, lambda _: None, lambda _: "second")
+    assert jobs.prepared["a"].wait(10)  # until it is about to settle
+    jobs.gates["a"].set()
+    assert (first.result(10), second.result(10)) == ("aa", "second")
+    assert jobs.events == ["prepare a", "start a", "finish a", "settled"]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
@@ -129,11 +174,10 @@ def test_an_error_of_the_device_does_not_cross_to_another_job() -> None:
         if error:
             raise RuntimeError(error.pop())
 
-    def start(name: str) -> str:
+    def start(name: str) -> None:
         ask()
         if name == "too large":
             error.append("out of memory")
-        return name
 
     def finish(name: str) -> str:
         ask()
@@ -142,7 +186,7 @@ def test_an_error_of_the_device_does_not_cross_to_another_job() -> None:
     def outcomes(*names: str) -> list[str]:
         gate.clear()
         thread.submit(gate.wait)
-        futures = [thread.submit_split(start, finish, name) for name in names]
+        futures = [thread.submit_parts(str, start, finish, name) for name in names]
         gate.set()
         return [str(future.exception() or future.result()) for future in futures]
 

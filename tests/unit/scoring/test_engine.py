@@ -14,6 +14,7 @@ from mlx_rerank.checkpoints import mapped
 from mlx_rerank.checkpoints.packing import Quantization
 from mlx_rerank.convert import convert
 from mlx_rerank.pairs.batching import Batch
+from mlx_rerank.scoring import engine as engine_module
 from mlx_rerank.scoring.engine import _AHEAD
 
 ROW = np.array([[0, 5, 2, 2, 6, 2]], np.int32)
@@ -38,6 +39,39 @@ def test_a_few_groups_are_handed_over_before_the_first_is_done(tiny_reranker: Re
     assert ahead
     assert first[0][1] == _AHEAD
     assert len(list(results)) == 3 * _AHEAD - 1
+
+
+def test_an_answer_does_not_wait_for_the_next_batch(tiny_reranker: Reranker, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, gate, rows, opened = tiny_reranker.engine, threading.Event(), [1, 2], []
+    forward = engine._forward
+
+    def slow(*arrays: np.ndarray | None) -> mx.array:
+        if rows.pop(0) == 2:
+            opened.append(gate.wait(10))
+        return forward(*arrays)
+
+    monkeypatch.setattr(engine, "_forward", slow)
+    results = engine.run([[Batch(ROW)], [Batch(ROW)]])
+    first = next(results)
+    gate.set()
+    np.testing.assert_array_equal(next(results), first)
+    assert opened == [True]
+
+
+def test_weights_are_read_again_when_nothing_runs(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of what ran would reach the one who reads."""
+    engine, other = (Reranker(tiny, device="cpu").engine for _ in range(2))
+    events, load, to_numpy, gate = [], engine._load, engine_module.to_numpy, threading.Event()
+    monkeypatch.setattr(engine, "_load", lambda: (events.append("read"), load())[1])
+    monkeypatch.setattr(
+        engine_module, "to_numpy", lambda array: (gate.wait(10), events.append("finished"), to_numpy(array))[2]
+    )
+    engine.unload()
+    under_way = other._submit([Batch(ROW)])
+    queued = engine._submit([Batch(ROW)])
+    gate.set()
+    np.testing.assert_array_equal(queued.result(10), under_way.result(10))
+    assert events == ["finished", "read", "finished"]
 
 
 def test_tokens_are_counted_without_padding(tiny: Path) -> None:
