@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
 from mlx_rerank.errors import RefusedError
-from mlx_rerank.server import dialects, facts, schema
+from mlx_rerank.server import answer_schema, dialects, facts, schema
 from mlx_rerank.server.access import Keys, SameSite
 from mlx_rerank.server.answers import EXPOSED_HEADERS, internal_error, refuse, work_headers
 from mlx_rerank.server.bodies import BoundedBody, JsonRoute
@@ -43,7 +43,7 @@ _PAGE_HEADERS = {
     "Cache-Control": "no-cache",  # else a browser runs an old script after an upgrade
 }
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": schema.Error | schema.TeiError, "description": description}
+    status: {"model": answer_schema.Error | answer_schema.TeiError, "description": description}
     for status, description in {
         400: "Nothing to rank, or no JSON.", 401: "No key.", 403: "Wrong Host or Origin.", 404: "No such model.",
         408: "The body took too long.", 413: "Too large.", 415: "Not called JSON.", 422: "Not what the schema says.",
@@ -119,10 +119,10 @@ def _add_ranking(app: FastAPI, handler: Handler) -> None:
         """Tell which words of a query and a document carried the score."""
         return await _answer(request, _dialect(request), handler.explain(body))
 
-    ranking = schema.RerankAnswer | schema.VoyageAnswer | list[schema.TeiResult]
+    ranking = answer_schema.RerankAnswer | answer_schema.VoyageAnswer | list[answer_schema.TeiResult]
     routes = (
-        (RERANK_PATHS, rerank, ranking), (SCORE_PATHS, score, schema.ScoreAnswer),
-        (EXPLAIN_PATHS, explain, schema.Explanation),
+        (RERANK_PATHS, rerank, ranking), (SCORE_PATHS, score, answer_schema.ScoreAnswer),
+        (EXPLAIN_PATHS, explain, answer_schema.Explanation),
     )  # fmt: skip
     for paths, function, model in routes:
         answers = {200: {"model": model, "description": "Scores."}, **_ERRORS}
