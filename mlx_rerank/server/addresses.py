@@ -40,8 +40,9 @@ def meant(path: str, method: str) -> str:
     if whole in _KNOWN:
         return prefix + whole
     names = [word for word in words if word not in _VERSIONS]
-    told = _NAMES.issuperset(names) and words[:2] != ["v1", "models"] and (names or method == "POST")
-    return (told and prefix + _route(words)) or path
+    told = _NAMES.issuperset(names) and words[:2] != ["v1", "models"] and (bool(names) or method == "POST")
+    route = _route(words) if told else ""
+    return prefix + route if route else path
 
 
 def nearest(path: str) -> str:
@@ -49,7 +50,8 @@ def nearest(path: str) -> str:
     prefix, words = _split(path[:200])
     alike = [[word] if word in _VERSIONS else get_close_matches(word, _NAMES, n=1, cutoff=_ALIKE) for word in words]
     found = [word for one in alike for word in one]
-    return prefix + ((found and _route(found)) or _USUAL)
+    route = _route(found) if found else ""
+    return prefix + (route or _USUAL)
 
 
 def _split(path: str) -> tuple[str, list[str]]:
@@ -61,7 +63,7 @@ def _split(path: str) -> tuple[str, list[str]]:
 
 
 def _route(words: list[str]) -> str:
-    """Return the route of the last name and the last version that has it, or an empty text."""
+    """Return the route of the last name and the last version that has it, or an empty text: `/v1/auth` is none."""
     names = [word for word in words if word not in _VERSIONS]
     name = _OTHER_NAMES.get(names[-1], names[-1]) if names else "rerank"
     versions = [f"/{word}" for word in reversed(words) if word in _VERSIONS]

@@ -74,7 +74,7 @@ def dialect_of(path: str, body: Mapping[str, Any] | None = None) -> Dialect:
         return Dialect(Shape.TEI if wire.plain else Shape.COMMON, as_text=True, wire=wire, sent=sent)
     if prefix == "tei" or (not prefix and ("texts" in sent or (path == "/" and not sent))):
         return Dialect(Shape.TEI, as_text=True, peer=peer)
-    # Voyage's words make no more than a guess, which a word of the others outweighs.
+    # Voyage's words are a guess, which a word of the others outweighs.
     if prefix == "voyage" or (not prefix and "top_n" not in sent and sent.keys() & {"top_k", "truncation"}):
         return Dialect(Shape.VOYAGE, as_text=True, return_documents=prefix == "voyage", peer=peer)
     return Dialect(

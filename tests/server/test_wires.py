@@ -207,6 +207,7 @@ async def test_addresses_that_people_paste(connect: Connect, path: str) -> None:
         ("/v1/chat/completions", "/v1/rerank"),
         ("/v1/chat/completions/rerank", "/v1/rerank"),
         ("/api/tags", "/api/rerank"),
+        ("/auth", "/v1/rerank"),
     ],
 )
 async def test_an_address_that_leads_nowhere_names_the_right_one(connect: Connect, path: str, right: str) -> None:
