@@ -10,13 +10,14 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mlx_rerank.errors import RefusedError
+from mlx_rerank.server.addresses import PROBES
 from mlx_rerank.server.answers import turn_down
 
 # Names that always mean this machine: its own, and those under which containers on it find it.
 _CONTAINERS = ("host.docker", "gateway.docker", "host.containers", "host.lima", "host.orb")
 _LOCAL_NAMES = frozenset({"localhost", *(f"{name}.internal" for name in _CONTAINERS)})
 # Open without a key: the page, which asks for one, probes, and what tells clients that they need one.
-_OPEN_PATHS = frozenset({"/", "/health", "/ready", "/openapi.json", "/v1/cluster/auth"})
+_OPEN_PATHS = frozenset({"/", "/health", "/ready", "/openapi.json", "/v1/cluster/auth", *PROBES})
 
 
 class SameSite:

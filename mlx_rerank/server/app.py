@@ -19,8 +19,16 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
 from mlx_rerank.errors import RefusedError
-from mlx_rerank.server import dialects, facts, schema
+from mlx_rerank.server import answer_schema, dialects, facts, schema
 from mlx_rerank.server.access import Keys, SameSite
+from mlx_rerank.server.addresses import (
+    EXPLAIN_PATHS,
+    PREFIXES,
+    PROBES,
+    RANKING_PATHS,
+    RERANK_PATHS,
+    SCORE_PATHS,
+)
 from mlx_rerank.server.answers import EXPOSED_HEADERS, internal_error, refuse, work_headers
 from mlx_rerank.server.bodies import BoundedBody, JsonRoute
 from mlx_rerank.server.failures import log_failure
@@ -29,11 +37,9 @@ from mlx_rerank.server.logs import CLIENT_GONE, RequestLog
 from mlx_rerank.server.metrics import Metrics
 from mlx_rerank.server.middleware import Attendance, Routing
 from mlx_rerank.server.settings import Settings
+from mlx_rerank.server.wording import no_method, no_route, unfit, without_documents
 
 T = TypeVar("T")
-RERANK_PATHS = ("/rerank", "/reranking", "/v1/rerank", "/v1/reranking", "/v2/rerank", "/api/rerank", "/")
-SCORE_PATHS = ("/score", "/v1/score")
-EXPLAIN_PATHS = ("/explain", "/v1/explain")
 _PAGE = Path(__file__).parent / "page"
 _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -43,7 +49,7 @@ _PAGE_HEADERS = {
     "Cache-Control": "no-cache",  # else a browser runs an old script after an upgrade
 }
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": schema.Error | schema.TeiError, "description": description}
+    status: {"model": answer_schema.Error | answer_schema.TeiError, "description": description}
     for status, description in {
         400: "Nothing to rank, or no JSON.", 401: "No key.", 403: "Wrong Host or Origin.", 404: "No such model.",
         408: "The body took too long.", 413: "Too large.", 415: "Not called JSON.", 422: "Not what the schema says.",
@@ -63,8 +69,9 @@ def create_app(handler: Handler, settings: Settings) -> FastAPI:
     app = FastAPI(
         title="mlx-rerank",
         version=version("mlx-rerank"),
+        strict_content_type=False,  # JsonRoute is
         description="Scores documents for a query. Every route also exists below "
-        + ", ".join(f"/{prefix}" for prefix in dialects.PREFIXES)
+        + ", ".join(f"/{prefix}" for prefix in PREFIXES)
         + ", where answers are as that server's clients expect them.",
         middleware=_middleware(handler, metrics, settings),
         exception_handlers={
@@ -88,7 +95,7 @@ def create_app(handler: Handler, settings: Settings) -> FastAPI:
 def _middleware(handler: Handler, metrics: Metrics, settings: Settings) -> list[Middleware]:
     """Return what a request passes on its way to a route, the outermost first."""
     layers = [
-        Middleware(Routing, prefixes=dialects.PREFIXES),
+        Middleware(Routing),
         Middleware(RequestLog, count=metrics.answered),
         Middleware(Attendance, handler=handler),
         Middleware(SameSite, hosts=settings.hosts, origins=settings.origins),
@@ -109,20 +116,23 @@ def _add_ranking(app: FastAPI, handler: Handler) -> None:
     async def rerank(request: Request, body: schema.RerankRequest) -> Response:
         """Rank documents by how well they answer a query."""
         dialect = _dialect(request)
+        if body.documents is None and body.texts is None:
+            raise without_documents(request.state.fields, dialect.wire)
         return await _answer(request, dialect, handler.rerank(body, dialect))
 
     async def score(request: Request, body: schema.ScoreRequest) -> Response:
         """Score pairs, in the order given."""
-        return await _answer(request, _dialect(request), handler.score(body))
+        dialect = _dialect(request)
+        return await _answer(request, dialect, handler.score(body, dialect))
 
     async def explain(request: Request, body: schema.ExplainRequest) -> Response:
         """Tell which words of a query and a document carried the score."""
         return await _answer(request, _dialect(request), handler.explain(body))
 
-    ranking = schema.RerankAnswer | schema.VoyageAnswer | list[schema.TeiResult]
+    ranking = answer_schema.RerankAnswer | answer_schema.VoyageAnswer | list[answer_schema.TeiResult]
     routes = (
-        (RERANK_PATHS, rerank, ranking), (SCORE_PATHS, score, schema.ScoreAnswer),
-        (EXPLAIN_PATHS, explain, schema.Explanation),
+        (RERANK_PATHS, rerank, ranking), (SCORE_PATHS, score, answer_schema.ScoreAnswer),
+        (EXPLAIN_PATHS, explain, answer_schema.Explanation),
     )  # fmt: skip
     for paths, function, model in routes:
         answers = {200: {"model": model, "description": "Scores."}, **_ERRORS}
@@ -131,6 +141,8 @@ def _add_ranking(app: FastAPI, handler: Handler) -> None:
             app.add_api_route(
                 path, function, methods=["POST"], response_model=None, responses=answers, operation_id=identity
             )
+    for path in RANKING_PATHS:  # whose bodies the document does not describe
+        app.add_api_route(path, rerank, methods=["POST"], response_model=None, include_in_schema=False)
 
 
 def _add_facts(app: FastAPI, handler: Handler, *, keyed: bool) -> None:
@@ -145,9 +157,13 @@ def _add_facts(app: FastAPI, handler: Handler, *, keyed: bool) -> None:
         handler.require_service()
         return {"status": "ready"}
 
-    async def info() -> dict[str, Any]:
+    async def info(request: Request) -> dict[str, Any]:
         """Describe the default model, in the words of TEI."""
-        return facts.info(handler)
+        return facts.info(handler, tei=request.scope.get("root_path") == "/tei")
+
+    async def probe() -> None:
+        """Say whether requests are served now, to Weaviate's module."""
+        handler.require_service()
 
     async def models(request: Request) -> dict[str, Any]:
         """List the models, the default one first."""
@@ -167,6 +183,9 @@ def _add_facts(app: FastAPI, handler: Handler, *, keyed: bool) -> None:
     app.add_api_route("/v1/models/{name:path}", model, methods=["GET"], responses={404: _ERRORS[404]})
     app.add_api_route("/v1/cluster/auth", auth, methods=["GET"])
     app.add_api_route("/models", models, methods=["GET"], include_in_schema=False)
+    app.add_api_route("/meta", info, methods=["GET"], include_in_schema=False)
+    for path in PROBES:
+        app.add_api_route(path, probe, methods=["GET"], status_code=204, include_in_schema=False)
 
 
 def _add_pages(app: FastAPI, metrics: Metrics) -> None:
@@ -212,7 +231,8 @@ class _PageFiles(StaticFiles):
 
 def _dialect(request: Request) -> dialects.Dialect:
     """Return how to answer a request, by its path and, where its body has been read, by its fields."""
-    return dialects.dialect_of(request.url.path, getattr(request.state, "fields", ()))
+    found: dialects.Dialect | None = getattr(request.state, "dialect", None)
+    return found or dialects.dialect_of(request.url.path)
 
 
 class _ClientGoneError(Exception):
@@ -243,10 +263,8 @@ async def _refused(request: Request, error: Exception) -> Response:
 async def _invalid(request: Request, error: Exception) -> Response:
     """Say which field does not fit the schema, but not what it holds."""
     assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"] if part != "body")
-    message = f"{where or 'the body'}: {first['msg']}"
-    return refuse(RefusedError(422, "invalid_request", message, param=where or None), _dialect(request))
+    dialect, fields = _dialect(request), getattr(request.state, "fields", ())
+    return refuse(unfit(error.errors()[0], fields, dialect.wire), dialect)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -257,12 +275,14 @@ async def _http_error(request: Request, error: Exception) -> Response:
         return Response(status_code=CLIENT_GONE)
     if isinstance(cause, RefusedError):
         return refuse(cause, _dialect(request))
-    words = {404: "there is no such route: see /openapi.json"}
-    message = words.get(error.status_code, str(error.detail))
-    answer = refuse(RefusedError(error.status_code, "http_error", message), _dialect(request))
-    answer.headers.update(error.headers or {})
-    if error.status_code == 405:  # the framework knows of the first route with that path alone
+    path, message, headers = request.url.path, str(error.detail), dict(error.headers or {})
+    if error.status_code == 404:
+        message = no_route(path)
+    elif error.status_code == 405:  # the framework knows of the first route with that path alone
         routes = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
         methods = {method for route in routes for method in getattr(route, "methods", None) or ()}
-        answer.headers["Allow"] = ", ".join(sorted(methods or {"GET", "HEAD"}))  # the latter of the page's files
+        allowed = sorted(methods or {"GET", "HEAD"})  # the latter of the page's files
+        message, headers["Allow"] = no_method(request.method, path, allowed), ", ".join(allowed)
+    answer = refuse(RefusedError(error.status_code, "http_error", message), _dialect(request))
+    answer.headers.update(headers)
     return answer

@@ -11,27 +11,36 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlx_rerank.errors import RefusedError
+from mlx_rerank.server.dialects import dialect_of, without_nulls
 from mlx_rerank.server.reader import READER
 
 _BODIES = 16  # bodies of the largest size that may be held at once, or more smaller ones
+_GZIP = b"\x1f\x8b"  # how packed bytes begin, and no JSON
 
 
 class JsonRequest(Request):
     """A request whose body is strict JSON: UTF-8, no NaN, no lone surrogates, not nested without end.
 
-    The names of its fields are left in `state.fields`, because they decide the dialect.
+    How it is to be answered, which its fields decide, is left in `state.dialect`, and their names in `state.fields`.
     """
 
     async def json(self) -> Any:
         """Return what the body says.
 
         Raises:
-            RefusedError: it is not JSON, or has too many values.
+            RefusedError: it is not JSON, or not called so, has too many values, or is not what its program sends.
         """
-        value = await READER.read(await self.body(), self.app.state.most_items)
-        if isinstance(value, dict):
-            self.state.fields = {name for name, given in value.items() if name != "texts" or given is not None}
-        return value
+        body = await self.body()
+        if body.startswith(_GZIP):
+            raise _packed("gzip")
+        value = await READER.read(body, self.app.state.most_items)
+        dialect = dialect_of(self.url.path, value if isinstance(value, dict) else {})
+        if not _type_of(self) and not (dialect.wire and dialect.wire.untyped):
+            raise _not_json("of no type")
+        if not isinstance(value, dict):
+            return value
+        self.state.fields, self.state.dialect = sorted(without_nulls(value)), dialect
+        return dialect.read(value)
 
 
 class JsonRoute(APIRoute):
@@ -42,12 +51,12 @@ class JsonRoute(APIRoute):
         answer = super().get_route_handler()
 
         async def read(request: Request) -> Response:
-            kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-            if request.method == "POST" and kind != "application/json" and not kind.endswith("+json"):
-                message = (
-                    f"the body is {kind[:80] or 'of no type'}: send JSON with the header Content-Type: application/json"
-                )
-                raise RefusedError(415, "unsupported_media_type", message)
+            kind = _type_of(request)  # whether it may have none is seen in the body
+            if request.method == "POST" and kind and kind != "application/json" and not kind.endswith("+json"):
+                raise _not_json(kind[:80])
+            packed = request.headers.get("content-encoding", "").strip().lower()
+            if packed not in ("", "identity"):
+                raise _packed(packed)
             return await answer(JsonRequest(request.scope, request.receive))
 
         return read
@@ -98,3 +107,20 @@ class BoundedBody:
         if self._held > _BODIES * self._most:
             message = "the requests that are under way fill the memory for them: try again in a moment"
             raise RefusedError(429, "too_much_at_once", message, retry_after=1)
+
+
+def _type_of(request: Request) -> str:
+    """Return what a request calls its body, or an empty text."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _not_json(kind: str) -> RefusedError:
+    """Return the error for a body that is not called JSON."""
+    message = f"the body is {kind}: send JSON with the header Content-Type: application/json"
+    return RefusedError(415, "unsupported_media_type", message)
+
+
+def _packed(how: str) -> RefusedError:
+    """Return the error for a compressed body, which may be a thousand times as long when it is unpacked."""
+    message = f"the body is packed with {how[:40]}: send it as it is, without Content-Encoding"
+    return RefusedError(415, "unsupported_media_type", message)

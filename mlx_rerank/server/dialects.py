@@ -2,15 +2,18 @@
 
 import time
 import uuid
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
 
 from mlx_rerank.errors import RefusedError
 from mlx_rerank.scoring.explanation import Explanation
+from mlx_rerank.server.addresses import prefix_of
+from mlx_rerank.server.peers import PEERS, as_sent_by, refused_by
+from mlx_rerank.server.ranked import Ranked
+from mlx_rerank.server.wires import Wire, wire_of
 
-PREFIXES = ("cohere", "jina", "voyage", "tei", "vllm", "infinity")
 _TEXT_ROUTES = ("/infinity/", "/api/rerank")  # whose documents are strings
 _TEI_TYPES = {429: "Overloaded", 500: "Backend", 503: "Unhealthy", 504: "Backend"}  # others: Validation
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
@@ -34,6 +37,9 @@ class Dialect:
         return_documents: whether documents are returned where the request does not say.
         version: of Cohere's interface.
         itemised: whether the `detail` of a validation error is a list, as FastAPI has it.
+        peer: the server whose fields alone are sent; all fields if empty.
+        wire: the program that has a shape of its own.
+        sent: the fields of its request, which may come back.
     """
 
     shape: Shape
@@ -41,41 +47,49 @@ class Dialect:
     return_documents: bool = False
     version: str = "1"
     itemised: bool = False
+    peer: str = ""
+    wire: Wire | None = None
+    sent: Mapping[str, Any] = field(default_factory=dict)
+
+    def read(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Return the fields of a rerank request that a body stands for; those that are null are left out.
+
+        Raises:
+            RefusedError: a program's own words are not as they should be.
+        """
+        return without_nulls(self.wire.read(self.sent) if self.wire else body)
 
 
-@dataclass(frozen=True)
-class Ranked:
-    """A document of a ranking, before it is put into a shape: as it was given, and the text of it that was read."""
-
-    index: int
-    score: float
-    document: str | Mapping[str, Any]
-    text: str
-    tokens: int
-    truncated_tokens: int
-    share_read: float
-    span: list[int]
-
-
-def dialect_of(path: str, fields: Collection[str] = ()) -> Dialect:
-    """Return how to answer a request.
+def dialect_of(path: str, body: Mapping[str, Any] | None = None) -> Dialect:
+    """Return how to answer a request: as the server that its path names first, or else as the words of its body say.
 
     Args:
         path: of its URL.
-        fields: that its body has, where that is known.
+        body: its fields, where they are known; those that are null count as left out.
     """
-    prefix = "".join(path.split("/")[1:2])
-    if path == "/" or prefix == "tei" or "texts" in fields:
-        return Dialect(Shape.TEI, as_text=True)
-    if prefix == "voyage" or "top_k" in fields or "truncation" in fields:
-        return Dialect(Shape.VOYAGE, as_text=True, return_documents=prefix == "voyage")
+    prefix, sent = prefix_of(path), without_nulls(body or {})
+    peer = prefix if prefix in PEERS else ""
+    wire = wire_of(prefix, path.rpartition("/")[2], sent)
+    if wire:
+        return Dialect(Shape.TEI if wire.plain else Shape.COMMON, as_text=True, wire=wire, sent=sent)
+    if prefix == "tei" or (not prefix and ("texts" in sent or (path == "/" and not sent))):
+        return Dialect(Shape.TEI, as_text=True, peer=peer)
+    # Voyage's words are a guess, which a word of the others outweighs.
+    if prefix == "voyage" or (not prefix and "top_n" not in sent and sent.keys() & {"top_k", "truncation"}):
+        return Dialect(Shape.VOYAGE, as_text=True, return_documents=prefix == "voyage", peer=peer)
     return Dialect(
         Shape.COMMON,
         as_text=path.startswith(_TEXT_ROUTES),
         return_documents=prefix in ("vllm", "jina"),
         version="2" if "/v2/" in path else "1",
         itemised=prefix == "infinity",
+        peer=peer,
     )
+
+
+def without_nulls(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a body that say something."""
+    return {name: value for name, value in body.items() if value is not None}
 
 
 def ranking(dialect: Dialect, model: str, ranked: Sequence[Ranked], tokens: int, *, documents: bool) -> Any:
@@ -88,6 +102,13 @@ def ranking(dialect: Dialect, model: str, ranked: Sequence[Ranked], tokens: int,
         tokens: that were read for all documents, including those that are not among the results.
         documents: whether to return them.
     """
+    if dialect.wire:
+        return dialect.wire.write(dialect.sent, model, ranked)
+    return as_sent_by(dialect.peer, _ranking(dialect, model, ranked, tokens, documents=documents))
+
+
+def _ranking(dialect: Dialect, model: str, ranked: Sequence[Ranked], tokens: int, *, documents: bool) -> Any:
+    """Return the answer to a rerank request with all that is known; as `ranking`."""
     if dialect.shape is Shape.TEI:
         return [
             {"index": row.index, "score": row.score, **({"text": row.text} if documents else {})}
@@ -101,12 +122,13 @@ def ranking(dialect: Dialect, model: str, ranked: Sequence[Ranked], tokens: int,
     return _envelope("rerank", "rerank", model) | {"results": results, "usage": _usage(tokens), "meta": meta}
 
 
-def scores(model: str, values: Sequence[float], truncated_tokens: Sequence[int], tokens: int) -> dict[str, Any]:
+def scores(
+    dialect: Dialect, model: str, values: Sequence[float], truncated_tokens: Sequence[int], tokens: int
+) -> dict[str, Any]:
     """Return the answer to a score request, to be written as JSON."""
-    rows = zip(values, truncated_tokens, strict=True)
-    data = [
-        {"index": i, "object": "score", "score": value, "truncated_tokens": cut} for i, (value, cut) in enumerate(rows)
-    ]
+    data = [{"index": i, "object": "score", "score": value} for i, value in enumerate(values)]
+    if not dialect.peer:
+        data = [row | {"truncated_tokens": cut} for row, cut in zip(data, truncated_tokens, strict=True)]
     return _envelope("score", "list", model) | {"data": data, "usage": _usage(tokens)}
 
 
@@ -135,7 +157,8 @@ def refusal(dialect: Dialect, error: RefusedError) -> dict[str, Any]:
     detail = {"message": message, "type": kind, "param": error.param, "code": error.code}
     items = [{"loc": ["body", error.param or ""], "msg": message, "type": error.code}]
     listed = dialect.itemised and error.status == 422
-    return {"error": detail, "message": message, "detail": items if listed else message}
+    whole = {"error": detail, "message": message, "detail": items if listed else message}
+    return refused_by(dialect.peer, whole)
 
 
 def _envelope(kind: str, name: str, model: str) -> dict[str, Any]:

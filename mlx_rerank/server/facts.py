@@ -20,8 +20,12 @@ def models(pool: Pool, *, infinity: bool = False) -> dict[str, Any]:
     return {"object": "list", "data": [model(served) | more for served in pool]}
 
 
-def info(handler: Handler) -> dict[str, Any]:
+def info(handler: Handler, *, tei: bool = False) -> dict[str, Any]:
     """Return what TEI's clients ask for: the default model and the limits.
+
+    Args:
+        handler: of the models.
+        tei: say no more than TEI does.
 
     Raises:
         RefusedError: the model is not loaded yet.
@@ -39,8 +43,7 @@ def info(handler: Handler) -> dict[str, Any]:
         "max_client_batch_size": bounds.documents,
         "auto_truncate": True,
         "version": version("mlx-rerank"),
-        "models": models(handler.pool)["data"],
-    }
+    } | ({} if tei else {"models": models(handler.pool)["data"]})
 
 
 def model(served: Served) -> dict[str, Any]:

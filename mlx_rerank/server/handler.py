@@ -13,41 +13,21 @@ import numpy as np
 
 from mlx_rerank.errors import ChangedCheckpointError, InputError, NonFiniteScoreError, RefusedError
 from mlx_rerank.pairs.encoded import EncodedPairs
-from mlx_rerank.pairs.encoder import weight
-from mlx_rerank.pairs.limits import Limits, parse_long_documents
 from mlx_rerank.scoring.awaiting import in_thread
 from mlx_rerank.scoring.explanation import Explanation
-from mlx_rerank.scoring.reranker import Reranker
 from mlx_rerank.scoring.results import require_finite
 from mlx_rerank.scoring.stopping import Stop
 from mlx_rerank.server import dialects
-from mlx_rerank.server.dialects import Dialect, Ranked
+from mlx_rerank.server.dialects import Dialect
 from mlx_rerank.server.pool import Pool
-from mlx_rerank.server.schema import ExplainRequest, Request, RerankRequest, ScoreRequest, text_of
+from mlx_rerank.server.ranked import Ranked
+from mlx_rerank.server.reading import Bounds, check, check_windows, limits_of, text_in, too_long
+from mlx_rerank.server.schema import ExplainRequest, Request, RerankRequest, ScoreRequest
 from mlx_rerank.server.served import Served
-from mlx_rerank.server.tokenising import Tokeniser, weights
+from mlx_rerank.server.tokenising import Tokeniser
 
 T = TypeVar("T")
 _LONGEST_WAIT = 60  # seconds that a client is told to wait at the most
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """What a server takes on.
-
-    Args:
-        documents: most of a request; bodies.py counts them.
-        document_characters: most of a text, written out as the tokenizer does.
-        characters: most of all texts of a request, likewise.
-        queue: most pairs that wait or are computed, for each model; a request that is alone may have more.
-        timeout: seconds that a request may take.
-    """
-
-    documents: int = 1000
-    document_characters: int = 200_000
-    characters: int = 8 * 10**6
-    queue: int = 4096
-    timeout: float = 60.0
 
 
 @dataclass(frozen=True)
@@ -119,9 +99,9 @@ class Handler:
         Raises:
             RefusedError: the request cannot be served; it says why.
         """
-        field = "documents" if request.texts is None else "texts"
-        texts = [_text(document, i, request, field) for i, document in enumerate(request.given)]
-        scored = await self._score(request, [(request.query, text) for text in texts], field)
+        field = "texts" if request.texts is not None else dialect.wire.documents if dialect.wire else "documents"
+        texts = [text_in(document, i, request, field) for i, document in enumerate(request.given)]
+        scored = await self._score(request, [(request.query, text) for text in texts], ("query", field))
         order = np.argsort(-scored.logits, kind="stable")[: request.limit]
         tokens = scored.encoded.tokens
         columns = (scored.scores, tokens, scored.encoded.truncated_tokens, scored.encoded.share_read, scored.spans)
@@ -135,7 +115,7 @@ class Handler:
         name = request.model or scored.work.model
         return dialects.ranking(dialect, name, ranked, int(tokens.sum()), documents=documents), scored.work
 
-    async def score(self, request: ScoreRequest) -> tuple[Any, Work]:
+    async def score(self, request: ScoreRequest, dialect: Dialect) -> tuple[Any, Work]:
         """Score pairs; as `rerank`."""
         left, right = request.sides
         if len(left) == 1 or not right:
@@ -143,28 +123,25 @@ class Handler:
         if len(left) != len(right):
             message = f"text_1 has {len(left)} texts and text_2 has {len(right)}: give one, or as many on both sides"
             raise RefusedError(422, "invalid_request", message, param="text_1")
-        scored = await self._score(request, list(zip(left, right, strict=True)), "text_2")
+        scored = await self._score(request, list(zip(left, right, strict=True)), ("text_1", "text_2"))
         cut = scored.encoded.truncated_tokens.tolist()
         name = request.model or scored.work.model
-        return dialects.scores(name, scored.scores.tolist(), cut, int(scored.encoded.tokens.sum())), scored.work
+        tokens = int(scored.encoded.tokens.sum())
+        return dialects.scores(dialect, name, scored.scores.tolist(), cut, tokens), scored.work
 
     async def explain(self, request: ExplainRequest) -> tuple[Any, Work]:
         """Weigh the words of a pair; as `rerank`. It counts as many pairs as it may compute."""
-        self._check([(request.query, request.document)], "document")
+        check(self.bounds, [(request.query, request.document)], ("query", "document"))
         found, work = await self._in_turn(request, request.max_passes, partial(self._explained, request))
         return dialects.explanation(request.model or work.model, found), work
 
-    async def _score(self, request: Request, pairs: Sequence[tuple[str, str]], field: str) -> Answer:
-        """Score pairs."""
-        self._check(pairs, field)
-        return await self._in_turn(request, len(pairs), partial(self._computed, request, pairs, field))
+    async def _score(self, request: Request, pairs: Sequence[tuple[str, str]], fields: tuple[str, str]) -> Answer:
+        """Score pairs, whose two sides the client calls so."""
+        check(self.bounds, pairs, fields)
+        return await self._in_turn(request, len(pairs), partial(self._computed, request, pairs, fields[1]))
 
     async def _in_turn(self, request: Request, pairs: int, compute: Callable[[Served], Coroutine[Any, Any, T]]) -> T:
         """Compute something in time, if the queue of the model that is asked for has room."""
-        direction = (request.truncation_direction or "right").lower()
-        if direction != "right":
-            message = f"truncation_direction {direction[:20]!r} is not supported: texts are cut at the right"
-            raise RefusedError(422, "invalid_request", message, param="truncation_direction")
         self.pool.require_ready()
         served = self.pool.named(request.model)
         if served.pairs and served.pairs + pairs > self.bounds.queue:
@@ -187,33 +164,17 @@ class Handler:
         finally:
             served.pairs -= pairs
 
-    def _check(self, pairs: Sequence[tuple[str, str]], field: str) -> None:
-        """Refuse an empty request, and texts that are too long."""
-        bounds = self.bounds
-        if not pairs:
-            raise RefusedError(400, "empty", f"`{field}` is empty: send at least one text", param=field)
-        for i, pair in enumerate(pairs):
-            longest = max(map(weight, pair))
-            if longest > bounds.document_characters:
-                message = (
-                    f"a text of pair {i} has {longest} characters, more than {bounds.document_characters}: split it"
-                )
-                raise RefusedError(413, "text_too_long", message, param=field)
-        if sum(weights(pairs)) > bounds.characters:
-            message = f"the texts have more than {bounds.characters} characters: send fewer or shorter ones at a time"
-            raise RefusedError(413, "texts_too_long", message, param=field)
-
     async def _explained(self, request: ExplainRequest, served: Served) -> tuple[Explanation, Work]:
         """Weigh the words of a pair, in a thread that stops when nobody waits any more."""
         begin = time.monotonic()
         async with self.pool.use(served):
             assert served.reranker
-            model, limits, cancel = served.reranker.model, _limits(request, served.reranker), threading.Event()
+            model, limits, cancel = served.reranker.model, limits_of(request, served.reranker), threading.Event()
             texts = request.query, request.document
             work = partial(model.explain, *texts, limits, Stop(cancel=cancel), request.max_passes)
             found = await in_thread(work, cancel)
         if found.truncated_tokens and not request.may_cut:
-            raise _too_long(1, 1, limits)
+            raise too_long(1, 1, limits, "document")
         seconds = time.monotonic() - begin
         return found, Work(served.spec.name, 1, 0, int(found.truncated_tokens > 0), 0.0, seconds, seconds)
 
@@ -224,11 +185,12 @@ class Handler:
             reranker, scheduler = served.reranker, served.scheduler
             assert reranker
             assert scheduler
-            limits = _limits(request, reranker)
+            limits = limits_of(request, reranker)
             encoded = await self._tokeniser.encode(reranker.encoder, pairs, limits)
             truncated = int(np.count_nonzero(encoded.truncated_tokens))
             if truncated and not request.may_cut:
-                raise _too_long(truncated, len(pairs), limits, field)
+                raise too_long(truncated, len(pairs), limits, field)
+            check_windows(request, encoded, field)
             job = scheduler.submit(encoded)
             logits, spans = encoded.combine(await asyncio.wrap_future(job.result), limits.best)
         end = time.monotonic()
@@ -244,36 +206,6 @@ class Handler:
             total_seconds=end - begin,
         )
         return Answer(logits, logits if request.raw else reranker.model.mapping(logits), spans, encoded, work)
-
-
-def _text(document: str | dict[str, Any], index: int, request: RerankRequest, field: str) -> str:
-    """Return the text of a document that is read."""
-    text = text_of(document, request.rank_fields)
-    if text is None:
-        wanted = " or ".join(request.rank_fields or ("text", "content"))
-        message = f"{field}[{index}] has no text under {wanted}: send a text, or an object with one"
-        raise RefusedError(422, "invalid_request", message[:400], param=field)
-    return text
-
-
-def _limits(request: Request, reranker: Reranker) -> Limits:
-    """Return the lengths that a request's pairs are cut to."""
-    longest, wanted = reranker.max_length, request.truncate_prompt_tokens
-    if wanted is not None and wanted != -1:
-        longest = min(longest, reranker.model.checked_length(wanted))
-    document = request.max_tokens_per_doc if isinstance(request, RerankRequest) else None
-    wanted = request.long_documents
-    long_documents = reranker.limits.long_documents if wanted is None else parse_long_documents(wanted)
-    return Limits(longest, document_max_length=document, long_documents=long_documents)
-
-
-def _too_long(truncated: int, pairs: int, limits: Limits, field: str = "document") -> RefusedError:
-    """Return the error for a request that allows nothing to be cut."""
-    message = (
-        f"{truncated} of {pairs} pairs have more than {limits.max_length} tokens, and truncation is off: "
-        "send shorter texts, or allow it"
-    )
-    return RefusedError(422, "too_long", message, param=field)
 
 
 def _wait_for(served: Served) -> int:

@@ -1,32 +1,31 @@
 """What every request passes on its way to a route."""
 
-from collections.abc import Sequence
-
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mlx_rerank.server.addresses import meant, prefix_of
 from mlx_rerank.server.answers import turn_down
 from mlx_rerank.server.handler import Handler
 
 
 class Routing:
-    """Makes every route available below some prefixes too, and to HEAD requests.
+    """Makes every route available below some prefixes too, at addresses that mean it, and to HEAD requests.
 
-    The path stays as it is, because it decides the dialect.
+    A prefix stays in the path, because it decides the dialect.
     """
 
-    def __init__(self, app: ASGIApp, prefixes: Sequence[str]) -> None:
-        """Take the application and the first parts of paths that it is mounted at."""
-        self._app, self._prefixes = app, frozenset(prefixes)
+    def __init__(self, app: ASGIApp) -> None:
+        """Take the application."""
+        self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
-        first = scope.get("path", "").split("/")[1:2]
-        if scope["type"] == "http" and first and first[0] in self._prefixes:
-            path = scope["path"]
-            scope = {**scope, "root_path": f"/{first[0]}", "path": path if path.count("/") > 1 else f"{path}/"}
-        if scope["type"] == "http" and scope["method"] == "HEAD":
-            scope = {**scope, "method": "GET"}  # the protocol, which has a scope of its own, leaves the body out
+        if scope["type"] == "http":
+            path = meant(scope["path"], scope["method"])
+            prefix = prefix_of(path)
+            scope = {**scope, "path": path, **({"root_path": f"/{prefix}"} if prefix else {})}
+            if scope["method"] == "HEAD":
+                scope["method"] = "GET"  # the protocol, which has a scope of its own, leaves the body out
         await self._app(scope, receive, send)
 
 

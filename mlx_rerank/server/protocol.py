@@ -8,6 +8,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 _MOST_OF_A_HEAD = 64 * 2**10  # bytes
 _SMALL_PIECES, _SMALL_PIECE = 2000, 64  # so many pieces of a body may be of less than so many bytes on average
 _UPGRADE = re.compile(rb"\r\nupgrade:[^\r\n]*", re.IGNORECASE)
+# The end of a head's first part: of a line, of the head, or somewhere in such an offer.
+_BROKEN_OFF = re.compile(rb"\r(\n(\r|u(p(g(r(a(d(e(:[^\r\n]*\r?)?)?)?)?)?)?)?)?)?\Z", re.IGNORECASE)
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -27,6 +29,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _reading: TimerHandle | None = None  # for the client to read
     _in_head = True
     _head = 0  # bytes
+    _held = b""  # the end of what came of a head, while it may be an offer of another protocol
     _pieces = _body = 0  # of a body, and its bytes
 
     def connection_made(self, transport: Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -44,16 +47,26 @@ class BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Read on, unless a head has become too long."""
         if self._in_head:
+            begun = self._head or data.strip(b"\r\n")  # else it is an empty line, which the parser has to see
             self._head += len(data)
-            # An offer of another protocol, as Java's client makes it, may be ignored; the parser would drop the body.
-            head, end, rest = data.partition(b"\r\n\r\n")
-            data = _UPGRADE.sub(b"", head) + end + rest
-        super().data_received(data)
+            data = self._without_offer(data) if begun else data
+        if data:
+            super().data_received(data)
         busy = self.cycle is not None and not self.cycle.response_complete
         if self._in_head and self._head > _MOST_OF_A_HEAD:
             self._refuse("431 Request Header Fields Too Large")
         elif not busy and self._timer is None and self.timeout_keep_alive_task is None:
             self._wait()  # an empty line after an answer, with which no request begins, has ended uvicorn's timer
+
+    def _without_offer(self, data: bytes) -> bytes:
+        """Leave out an offer of another protocol, as Java's client makes it: the parser would drop the body.
+
+        It may be ignored. The end of what has come is kept back while it may be a part of one.
+        """
+        head, end, rest = (self._held + data).partition(b"\r\n\r\n")
+        last = _BROKEN_OFF.search(head) if not end else None
+        head, self._held = (head[: last.start()], head[last.start() :]) if last else (head, b"")
+        return _UPGRADE.sub(b"", head) + end + rest
 
     def on_message_begin(self) -> None:
         """Wait for the rest of a head."""

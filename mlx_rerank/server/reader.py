@@ -11,8 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from mlx_rerank.errors import RefusedError
-from mlx_rerank.server import strict_json
-from mlx_rerank.server.schema import FIELDS
+from mlx_rerank.server import schema, strict_json, wires
 from mlx_rerank.server.strict_json import HEAD, LENGTH, Refusal
 
 _SHORT = 64 * 2**10  # bytes, and
@@ -111,5 +110,5 @@ def _received(source: socket.socket, size: int) -> bytearray:
     return found
 
 
-READER = Reader(FIELDS)  # of this process, as Python reads one body at a time anyway
+READER = Reader(schema.FIELDS | wires.FIELDS)  # of this process, as Python reads one body at a time anyway
 atexit.register(READER.close)

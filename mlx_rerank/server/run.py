@@ -9,8 +9,10 @@ import resource
 import signal
 import socket
 import stat
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -38,7 +40,7 @@ logger = logging.getLogger("mlx_rerank.server")
 
 
 def run(pool: Pool, bounds: Bounds, settings: Settings, listener: socket.socket) -> None:
-    """Serve until SIGTERM or SIGINT, and then until all that was accepted is answered; a second SIGINT ends that.
+    """Serve until SIGTERM, SIGHUP or SIGINT, then until all that was accepted is answered; a second SIGINT ends that.
 
     Args:
         pool: the models.
@@ -112,6 +114,20 @@ class _Server(uvicorn.Server):
         self._address, self._file = address(listener), _file_of(listener)
         self.failure: RerankError | None = None
         self.interrupted = False
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Heed SIGHUP too, which the end of a terminal sends, unless it is ignored, as nohup has it."""
+        with super().capture_signals():
+            before = signal.getsignal(signal.SIGHUP)
+            if before is signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
+                yield
+                return
+            signal.signal(signal.SIGHUP, self.handle_exit)
+            try:
+                yield
+            finally:
+                signal.signal(signal.SIGHUP, before)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Note a signal; unlike uvicorn, do not raise it again at the end: the server has done as it was told."""

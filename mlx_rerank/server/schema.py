@@ -1,9 +1,8 @@
-"""What travels over the wire: the requests of all clients in one permissive form, and the answers of each shape.
+"""What travels over the wire: the requests of all clients in one permissive form.
 
 Source: the public interfaces of Cohere, Jina and Voyage, of text-embeddings-inference, infinity, vLLM and llama-server.
 """
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, FailFast, Field, JsonValue, StringConstraints
@@ -26,11 +25,47 @@ def _no_number(value: Any) -> Any:
     return value
 
 
+def _a_document(value: Any) -> Any:
+    """Refuse what is no document, in words of ours: a union's own errors name its members."""
+    if not isinstance(value, (str, dict)):
+        raise ValueError(f"must be a text, or an object with one, not {_kind(value)}")
+    return value
+
+
+def _a_text_or_texts(value: Any) -> Any:
+    """Refuse what is neither; as `_a_document`."""
+    wrong = [item for item in (value if isinstance(value, list) else [value]) if not isinstance(item, str)][:1]
+    if wrong:
+        raise ValueError(f"must be a text or a list of texts, and has {_kind(wrong[0])}")
+    return value
+
+
+def _nothing(value: Any) -> None:
+    """Refuse a field that would change scores, and that these models cannot heed, unless it says nothing."""
+    if value not in (None, "", [], {}):
+        raise ValueError("is not supported, as these models read a query and a document alone: leave it out")
+
+
+def _in_small_letters(value: Any) -> Any:
+    """Return a word as vLLM writes it; TEI begins it with a capital."""
+    return value.lower() if isinstance(value, str) else value
+
+
+def _kind(value: Any) -> str:
+    """Return what JSON calls a value."""
+    names = {type(None): "null", bool: "a boolean", list: "a list", dict: "an object", str: "a text"}
+    return names.get(type(value), "a number")
+
+
 Text = Annotated[str, StringConstraints(strict=True)]
 Flag = Annotated[bool, BeforeValidator(_no_number)]
 DocumentFields = dict[str, Any]  # JSON already; those that nobody reads are not looked at
 _FIRST_ERROR = _FirstError()
 Texts = Annotated[list[Text], _FIRST_ERROR]
+Document = Annotated[Text | DocumentFields, BeforeValidator(_a_document)]
+TextOrTexts = Annotated[Text | Texts, BeforeValidator(_a_text_or_texts)]
+Unsupported = Annotated[None, BeforeValidator(_nothing)]
+Side = Annotated[Literal["left", "right"], BeforeValidator(_in_small_letters)]
 _SOME: dict[str, JsonValue] = {"minItems": 1}  # in the OpenAPI document alone: an empty list has a status of its own
 
 
@@ -42,18 +77,34 @@ class Request(BaseModel):
     model: str | None = Field(None, description="A name of /v1/models; the default model if none or unknown.")
     raw_scores: Flag | None = Field(None, description="Logits instead of scores in 0..1.")
     use_activation: Flag | None = Field(None, description="false is raw_scores: true.")
+    activation: Flag | None = Field(None, description="The same, as vLLM called it before.")
+    softmax: Flag | None = Field(None, description="The same, as vLLM called it at first.")
     truncate: Flag | None = Field(None, description="false refuses texts that are too long instead of cutting them.")
     truncation: Flag | None = Field(None, description="The same for Voyage's clients.")
-    truncation_direction: str | None = Field(None, description="Only right: the end of a text is cut.")
+    truncation_direction: Side | None = Field(None, description="Where texts that are too long are cut.")
+    truncation_side: Side | None = Field(None, description="The same for vLLM's clients.")
     truncate_prompt_tokens: int | None = Field(None, ge=-1, description="Most tokens of a pair; -1 for the server's.")
     long_documents: Literal["truncate", "windows", "error"] | None = Field(
         None, description="What becomes of a document that does not fit: as the server was started if none."
     )
+    max_tokens_per_query: int | None = Field(None, ge=0, description="Most tokens of a query; 0 for no limit.")
+    max_tokens_per_doc: int | None = Field(None, ge=0, description="Most tokens of a document; 0 for no limit.")
+    max_chunks_per_doc: int | None = Field(None, ge=0, description="Most windows of a document; 0 for no limit.")
+    overlap_tokens: int | None = Field(None, ge=0, description="Tokens that two windows of a document share.")
+    add_special_tokens: Literal[True] | None = Field(None, description="Every pair has them.")
+    instruction: Unsupported = None
+    instruct: Unsupported = None
+    prompt: Unsupported = None
+    prompt_name: Unsupported = None
+    chat_template: Unsupported = None
+    chat_template_kwargs: Unsupported = None
+    score_template: Unsupported = None
 
     @property
     def raw(self) -> bool:
         """Whether logits are wanted."""
-        return bool(self.raw_scores) or self.use_activation is False
+        activations = (self.use_activation, self.activation, self.softmax)
+        return bool(self.raw_scores) or next((flag for flag in activations if flag is not None), True) is False
 
     @property
     def may_cut(self) -> bool:
@@ -67,7 +118,7 @@ class RerankRequest(Request):
     model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["documents"]}, {"required": ["texts"]}]})
 
     query: Text = Field(description="What is asked.")
-    documents: Annotated[list[Text | DocumentFields], _FIRST_ERROR] | None = Field(
+    documents: Annotated[list[Document], _FIRST_ERROR] | None = Field(
         None, description="Texts, or objects with `text`, `content` or the rank_fields.", json_schema_extra=_SOME
     )
     texts: Texts | None = Field(None, description="Instead of documents, for TEI's clients.", json_schema_extra=_SOME)
@@ -78,7 +129,6 @@ class RerankRequest(Request):
     rank_fields: Annotated[list[str], _FIRST_ERROR] | None = Field(
         None, max_length=64, description="Fields of documents that are read, in this order."
     )
-    max_tokens_per_doc: int | None = Field(None, ge=1, description="Most tokens of a document.")
 
     @property
     def limit(self) -> int | None:
@@ -95,11 +145,11 @@ class RerankRequest(Request):
 class ScoreRequest(Request):
     """Pairs to score: two lists of one length, or one text with each of a list."""
 
-    text_1: Text | Texts = Field(
+    text_1: TextOrTexts = Field(
         description="Queries, or one; also called queries, query or data_1.",
         validation_alias=AliasChoices("text_1", "queries", "query", "data_1"),
     )
-    text_2: Text | Texts = Field(
+    text_2: TextOrTexts = Field(
         description="Documents, or one; also called documents, items or data_2.",
         validation_alias=AliasChoices("text_2", "documents", "items", "data_2"),
     )
@@ -120,159 +170,14 @@ class ExplainRequest(Request):
     )
 
 
+def _as_list(texts: str | list[str]) -> list[str]:
+    """Return one text or several as a list."""
+    return [texts] if isinstance(texts, str) else texts
+
+
 FIELDS = frozenset(
     name
     for model in (RerankRequest, ScoreRequest, ExplainRequest)
     for field, about in model.model_fields.items()
     for name in getattr(about.validation_alias, "choices", (field,))
 )  # all names that a request may have and that are read
-
-
-class Weight(BaseModel):
-    """A word, or a part of several."""
-
-    start: int = Field(ge=0, description="Place of its first character in the text.")
-    end: int = Field(ge=0, description="The place after its last one.")
-    weight: float = Field(description="How much the logit falls without it.")
-    part: bool = Field(description="Whether it was weighed as a whole, and not word by word.")
-
-
-class Explanation(BaseModel):
-    """Which words carried a score."""
-
-    id: str
-    object: str
-    created: int
-    model: str
-    score: float
-    logit: float
-    query: list[Weight]
-    document: list[Weight]
-    truncated_tokens: int = Field(ge=0)
-    span: list[int] = Field(description="Characters of the document that were read, or those of its best window.")
-
-
-class Result(BaseModel):
-    """A document of a ranking."""
-
-    index: int = Field(ge=0, description="Its place in the request.")
-    relevance_score: float
-    document: str | DocumentFields | None = Field(None, description="Left out unless it was asked for.")
-    tokens: int = Field(ge=0, description="Tokens of the pair that were read.")
-    truncated_tokens: int = Field(ge=0, description="Tokens of query and document that were not.")
-    share_read: float = Field(ge=0, le=1, description="Of the document's tokens.")
-    span: list[int] = Field(description="Where the characters of its text begin and end that the score is of.")
-
-
-class Usage(BaseModel):
-    """Tokens that were read."""
-
-    prompt_tokens: int
-    completion_tokens: int = 0
-    total_tokens: int
-
-
-class RerankAnswer(BaseModel):
-    """A ranking, best first."""
-
-    id: str
-    object: str
-    created: int
-    model: str
-    results: list[Result]
-    usage: Usage
-    meta: dict[str, JsonValue]
-
-
-class VoyageAnswer(BaseModel):
-    """The same in Voyage's shape."""
-
-    object: str
-    data: list[Result]
-    model: str
-    usage: Usage
-
-
-class TeiResult(BaseModel):
-    """A document of a ranking in TEI's shape."""
-
-    index: int = Field(ge=0)
-    score: float
-    text: str | None = Field(None, description="Left out unless it was asked for.")
-    truncated_tokens: int = Field(ge=0)
-    span: list[int]
-
-
-class Score(BaseModel):
-    """The score of a pair."""
-
-    index: int = Field(ge=0)
-    object: str
-    score: float
-    truncated_tokens: int = Field(ge=0)
-
-
-class ScoreAnswer(BaseModel):
-    """Scores in the order of the request."""
-
-    id: str
-    object: str
-    created: int
-    model: str
-    data: list[Score]
-    usage: Usage
-
-
-class ErrorDetail(BaseModel):
-    """What went wrong."""
-
-    message: str
-    type: str
-    param: str | None = None
-    code: str
-
-
-class Error(BaseModel):
-    """An error, for clients of every kind but TEI's."""
-
-    error: ErrorDetail
-    message: str
-    detail: str | list[dict[str, JsonValue]]
-
-
-class TeiError(BaseModel):
-    """An error in TEI's shape."""
-
-    error: str
-    error_type: str
-
-
-def text_of(document: str | Mapping[str, Any], fields: list[str] | None) -> str | None:
-    """Return the text of a document that is to be read; None where it has none.
-
-    Args:
-        document: a text, or an object.
-        fields: those of an object that are read, joined by line feeds; `text`, or else `content`, if None.
-    """
-    if isinstance(document, str):
-        return document
-    names = (
-        list(dict.fromkeys(fields))
-        if fields
-        else [name for name in ("text", "content") if document.get(name) is not None][:1]
-    )
-    texts = [_as_text(document[name]) for name in names if document.get(name) is not None]
-    return "\n".join(map(str, texts)) if texts and None not in texts else None
-
-
-def _as_list(texts: str | list[str]) -> list[str]:
-    """Return one text or several as a list."""
-    return [texts] if isinstance(texts, str) else texts
-
-
-def _as_text(value: Any) -> str | None:
-    """Return a field's value as a text: parts of a message are joined, as clients of chat models send them."""
-    if isinstance(value, list):
-        parts = [part.get("text") if isinstance(part, dict) else None for part in value]
-        return " ".join(map(str, parts)) if parts and all(isinstance(part, str) for part in parts) else None
-    return str(value) if isinstance(value, (str, int, float)) else None

@@ -32,7 +32,8 @@ def read(body: bytes, most_items: int, names: Collection[str]) -> tuple[Any, Ref
     Args:
         body: as it came.
         most_items: of each of its lists.
-        names: fields that anybody reads; of each other one True is left, as what it holds would only be carried about.
+        names: fields that anybody reads; of each other one True is left, as what it holds would only be carried about,
+            or null, which says nothing.
     """
     most = max(_VALUES, 10 * most_items)
     # Counted before they are made, as a byte can become an object of a hundred; most bodies are known to have few.
@@ -57,7 +58,7 @@ def read(body: bytes, most_items: int, names: Collection[str]) -> tuple[Any, Ref
             message = f"{len(items)} {name[:40]} are more than the {most_items} that a request may have: send fewer"
             return None, (422, "too_many_documents", message, name[:40])
     if isinstance(value, dict):
-        value = {name: given if name in names else True for name, given in value.items()}
+        value = {name: given if name in names or given is None else True for name, given in value.items()}
     return value, None
 
 

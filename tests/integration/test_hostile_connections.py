@@ -22,10 +22,11 @@ def test_an_offer_of_another_protocol_is_ignored(strict: Server) -> None:
     offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAA\r\n"
     address = urlsplit(strict.url)
     with socket.create_connection((address.hostname or "", address.port or 0), timeout=10) as connection:
-        for _ in range(3):
-            connection.sendall(HEAD + offer + f"Content-Length: {len(body)}\r\n\r\n".encode())
-            time.sleep(0.05)
-            connection.sendall(body)
+        head = HEAD + offer + f"Content-Length: {len(body)}\r\n\r\n".encode()
+        for split in (len(head), head.index(b"grade:"), head.index(b"h2c") + 1):
+            for part in (head[:split], head[split:], body):
+                connection.sendall(part)
+                time.sleep(0.05)
             answer = HTTPResponse(connection)
             answer.begin()
             assert answer.status == 200

@@ -1,26 +1,26 @@
-"""Requests as the sources of public clients build them, sent unchanged: each gets the answer that its client reads.
+"""Requests as the sources of public programs build them, sent unchanged: each gets the answer that its program reads.
 
-tests/recorded has one file a client. `reads` are paths into the answer: `results[].index:int` is a number of a result,
+tests/recorded has one file a program. `reads` are paths into the answer: `results[].index:int` is a number of a result,
 `?` marks a key that may be missing but not null, `:=rerank` is a value. `absent` are paths that must not be there.
 """
 
 import json
 import math
 import re
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
 import pytest
+from records import PAGE, RECORDS, address_of, table
 from servers import Server
 
-FILES = sorted((Path(__file__).parents[1] / "recorded").glob("*.json"))
 TYPES = {"bool": bool, "int": int, "float": (int, float), "str": str, "object": dict, "any": object}
 MISSING = object()
 REQUESTS = [
-    pytest.param(request, id=f"{file.stem}: {request['name']}")
-    for file in FILES
-    for request in json.loads(file.read_text(encoding="utf-8"))["requests"]
+    pytest.param(request, id=f"{record['client']}: {request['name']}")
+    for record in RECORDS
+    for request in record["requests"]
 ]
 
 
@@ -57,17 +57,32 @@ def check_read(answer: Any, read: str) -> None:
             assert kind not in ("int", "float") or not isinstance(value, bool), read
 
 
+def documents_in(body: Mapping[str, Any]) -> Any:
+    """Return what is to be ranked, however a program calls it."""
+    names = ("texts", "documents", "candidates", "passages", "text_2")
+    return documents_in(body["inputs"]) if "inputs" in body else next(body[name] for name in names if name in body)
+
+
+def rows_of(answer: Any) -> list[dict[str, Any]]:
+    """Return index and score of each result, whose index is its place if it has none."""
+    names = ("results", "data", "rankings", "scores")
+    rows = answer if isinstance(answer, list) else next(answer[name] for name in names if name in answer)
+    rows = [row if isinstance(row, dict) else {"score": row} for row in rows]
+    kind = next(name for name in ("score", "relevance_score", "logit") if name in rows[0])
+    return [{"index": row.get("index", i), "score": row[kind], "raw": kind == "logit"} for i, row in enumerate(rows)]
+
+
 def check_ranking(rows: list[dict[str, Any]], request: dict[str, Any]) -> None:
     """Check indices, scores, their order, and that the right document wins."""
     body = request["body"]
-    documents = body.get("texts") or body.get("documents") or body["text_2"]
+    documents = documents_in(body)
     count = 1 if isinstance(documents, str) else len(documents)
     indices = [row["index"] for row in rows]
-    scores = [row["score"] if "score" in row else row["relevance_score"] for row in rows]
+    scores = [row["score"] for row in rows]
     assert len(rows) == min(body.get("top_n") or body.get("top_k") or count, count)
     assert len(set(indices)) == len(rows)
     assert set(indices) <= set(range(count))
-    if body.get("raw_scores") or body.get("use_activation") is False:
+    if rows[0]["raw"] or body.get("raw_scores") or body.get("use_activation") is False:
         assert all(map(math.isfinite, scores))
         assert not 0 <= min(scores) <= max(scores) <= 1
     else:
@@ -87,18 +102,21 @@ def test_a_client_gets_the_answer_that_it_reads(server: Server, recorded: dict[s
     response = httpx.request(recorded["method"], url, headers=recorded["headers"], content=content, timeout=60)
     expected = recorded.get("status", 200)
     assert response.status_code == expected, response.text
-    answer = response.json()
+    answer = response.json() if response.content else None
     for read in recorded["reads"]:
         check_read(answer, read)
     for path in recorded.get("absent", []):
         assert set(values_at(answer, steps_of(path))) == {MISSING}, path
     if "body" in recorded and expected == 200:
-        rows = answer if isinstance(answer, list) else answer.get("results", answer.get("data"))
-        check_ranking(rows, recorded)
+        check_ranking(rows_of(answer), recorded)
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_each_file_says_where_its_facts_are_from(file: Path):
-    content = json.loads(file.read_text(encoding="utf-8"))
-    assert content["client"] == file.stem
-    assert re.match(r"[\w.-]+/[\w.-]+@[0-9a-f]{40} ", content["source"])
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record["client"])
+def test_each_file_says_where_its_facts_are_from(record: dict[str, Any]):
+    assert re.match(r"[\w.-]+/[\w.-]+@[0-9a-f]{40} ", record["source"])
+    asked = {address_of(record, request) for request in record["requests"]}
+    assert asked == set(record["settings"].values())
+
+
+def test_the_table_of_programs_is_what_is_recorded():
+    assert table() in PAGE.read_text(encoding="utf-8")

@@ -204,7 +204,8 @@ def test_many_clients_get_the_scores_of_one(server: Server, mini: Reranker) -> N
         list(clients.map(ask, range(16)))
 
 
-def test_terminated_under_load(tiny: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["terminated", "hung up"])
+def test_terminated_under_load(tiny: Path, number: signal.Signals) -> None:
     """Every request is answered in full, or was never accepted."""
     outcomes: Counter[object] = Counter()
     stop = threading.Event()
@@ -229,7 +230,7 @@ def test_terminated_under_load(tiny: Path) -> None:
         deadline = time.monotonic() + 30
         while outcomes[200] < 16 and time.monotonic() < deadline:
             time.sleep(0.02)
-        code = server.stop()
+        code = server.stop(number)
         stop.set()
         for future in asking:
             future.result()

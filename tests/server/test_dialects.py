@@ -19,25 +19,37 @@ USUAL = ("query", "documents", "model")
         ("/rerank", USUAL, COMMON),
         ("/v1/rerank", USUAL, COMMON),
         ("/v2/rerank", USUAL, replace(COMMON, version="2")),
-        ("/cohere/v1/rerank", USUAL, COMMON),
-        ("/cohere/v2/rerank", USUAL, replace(COMMON, version="2")),
-        ("/jina/v1/rerank", USUAL, replace(COMMON, return_documents=True)),
-        ("/vllm/rerank", USUAL, replace(COMMON, return_documents=True)),
-        ("/infinity/rerank", USUAL, replace(COMMON, as_text=True, itemised=True)),
+        ("/cohere/v1/rerank", USUAL, replace(COMMON, peer="cohere")),
+        ("/cohere/v2/rerank", USUAL, replace(COMMON, peer="cohere", version="2")),
+        ("/cohere/rerank", (*USUAL, "top_k", "truncation"), replace(COMMON, peer="cohere")),
+        ("/jina/v1/rerank", (*USUAL, "top_k"), replace(COMMON, peer="jina", return_documents=True)),
+        ("/vllm/rerank", (*USUAL, "truncation"), replace(COMMON, peer="vllm", return_documents=True)),
+        ("/infinity/rerank", USUAL, replace(COMMON, peer="infinity", as_text=True, itemised=True)),
         ("/api/rerank", USUAL, replace(COMMON, as_text=True)),
-        ("/voyage/v1/rerank", USUAL, VOYAGE),
+        ("/voyage/v1/rerank", USUAL, replace(VOYAGE, peer="voyage")),
+        ("/voyage/v1/rerank", (*USUAL, "top_n"), replace(VOYAGE, peer="voyage")),
+        ("/rerank", (*USUAL, "top_k", "top_n"), COMMON),
+        ("/rerank", (*USUAL, "truncation", "top_n"), COMMON),
+        ("/", USUAL, COMMON),
+        ("/", ("query", "documents", "top_n"), COMMON),
+        ("/", ("query", "documents", "top_k"), replace(VOYAGE, return_documents=False)),
+        ("/", (), TEI),
         ("/rerank", (*USUAL, "top_k"), replace(VOYAGE, return_documents=False)),
         ("/v1/rerank", (*USUAL, "truncation"), replace(VOYAGE, return_documents=False)),
         ("/", ("query", "texts"), TEI),
         ("/rerank", ("query", "texts"), TEI),
-        ("/tei/rerank", ("query", "texts"), TEI),
-        ("/tei/rerank", (), TEI),
+        ("/cohere/rerank", ("query", "texts"), replace(COMMON, peer="cohere")),
+        ("/voyage/rerank", ("query", "texts"), replace(VOYAGE, peer="voyage")),
+        ("/tei/rerank", ("query", "texts"), replace(TEI, peer="tei")),
+        ("/tei/rerank", ("query", "documents"), replace(TEI, peer="tei")),
+        ("/tei/rerank", (), replace(TEI, peer="tei")),
         ("/score", (), COMMON),
         ("/elsewhere", (), COMMON),
     ],
 )
 def test_the_dialect_of_a_request(path: str, fields: tuple[str, ...], expected: Dialect) -> None:
-    assert dialect_of(path, fields) == expected
+    nulls = dict.fromkeys(("top_k", "truncation", "texts", "top_n"))  # are not there
+    assert dialect_of(path, nulls | dict.fromkeys(fields, "panda")) == expected
 
 
 @pytest.fixture
@@ -88,7 +100,7 @@ def test_a_text_of_a_documents_own_is_kept(rows: list[Ranked]) -> None:
 
 
 def test_scores_in_order() -> None:
-    found = scores("m", [0.5, 0.25], [0, 3], 12)
+    found = scores(COMMON, "m", [0.5, 0.25], [0, 3], 12)
     assert (found["object"], found["model"], found["id"][:6]) == ("list", "m", "score-")
     assert [(row["index"], row["object"], row["score"]) for row in found["data"]] == [
         (0, "score", 0.5),

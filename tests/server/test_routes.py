@@ -9,8 +9,8 @@ import pytest
 from bodies import BODY, DOCUMENTS
 
 from mlx_rerank import Reranker
-from mlx_rerank.server.app import RERANK_PATHS
-from mlx_rerank.server.dialects import PREFIXES
+from mlx_rerank.server.addresses import RERANK_PATHS
+from mlx_rerank.server.peers import PEERS
 from mlx_rerank.server.served import ModelSpec
 from server.conftest import Connect
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.mark.one_kernel
 @pytest.mark.numeric
-@pytest.mark.parametrize("prefix", ["", *(f"/{name}" for name in PREFIXES)])
+@pytest.mark.parametrize("prefix", ["", *(f"/{name}" for name in PEERS)])
 @pytest.mark.parametrize("path", RERANK_PATHS)
 async def test_every_route_ranks(connect: Connect, tiny_reranker: Reranker, prefix: str, path: str) -> None:
     async with connect() as (client, _):
@@ -28,7 +28,7 @@ async def test_every_route_ranks(connect: Connect, tiny_reranker: Reranker, pref
     expected = tiny_reranker.rank("panda", DOCUMENTS)
     bounds.apart([result.score for result in expected])
     assert [row["index"] for row in rows] == [result.index for result in expected]
-    name = "score" if prefix == "/tei" or prefix + path == "/" else "relevance_score"
+    name = "score" if prefix == "/tei" else "relevance_score"
     assert [row[name] for row in rows] == pytest.approx([result.score for result in expected], abs=1e-5)
     assert not {"score", "relevance_score"} <= rows[0].keys()
     assert ("data" in answer) == (prefix == "/voyage")
