@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mlx_rerank.server.pool import Pool
     from mlx_rerank.server.settings import Settings
 
+_REFRESH = "MLX_METAL_RESIDENCY_REFRESH_INTERVAL_MS"  # how often MLX, where it knows this, tells macOS what is in use
 _KEY_VARIABLE = "MLX_RERANK_API_KEY"
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 
@@ -73,14 +74,13 @@ def serve(
     ] = False,
 ) -> None:
     """Serve rankings over HTTP, for the clients of Cohere, Jina, Voyage, TEI, vLLM, infinity and llama-server."""
+    _before_mlx()
     with framework("the server", extra="server"):
         from mlx_rerank.server import logs, run, service
         from mlx_rerank.server.handler import Bounds
         from mlx_rerank.server.settings import Settings
-    from mlx_rerank.device import kernels
     from mlx_rerank.scoring.loaded import ModelOptions
 
-    kernels.warn_if_missing()
     settings = Settings(
         hosts=(host, *(allow_host or ())),
         origins=_origins(allow_origin or []),
@@ -114,6 +114,14 @@ def serve(
     _warn(host, unix_socket, settings)
     with closing(logs.set_up(log_format, log_level)):
         run.run(pool, bounds, settings, listener)
+
+
+def _before_mlx() -> None:
+    """Set what MLX reads when it is imported, and warn where it does not use all of the chip."""
+    from mlx_rerank.device import kernels
+
+    os.environ.setdefault(_REFRESH, "1000")  # milliseconds
+    kernels.warn_if_missing()
 
 
 def _pool(models: list[str], **options: Any) -> "Pool":

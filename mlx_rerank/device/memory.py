@@ -1,6 +1,7 @@
 """What MLX and the process hold in memory, and giving back what is only kept for later."""
 
 import ctypes
+import os
 import re
 import sys
 from dataclasses import dataclass
@@ -15,9 +16,10 @@ _STATUS = Path("/proc/self/status")  # on Linux, where getrusage would count wha
 # MLX keeps freed buffers for arrays of the same size, by default up to nearly all memory of the machine. Every batch of
 # another shape leaves some. The bound is checked after a batch. `mx.set_cache_limit` is not used: it holds for the
 # whole process at all times, and would slow down whatever else runs on MLX. So another library loses at most what it
-# has in the cache at that moment. The value is several times what one batch leaves: a batch of 4,096 tokens of
-# bge-reranker-v2-m3 has activations of 34 MB in float16. Not measured on Metal.
-CACHE_LIMIT = 512 * 2**20  # bytes
+# has in the cache at that moment. It has to be several times what one batch leaves, or batches of two shapes in turn
+# would free each other's: by MLX's rules, one of 4,096 tokens of bge-reranker-v2-m3 leaves up to 800 MB on a GPU, where
+# its layers are under way together. Not measured on Metal.
+_LEAST_CACHE, _CACHE_SHARE = 512 << 20, 1 / 16  # bytes; of the memory of a machine with a GPU
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,23 @@ class Usage:
     process_peak: int
 
 
+def installed() -> int:
+    """Return the bytes of the machine's memory, which on Apple Silicon is the GPU's too."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def cache_limit(with_gpu: bool) -> int:
+    """Return how many bytes of freed buffers are worth keeping.
+
+    Args:
+        with_gpu: whether the machine has one.
+    """
+    return max(_LEAST_CACHE, int(_CACHE_SHARE * installed())) if with_gpu else _LEAST_CACHE
+
+
+CACHE_LIMIT = cache_limit(mx.is_available(mx.Device(mx.gpu)))
+
+
 def usage() -> Usage:
     """Return what this process holds."""
     return Usage(mx.get_active_memory(), mx.get_peak_memory(), *_process())
@@ -54,6 +73,17 @@ def give_back() -> None:
     trim = _of_the_c_library("malloc_trim")
     if trim is not None:
         trim(0)
+
+
+def keep_in_place(room: int) -> None:
+    """Have macOS keep what MLX holds now in the GPU's memory, and some more; by itself it takes it out after seconds.
+
+    Args:
+        room: bytes beside what is held now, for batches.
+    """
+    most = mx.device_info().get("max_recommended_working_set_size")  # which Metal alone tells, and more is an error
+    if most:
+        mx.set_wired_limit(min(int(most), mx.get_active_memory() + room))
 
 
 @cache

@@ -30,7 +30,7 @@ S = TypeVar("S")
 T = TypeVar("T")
 logger = logging.getLogger("mlx_rerank")
 
-_IDLE = 5.0  # seconds without a job after which memory kept for later jobs is given back
+_IDLE = 5.0  # seconds without a job after which memory kept for later jobs is given back; see `stay_ready`
 
 
 @dataclass(frozen=True)
@@ -223,6 +223,12 @@ def device_thread() -> DeviceThread:
         if _thread is None:
             _thread = DeviceThread()
         return _thread
+
+
+def stay_ready(seconds: float) -> None:
+    """Keep memory for later jobs so long after the last one, in place of a few seconds."""
+    global _IDLE
+    _IDLE = seconds
 
 
 def _fail(future: Future[Any], error: BaseException) -> None:

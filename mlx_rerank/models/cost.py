@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from mlx_rerank.models.shape import Shape
 
-_FUSED_HEADS = (64, 80, 128)  # sizes for which the GPU's attention never holds its scores in memory
+_FUSED_HEADS = (64, 72, 80, 96, 128)  # sizes for which the GPU's attention never holds its scores in memory
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from dataclasses import replace
 from functools import partial
 
 from mlx_rerank.errors import InputError, RefusedError, RerankError
-from mlx_rerank.pairs.samples import sample_pairs
 from mlx_rerank.scoring.loaded import ModelOptions
 from mlx_rerank.server.failures import log_failure
+from mlx_rerank.server.readiness import warm
 from mlx_rerank.server.served import ModelSpec, Served
 from mlx_rerank.server.threads import in_new_thread
 
@@ -78,7 +78,7 @@ class Pool:
         for served in list(self) if self._warm_up else [self.default]:
             async with self._lent(served):
                 if self._warm_up and served.reranker:
-                    await in_new_thread(partial(served.reranker.logits, sample_pairs()[:8], show_progress=False))
+                    await in_new_thread(partial(warm, served.reranker))
         self.ready = True
 
     def named(self, name: str | None) -> Served:

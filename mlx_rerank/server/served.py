@@ -14,6 +14,7 @@ from mlx_rerank.dtypes import NAMES
 from mlx_rerank.errors import ChangedCheckpointError, InputError
 from mlx_rerank.scoring.loaded import ModelOptions
 from mlx_rerank.scoring.reranker import Reranker
+from mlx_rerank.server.readiness import hold
 from mlx_rerank.server.scheduler import Scheduler
 from mlx_rerank.server.threads import in_new_thread
 
@@ -115,6 +116,7 @@ class Served:
         except ChangedCheckpointError:  # while it was unloaded, or just now
             await self._forget()
             await self._load()
+        await self._hold()
         self.in_memory = True
         self.used = time.monotonic()
 
@@ -141,6 +143,12 @@ class Served:
         assert self.reranker
         self.in_memory = False
         await in_new_thread(self.reranker.unload)
+        await self._hold()
+
+    async def _hold(self) -> None:
+        """Have a GPU keep what is loaded now."""
+        if self.reranker and self.reranker.device == "gpu":
+            await in_new_thread(hold)
 
     def _size(self, directory: Path) -> int:
         """Return how many bytes its weights take; in the device thread, which alone deals with MLX."""

@@ -73,6 +73,13 @@ def test_the_buffer_cache_is_bounded_after_each_batch(tiny_reranker: Reranker, m
         pytest.fail("MLX kept no buffer, so that this test shows nothing")
 
 
+def test_the_cache_grows_with_the_memory_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    for gigabytes, expected in ((4, 0.5), (8, 0.5), (16, 1), (128, 8)):
+        monkeypatch.setattr(memory, "installed", lambda gigabytes=gigabytes: gigabytes << 30)
+        assert memory.cache_limit(with_gpu=True) == expected * 2**30
+        assert memory.cache_limit(with_gpu=False) == 2**29
+
+
 def wait_for(done: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 10
     while not done() and time.monotonic() < deadline:

@@ -7,6 +7,7 @@ import psutil
 import pytest
 
 from mlx_rerank import Reranker
+from mlx_rerank.device import memory
 from mlx_rerank.models.cost import Cost
 from mlx_rerank.models.encoders.xlm_roberta import FAMILY, XLMRobertaShape
 from mlx_rerank.scoring import budget
@@ -25,7 +26,7 @@ MINI, BASE, LARGE = cost(384, 12, 12, 1536), cost(768, 12, 12, 3072), cost(1024,
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(budget, "_memory", lambda: 64 * GB)
+    monkeypatch.setattr(budget, "installed", lambda: 64 * GB)
 
 
 @pytest.mark.usefixtures("machine")
@@ -46,29 +47,65 @@ def test_an_evaluation_is_short(model: Cost) -> None:
 
 @pytest.mark.usefixtures("machine")
 def test_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(budget, "_memory", lambda: GB)
+    monkeypatch.setattr(budget, "installed", lambda: 12 * GB)
     assert default_token_budget(LARGE, GPU, mx.float32, 512) == 1024
-    monkeypatch.setattr(budget, "_memory", lambda: GB // 32)
+    monkeypatch.setattr(budget, "installed", lambda: GB // 32)
     assert default_token_budget(LARGE, GPU, mx.float32, 512) == 512  # or the device would have nothing to do
-    monkeypatch.setattr(budget, "_memory", lambda: GB)
+    monkeypatch.setattr(budget, "installed", lambda: 3 * GB)
     odd = cost(768, 12, 24, 3072)  # heads of 32, which no fused attention takes: its scores count
     assert default_token_budget(odd, GPU, mx.float16, 512) < default_token_budget(BASE, GPU, mx.float16, 512)
 
 
-def test_two_batches_in_flight_take_an_eighth_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    needed = 8 * 2 * 2048 * MINI.bytes(512, mx.float16.size)
-    for memory, expected in ((needed, 2048), (needed - 1, 1024), (2 * needed - 1, 2048), (2 * needed, 4096)):
-        monkeypatch.setattr(budget, "_memory", lambda memory=memory: memory)
+def test_the_layers_under_way_take_an_eighth_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = 8 * 2048 * 12 * MINI.bytes(512, mx.float16.size)  # of all layers: less than MLX has under way
+    for here, expected in ((needed, 2048), (needed - 1, 1024)):
+        monkeypatch.setattr(budget, "installed", lambda here=here: here)
         assert default_token_budget(MINI, GPU, mx.float16, 512) == expected
 
 
-def test_budgets_are_powers_of_two_within_limits() -> None:
-    found = [budget._power_of_two(n) for n in (0.5, 511, 1023.9, 1024, 2047, 2048, 16383, 16384, 1e9)]
-    assert found == [512, 512, 512, 1024, 1024, 2048, 8192, 16384, 16384]
+@pytest.mark.parametrize(("chip", "numbers"), [("applegpu_g14g", 40), ("applegpu_g16s", 50), ("applegpu_g15d", 50)])
+def test_no_more_is_under_way_than_eleven_command_buffers(
+    chip: str, numbers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mx, "device_info", lambda: {"architecture": chip})
+    monkeypatch.setattr(budget, "_OPERATIONS", {})
+    monkeypatch.setattr(budget, "_ELSE_OPERATIONS", 1e99)
+    enough = 8 * 11 * numbers * 2**20 * 2
+    monkeypatch.setattr(budget, "installed", lambda: enough)
+    assert default_token_budget(LARGE, GPU, mx.float16, 512) == 16384
+    monkeypatch.setattr(budget, "installed", lambda: enough - 8)
+    assert default_token_budget(LARGE, GPU, mx.float16, 512) < 4096
+
+
+@pytest.mark.usefixtures("machine")
+@pytest.mark.parametrize(
+    ("chip", "expected"),
+    [("applegpu_g14g", 2048), ("applegpu_g16s", 4096), ("applegpu_g15d", 8192), ("sm_90", 4096), ("", 4096)],
+)
+def test_larger_chips_get_more_tokens(chip: str, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mx, "device_info", lambda: {"architecture": chip})
+    assert default_token_budget(LARGE, GPU, mx.float16, 512) == expected
+
+
+def test_budgets_are_powers_of_two_within_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for here in (1, 2**28, 2**30, 2**32, 2**34, 2**40):
+        monkeypatch.setattr(budget, "installed", lambda here=here: here)
+        found.append(default_token_budget(MINI, GPU, mx.float16, 64))
+    assert found == sorted(found)
+    assert {512, 16384} < set(found) < {512 << power for power in range(6)}
+
+
+@pytest.mark.parametrize(("heads", "fused"), [(12, True), (24, False), (10, True), (8, True), (6, True), (4, False)])
+def test_fused_attention_holds_no_scores(heads: int, fused: bool) -> None:
+    """Heads of 64, 32, 72, 96, 128 and 192."""
+    hidden = {10: 720}.get(heads, 768)
+    longer = cost(hidden, 12, heads, 3072).bytes(8192, 2) > cost(hidden, 12, heads, 3072).bytes(64, 2)
+    assert longer != fused
 
 
 def test_the_memory_of_this_machine() -> None:
-    assert budget._memory() == pytest.approx(psutil.virtual_memory().total, rel=0.01)
+    assert memory.installed() == pytest.approx(psutil.virtual_memory().total, rel=0.01)
 
 
 def test_on_a_cpu_a_batch_fits_the_caches() -> None:
