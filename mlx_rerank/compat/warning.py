@@ -1,6 +1,7 @@
 """What a caller is told of arguments that are old, or without effect."""
 
 import functools
+import logging
 import sys
 import warnings
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 from mlx_rerank.errors import printable
 
 Method = TypeVar("Method", bound=Callable[..., Any])
+logger = logging.getLogger("mlx_rerank")
 _HERE = str(Path(__file__).parent)
 
 
@@ -23,8 +25,11 @@ def old_names(**names: str | None) -> Callable[[Method], Method]:
     def decorate(method: Method) -> Method:
         @functools.wraps(method)
         def call(*args: Any, **kwargs: Any) -> Any:
-            dropped = {old: True for old, new in names.items() if old in kwargs and new is None}
-            warn_unused(method.__qualname__.removesuffix(".__init__"), dropped)
+            where = method.__qualname__.removesuffix(".__init__")
+            warn_unused(where, {old: True for old, new in names.items() if old in kwargs and new is None})
+            for old in names.keys() & kwargs.keys():
+                what = f"was renamed and is now deprecated: use `{names[old]}`" if names[old] else "is deprecated"
+                log_once(f"{where}: the `{old}` argument {what}")
             given = {old: kwargs.pop(old) for old in names if old in kwargs}
             renamed = {new: given[old] for old, new in names.items() if old in given and new is not None}
             return method(*args, **renamed | kwargs)
@@ -32,6 +37,12 @@ def old_names(**names: str | None) -> Callable[[Method], Method]:
         return call  # pyright: ignore[reportReturnType]
 
     return decorate
+
+
+@functools.cache
+def log_once(message: str) -> None:
+    """Log a warning, as sentence-transformers does of old names: once in a process."""
+    logger.warning(message)
 
 
 def warn_unused(where: str, given: Mapping[str, Any]) -> None:

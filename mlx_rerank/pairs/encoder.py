@@ -1,6 +1,7 @@
 """From texts to token ids: each text tokenised once, pairs joined by id, truncated once, counted honestly."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,11 @@ class PairEncoder:
         self.frame = frame
         self._tokenizer, self._name = tokenizer, name
         self._truncation_side: Side = truncation_side
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """A copy of the tokenizer, neither cutting nor padding, that may be changed."""
+        return deepcopy(self._tokenizer)
 
     @property
     def pad_token_id(self) -> int:

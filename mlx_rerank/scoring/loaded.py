@@ -117,7 +117,17 @@ class LoadedModel:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Say how it is loaded again."""
-        return _again, self.recipe()
+        return type(self).again, self.recipe()
+
+    @classmethod
+    def again(cls, model: str | Path, options: ModelOptions, identity: str | None) -> "LoadedModel":
+        """Load a model by its recipe. A commit of the hub is the same on every machine, and may be fetched there."""
+        directory = Path(model)
+        if repo := hub.repo_of(directory):
+            identity = None
+            if not directory.is_dir():
+                model, options = repo, replace(options, revision=hub.commit_of(directory))
+        return cls(model, options, identity)
 
     def recipe(self, **changes: Any) -> tuple[str | Path, ModelOptions, str | None]:
         """Return how an equal model is loaded in another process, which may have another working directory.
@@ -199,13 +209,3 @@ class LoadedModel:
             total=len(pairs) if isinstance(pairs, Sized) else None,
             hint=f"In {self.dtype} an activation may have overflowed, or the weights are damaged: try dtype='float32'",
         )
-
-
-def _again(model: str | Path, options: ModelOptions, identity: str | None) -> LoadedModel:
-    """Load a model by its recipe. A commit of the hub is the same on every machine, and may have to be fetched here."""
-    directory = Path(model)
-    if repo := hub.repo_of(directory):
-        identity = None
-        if not directory.is_dir():
-            model, options = repo, replace(options, revision=hub.commit_of(directory))
-    return LoadedModel(model, options, identity)

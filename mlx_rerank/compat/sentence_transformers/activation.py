@@ -69,7 +69,7 @@ def activated(activation: Activation | None, logits: np.ndarray) -> np.ndarray:
             raise
         scores = activation(tensor_of(column.copy()))
     scores = np.asarray(scores.detach() if hasattr(scores, "detach") else scores, dtype=np.float32)
-    if scores.shape not in (column.shape, logits.shape):
+    if scores.squeeze().shape != logits.squeeze().shape:  # of one logit it may be a number
         raise InputError(
             f"activation_fn made shape {scores.shape} of {column.shape}: it must give one score for each logit"
         )

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,19 @@ import numpy as np
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.compat.arguments import device_named, options_named
 from mlx_rerank.compat.sentence_transformers.activation import Activation, activated, activation_named, tensor_of
+from mlx_rerank.compat.sentence_transformers.attributes import Attributes
+from mlx_rerank.compat.sentence_transformers.pool import Compute, chosen
 from mlx_rerank.compat.sentence_transformers.prompts import all_prompts, chosen_prompt
 from mlx_rerank.compat.warning import old_names, warn, warn_unused
 from mlx_rerank.errors import InputError
 from mlx_rerank.pairs.arguments import Document, check_pairs, pairs_to_rank, require_sequence, require_whole_number
-from mlx_rerank.pairs.limits import Limits, checked_length
+from mlx_rerank.pairs.limits import Limits
 from mlx_rerank.pairs.switches import optional_boolean, require_boolean
 from mlx_rerank.scoring.reranker import Reranker
 from mlx_rerank.scoring.results import log_truncation
 
 
-class CrossEncoder:
+class CrossEncoder(Attributes):
     """Drop-in replacement for `sentence_transformers.CrossEncoder`, to predict and to rank.
 
     Not here: training and saving (`fit`, `save_pretrained`, `push_to_hub`), and what is torch's (`model`, `to`).
@@ -32,9 +35,6 @@ class CrossEncoder:
     texts do not fill the memory; there every pair of their parts is made, and thrown away. Truncation is logged. A
     logit of NaN is an error.
     """
-
-    num_labels = 1
-    activation_fn: Activation | None  # None leaves logits as they are
 
     @old_names(
         model_name="model_name_or_path",
@@ -92,7 +92,7 @@ class CrossEncoder:
             processor_kwargs: "model_max_length" is max_length, where that is None; "truncation_side" says where texts
                 are cut, whatever the checkpoint says. All else is unused.
             config_kwargs: "num_labels" is num_labels, where that is None. All else is unused.
-            model_card_data: unused.
+            model_card_data: what evaluators hand their metrics to.
             backend: unused.
             keep_in_fp32_modules: unused.
             cpu_threads: as for `Reranker`; sentence-transformers has no such argument.
@@ -109,14 +109,13 @@ class CrossEncoder:
         dtype = next((found for found in dtypes if found is not None), "float32")
         self._truncation_side = of_processor.pop("truncation_side", None)
         max_length = of_processor.pop("model_max_length", None) if max_length is None else max_length
-        labels = of_config.pop("num_labels", 1) if num_labels is None else num_labels
-        if labels != 1:
+        if (labels := of_config.pop("num_labels", 1) if num_labels is None else num_labels) != 1:
             raise InputError(f"num_labels must be 1, not {labels!r}: these models give each pair one score")
         left = {"model_kwargs": of_model, "processor_kwargs": of_processor, "config_kwargs": of_config}
         unused = {f"{name}[{key!r}]": True for name, options in left.items() for key in options}
         unused |= {"trust_remote_code": require_boolean("trust_remote_code", trust_remote_code), "modules": modules}
-        unused |= {"model_card_data": model_card_data, "keep_in_fp32_modules": keep_in_fp32_modules or None}
-        warn_unused("CrossEncoder", unused | {"backend": backend != "torch"})
+        unused |= {"keep_in_fp32_modules": keep_in_fp32_modules or None, "backend": backend != "torch"}
+        warn_unused("CrossEncoder", unused)
         checkpoint = Checkpoint.open(
             "" if model_name_or_path is None else model_name_or_path,
             revision=revision,
@@ -124,13 +123,13 @@ class CrossEncoder:
             local_files_only=local_files_only,
             token=token,
         )
-        self.config, self._special_tokens = checkpoint.shape, checkpoint.encoder().frame.special_tokens
+        super().__init__(checkpoint, model_card_data)
         saved = checkpoint.settings
         self.activation_fn = activation_named(saved.activation) if activation_fn is None else activation_fn
         self.prompts = all_prompts(saved.prompts, prompts)
         self.default_prompt_name = saved.default_prompt_name if default_prompt_name is None else default_prompt_name
         chosen_prompt(self.prompts, self.default_prompt_name, None, None)  # refuses a default that is unknown
-        self.max_length = saved.length(self.config.max_length) if max_length is None else max_length
+        self.max_length = saved.length(self._shape.max_length) if max_length is None else max_length
         self._limits()  # refuses a side that is unknown
         self.reranker = Reranker(
             checkpoint.directory,
@@ -140,23 +139,8 @@ class CrossEncoder:
             cpu_threads=cpu_threads,
         )
         checkpoint.require_unchanged()  # or the settings would be of other files than the Reranker's
-        self.device = self.reranker.device
         if saved.float32_modules and keep_in_fp32_modules is None and self.reranker.dtype != "float32":
             warn(f"{', '.join(saved.float32_modules)} compute in {self.reranker.dtype}, not in float32 as was saved")
-
-    @property
-    def max_length(self) -> int:
-        """Most tokens of a pair; a longer pair loses tokens of its longer text, then of both."""
-        return self._max_length
-
-    @max_length.setter
-    def max_length(self, value: int) -> None:
-        limit = self.config.max_length
-        if require_whole_number("max_length", value) > limit:
-            warn(f"max_length {value} exceeds this model's {limit} tokens: longer pairs are cut to {limit}")
-        self._max_length = checked_length(min(value, limit), limit, self._special_tokens)
-
-    max_seq_length = max_length
 
     @old_names(sentences="inputs", activation_fct="activation_fn")
     def predict(
@@ -187,10 +171,12 @@ class CrossEncoder:
             apply_softmax: without effect on one score a pair, as in sentence-transformers.
             convert_to_numpy: return numpy's types, not torch's.
             convert_to_tensor: return a torch tensor, whatever convert_to_numpy says.
-            device: unused, like all below; a warning names them.
-            pool: unused.
-            chunk_size: unused.
-            kwargs: unused.
+            device: a list of devices has as many processes share the pairs; another one than the model's is not used,
+                as a warning says.
+            pool: processes of `start_multi_process_pool` that share the pairs.
+            chunk_size: pairs that a process takes at a time; all are taken at once if None.
+            kwargs: `processing_kwargs={"text": {"max_length": 64}}` cuts pairs to that. All else is unused; a warning
+                names it.
 
         Returns:
             float32 [N], or one float32 for one pair: a numpy array or number; a tensor if convert_to_tensor; a list of
@@ -202,16 +188,19 @@ class CrossEncoder:
             NonFiniteScoreError: the model produced NaN or infinity.
             MissingDependencyError: a tensor is wanted, and torch is not installed.
         """
-        warn_unused("CrossEncoder.predict", {"device": device, "pool": pool, "chunk_size": chunk_size, **kwargs})
+        limits = self._limits(kwargs.pop("processing_kwargs", None))
+        warn_unused("CrossEncoder.predict", kwargs)
         optional_boolean("apply_softmax", apply_softmax)
         as_tensor = require_boolean("convert_to_tensor", convert_to_tensor)
         as_numpy = require_boolean("convert_to_numpy", convert_to_numpy) and not as_tensor
         require_sequence("inputs", inputs)
         pairs = list(inputs)
-        single = bool(pairs) and isinstance(pairs[0], str)
+        single = self.is_singular_input(pairs)
         pairs = check_pairs([pairs] if single else pairs)  # pyright: ignore[reportArgumentType]
         before = chosen_prompt(self.prompts, self.default_prompt_name, prompt, prompt_name)
-        scores = self._scores(pairs, before, activation_fn, batch_size, show_progress_bar)
+        with ExitStack() as ending:
+            compute = chosen(self.reranker, device, pool, chunk_size, ending)
+            scores = self._scores(compute, pairs, before, limits, activation_fn, batch_size, show_progress_bar)
         if as_numpy:
             return scores[0] if single else scores if pairs else np.array([])
         tensor = tensor_of(scores)
@@ -251,9 +240,9 @@ class CrossEncoder:
             batch_size: most pairs computed at once.
             show_progress_bar: on stderr.
             activation_fn: makes scores of logits.
-            device: unused.
-            pool: unused.
-            chunk_size: unused.
+            device: as for `predict`, like the next two.
+            pool: processes that share the pairs.
+            chunk_size: pairs that a process takes at a time.
 
         Returns:
             The best first, equal ones in the order given: each with its "corpus_id", the place in documents, its
@@ -263,35 +252,39 @@ class CrossEncoder:
             InputError: as `predict`; or top_k is negative.
             NonFiniteScoreError: the model produced NaN or infinity.
         """
-        warn_unused("CrossEncoder.rank", {"device": device, "pool": pool, "chunk_size": chunk_size})
         if top_k is not None:
             require_whole_number("top_k", top_k, least=0)
         require_boolean("return_documents", return_documents)
         texts, pairs = pairs_to_rank(query, documents)
         before = chosen_prompt(self.prompts, self.default_prompt_name, prompt, prompt_name)
-        found = self._scores(pairs, before, activation_fn, batch_size, show_progress_bar)
+        with ExitStack() as ending:
+            compute = chosen(self.reranker, device, pool, chunk_size, ending)
+            found = self._scores(compute, pairs, before, self._limits(), activation_fn, batch_size, show_progress_bar)
         scores = found.tolist()
         order = sorted(range(len(scores)), key=scores.__getitem__, reverse=True)[:top_k]
         return [{"corpus_id": i, "score": scores[i]} | ({"text": texts[i]} if return_documents else {}) for i in order]
 
     def _scores(
         self,
+        compute: Compute,
         pairs: Sequence[tuple[str, str]],
         prompt: str,
+        limits: Limits,
         activation_fn: Activation | None,
         batch_size: int,
         show_progress: bool | None,
     ) -> np.ndarray:
         """Return the score of each pair, float32 [N]."""
-        scored = self.reranker.logits(
-            [(prompt + query, document) for query, document in pairs],
-            limits=self._limits(),
-            batch_size=batch_size,
-            show_progress=optional_boolean("show_progress_bar", show_progress),
-        )
-        log_truncation(scored.truncated_tokens, self.max_length)
-        return activated(self.activation_fn if activation_fn is None else activation_fn, scored.logits)
+        given = [(prompt + query, document) for query, document in pairs]
+        logits, cut = compute(given, limits, batch_size, optional_boolean("show_progress_bar", show_progress))
+        log_truncation(cut, limits.max_length)
+        return activated(self.activation_fn if activation_fn is None else activation_fn, logits)
 
-    def _limits(self) -> Limits:
-        """Return how pairs are cut."""
-        return Limits(self.max_length, longest_first=True, truncation_side=self._truncation_side)
+    def _limits(self, processing: Any = None) -> Limits:
+        """Return how pairs are cut, as the model or the options of one call say."""
+        of_call = options_named("processing_kwargs", processing)
+        of_text = options_named("processing_kwargs['text']", of_call.pop("text", None))
+        max_length = of_text.pop("max_length", self.max_length)
+        of_text.pop("truncation", None)  # pairs are always cut
+        warn_unused("CrossEncoder.predict", {f"processing_kwargs[{key!r}]": True for key in of_call | of_text})
+        return Limits(max_length, longest_first=True, truncation_side=self._truncation_side)

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,7 @@ CROSS = {
     "model_kwargs": Asked({"model_kwargs": {"dtype": "bfloat16"}}),
     "processor_kwargs": Asked({"processor_kwargs": {"truncation_side": "left"}}),
     "config_kwargs": Asked({"config_kwargs": {"num_labels": 2}}, refused="num_labels must be 1, not 2"),
-    "model_card_data": Asked({"model_card_data": object()}, warned="does not use model_card_data"),
+    "model_card_data": Asked({"model_card_data": SimpleNamespace(name="own")}),
     "backend": Asked({"backend": "onnx"}, warned="does not use backend"),
     "keep_in_fp32_modules": Asked({"keep_in_fp32_modules": ["0.model"]}, warned="does not use keep_in_fp32_modules"),
     "cpu_threads": FLAG["cpu_threads"],
@@ -81,8 +82,8 @@ PREDICTING = {
     "batch_size": BATCH,
     "show_progress_bar": Asked({"show_progress_bar": True}),
     "activation_fn": Asked({"activation_fn": np.tanh}),
-    "device": Asked({"device": "cpu"}, warned="does not use device"),
-    "pool": Asked({"pool": {}}, warned="does not use pool"),
+    "device": Asked({"device": "tpu"}, refused="device 'tpu' is not 'cpu', a number, or one of"),
+    "pool": Asked({"pool": {}}, refused="pool must be what start_multi_process_pool returned, not {}"),
     "chunk_size": Asked({"chunk_size": 2}, warned="does not use chunk_size"),
 }
 METHODS = {
@@ -163,7 +164,8 @@ def test_loading_a_cross_encoder(tiny: Path, place: FakeHub, tmp_path: Path, nam
         if not {"model_name", "model_name_or_path"} & options.keys():
             options["model_name_or_path"] = tiny
         encoder = CrossEncoder(**options)
-        return encoder.predict(PAIRS), encoder.reranker.dtype, place.authorizations, sorted(tmp_path.glob("*/*"))
+        card = vars(encoder.model_card_data)
+        return encoder.predict(PAIRS), encoder.reranker.dtype, card, place.authorizations, sorted(tmp_path.glob("*/*"))
 
     (CROSS | OLD)[name].check(load)
 
