@@ -1,6 +1,6 @@
 """Whether a config.json and the weights belong together: compared by shape, before anything of that size is made."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 from mlx_rerank.checkpoints.packing import quantization_of
@@ -26,16 +26,22 @@ def require_fit(found: Shapes, config: Mapping[str, Any], family: Family, shape:
         CheckpointError: config.json does not say how a parameter is packed.
     """
     expected = _of_converter(found, config, family, shape) if converted else family.source_shapes(shape)
-    for problem, names in (
-        ("missing", expected.keys() - found.keys()),
-        ("unexpected", found.keys() - expected.keys() - (frozenset() if converted else family.ignored)),
-    ):
-        if names:
-            some = ", ".join(sorted(names)[:5]) + (" ..." if len(names) > 5 else "")
-            raise WeightsError(f"{len(names)} weights are {problem}: {some}")
+    require_names(found.keys() - (frozenset() if converted else family.ignored), expected.keys())
     for name, wanted in expected.items():
         if tuple(found[name]) != wanted:
             raise WeightsError(f"{name} has shape {list(found[name])}; config.json asks for {list(wanted)}")
+
+
+def require_names(found: Set[str], expected: Set[str]) -> None:
+    """Refuse weights that are missing or unexpected, naming the first few.
+
+    Raises:
+        WeightsError: there are such.
+    """
+    for problem, names in (("missing", expected - found), ("unexpected", found - expected)):
+        if names:
+            some = ", ".join(sorted(names)[:5]) + (" ..." if len(names) > 5 else "")
+            raise WeightsError(f"{len(names)} weights are {problem}: {some}")
 
 
 def _of_converter(found: Shapes, config: Mapping[str, Any], family: Family, shape: Shape) -> Shapes:

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from mlx_rerank.checkpoints.config import read_object
 from mlx_rerank.checkpoints.files import INDEX_FILE, WEIGHTS_FILE
+from mlx_rerank.checkpoints.fit import require_names
 from mlx_rerank.checkpoints.packing import quantization_of
 from mlx_rerank.checkpoints.reading import require_plain
 from mlx_rerank.device.arrays import telling
@@ -137,7 +138,7 @@ def load_into(model: nn.Module, weights: Mapping[str, mx.array]) -> None:
         WeightsError: a parameter is missing, unexpected, misshapen, or of another dtype than the rest.
     """
     parameters = dict(tree_flatten(model.parameters()))
-    _require_names(set(weights), set(parameters))
+    require_names(weights.keys(), parameters.keys())
     floats = {name: value.dtype for name, value in weights.items() if mx.issubdtype(value.dtype, mx.floating)}
     dtype = next(iter(floats.values()), None)
     for name, value in weights.items():
@@ -227,11 +228,3 @@ def _opened(path: Path) -> Iterator[Any]:
         raise CheckpointError(f"{path} is named by the index but is not there: download the checkpoint again") from None
     except (SafetensorError, RuntimeError, OSError) as error:
         raise CheckpointError(f"{path} is damaged or cut short ({error}): download the checkpoint again") from error
-
-
-def _require_names(found: set[str], expected: set[str]) -> None:
-    """Raise an error that names the first few tensors that are missing or unexpected."""
-    for problem, names in (("missing", expected - found), ("unexpected", found - expected)):
-        if names:
-            some = ", ".join(sorted(names)[:5]) + (" ..." if len(names) > 5 else "")
-            raise WeightsError(f"{len(names)} weights are {problem}: {some}")
