@@ -127,7 +127,7 @@ class Checkpoint:
             CheckpointError: they cannot be read, or are not supported.
         """
         with self.reading():
-            return Settings.read(self.directory, self.raw)
+            return Settings.read(self.directory, self.raw, self.family.in_transformers.tokenizer)
 
     @property
     def quantized(self) -> bool:

@@ -11,6 +11,7 @@ from mlx_rerank.errors import CheckpointError, UnsupportedModelError
 from mlx_rerank.pairs.limits import Side
 
 DEFAULT_MAX_LENGTH = 512
+_GENERIC = ("PreTrainedTokenizer", "TokenizersBackend")  # classes that read any tokenizer.json
 _TRANSFORMER = re.compile(r"sentence_transformers\.[\w.]*Transformer")
 
 
@@ -26,6 +27,7 @@ class Settings:
         truncation_side: where texts are cut; None if that is not said.
         float32_modules: that compute in float32, whatever the dtype.
         padding_side: where rows are padded.
+        other_tokenizer: class of transformers' that the texts were tokenised by, if it is of another family.
     """
 
     activation: str | None
@@ -35,15 +37,17 @@ class Settings:
     truncation_side: Side | None
     float32_modules: tuple[str, ...]
     padding_side: str
+    other_tokenizer: str | None
 
     @classmethod
-    def read(cls, directory: Path, config: Mapping[str, Any]) -> "Settings":
+    def read(cls, directory: Path, config: Mapping[str, Any], tokenizer_class: str) -> "Settings":
         """Read the files of a directory.
 
         Args:
             directory: of the checkpoint.
             config: its config.json, where versions before 6 of sentence-transformers put the activation: from 4 on
                 under a key of their own.
+            tokenizer_class: the family's in transformers.
 
         Raises:
             CheckpointError: a file is damaged.
@@ -54,26 +58,28 @@ class Settings:
             saved = {}
         earlier = entry(config, "sentence_transformers", dict, {})
         tokenizer = read_object(directory / "tokenizer_config.json") or {}
-        length = entry(tokenizer, "model_max_length", int | float)
+        length = entry(tokenizer, "model_max_length" if "model_max_length" in tokenizer else "max_len", int | float)
         if saved and _has_modules(directory):
             length = _of_the_module(directory, length)
         side = entry(tokenizer, "truncation_side", str)
         if side not in (None, "right", "left"):
             raise CheckpointError(f"tokenizer_config.json has truncation_side {side!r}: write 'right' or 'left' there")
         prompts = entry(saved, "prompts", dict, {})
-        activations = (
-            entry(saved, "activation_fn", str),
-            entry(earlier, "activation_fn", str),
-            entry(config, "sbert_ce_default_activation_function", str),
-        )
+        kind = entry(tokenizer, "tokenizer_class", str, tokenizer_class)
+        activation = entry(saved, "activation_fn", str)
+        if activation is None and "activation_fn" in earlier:  # where null is the default, whatever follows
+            activation = entry(earlier, "activation_fn", str)
+        elif activation is None:
+            activation = entry(config, "sbert_ce_default_activation_function", str)
         return cls(
-            next((path for path in activations if path is not None), None),
+            activation,
             {name: entry(prompts, name, str, "") for name in prompts},
             entry(saved, "default_prompt_name", str),
             length,
             side,
             tuple(entry(saved, "keep_in_fp32_modules", list, [])),
             entry(tokenizer, "padding_side", str, "right"),
+            None if kind.removesuffix("Fast") in (tokenizer_class, *_GENERIC) else kind,
         )
 
     def length(self, longest: int) -> int:
@@ -95,6 +101,11 @@ class Settings:
         if self.padding_side != "right":
             yield (
                 f"the checkpoint's padding_side {self.padding_side!r} has no effect: no score depends on padding here"
+            )
+        if self.other_tokenizer is not None:
+            yield (
+                f"the checkpoint's tokenizer_class {self.other_tokenizer!r} has no effect: texts are tokenised as "
+                "tokenizer.json says"
             )
 
 

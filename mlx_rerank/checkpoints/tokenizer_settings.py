@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
+from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
 
 from mlx_rerank.checkpoints.config import entry, read_object
@@ -13,6 +14,7 @@ from mlx_rerank.models.family import InTransformers
 from mlx_rerank.pairs.frames import Frame
 
 _OF_A_FRAME = ("bos_token", "cls_token", "sep_token", "eos_token")
+_NAMED = (*_OF_A_FRAME, "unk_token", "pad_token", "mask_token")
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
@@ -32,7 +34,9 @@ def apply_settings(tokenizer: Tokenizer, directory: Path, known: InTransformers)
     tests/parity/test_saved_settings.py.
     """
     config = read_object(directory / "tokenizer_config.json")
-    named = (read_object(directory / "special_tokens_map.json") or {}) | (config or {})
+    named = {**({} if config is None else config)}
+    if "added_tokens_decoder" not in named:  # else newer versions saved it, and read no more than these settings
+        named |= read_object(directory / "special_tokens_map.json") or {}
     for name in _OF_A_FRAME:
         token = _content(named.get(name))
         if token is not None and token != known.special_tokens.get(name, token):
@@ -40,25 +44,37 @@ def apply_settings(tokenizer: Tokenizer, directory: Path, known: InTransformers)
                 f"tokenizer_config.json or special_tokens_map.json has {name} {token!r}; mlx-rerank runs these models "
                 f"with {known.special_tokens[name]!r} alone"
             )
+    own = config is not None and _of_class(config, known.tokenizer)
+    if own:
+        named = {**known.special_tokens, **{name: token for name, token in named.items() if token is not None}}
     registered = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
-    for token in _added_tokens(named, directory):
+    for token in (*_added_tokens(named, directory), *_known_tokens(named, tokenizer)):
         if token.content not in registered:
             tokenizer.add_tokens([token])
             registered.add(token.content)
     if config is not None:  # else nothing is known of how its tokenizer was made
-        _configure(tokenizer, config, known.tokenizer)
+        tokenizer.encode_special_tokens = entry(config, "split_special_tokens", bool, False)
+    if own:
+        _configure(tokenizer, named)
 
 
-def _configure(tokenizer: Tokenizer, config: Mapping[str, Any], own: str) -> None:
-    """Change a tokenizer as its tokenizer_config.json says; a class of its own is made of these settings alone."""
-    tokenizer.encode_special_tokens = entry(config, "split_special_tokens", bool, False)
-    if entry(config, "tokenizer_class", str, own).removesuffix("Fast") != own:
-        return
+def _of_class(config: Mapping[str, Any], own: str) -> bool:
+    """Tell whether a tokenizer_config.json is of the family's own class of tokenizers, made of its settings alone."""
+    return entry(config, "tokenizer_class", str, own).removesuffix("Fast") == own
+
+
+def _configure(tokenizer: Tokenizer, config: Mapping[str, Any]) -> None:
+    """Change a tokenizer of the family's own class as its settings say."""
     if not entry(config, "add_prefix_space", bool, True):
         raise UnsupportedModelError(
             "tokenizer_config.json has add_prefix_space False, and texts are read as after a space here: write "
             "tokenizer.json as it is meant, and leave this setting out"
         )
+    unknown = _content(config.get("unk_token"))
+    if isinstance(tokenizer.model, WordPiece) and unknown is not None:
+        if tokenizer.token_to_id(unknown) is None:
+            raise CheckpointError(f"the checkpoint's unk_token {unknown!r} is not in its vocabulary: correct it")
+        tokenizer.model.unk_token = unknown  # pyright: ignore[reportAttributeAccessIssue]
     if isinstance(tokenizer.normalizer, BertNormalizer):
         tokenizer.normalizer = BertNormalizer(
             clean_text=True,
@@ -101,26 +117,38 @@ def check_template(tokenizer: Tokenizer, frame: Frame, directory: Path) -> None:
 
 def _added_tokens(named: Mapping[str, Any], directory: Path) -> Iterator[AddedToken]:
     """Yield the tokens that transformers adds to those of tokenizer.json, in its order."""
+    others = [value for name, value in named.items() if name.endswith("_token") and name not in _NAMED]
+    more = [value for value in others if _content(value) is not None]  # add_bos_token is a boolean
+    for name in ("additional_special_tokens", "extra_special_tokens"):
+        listed = entry(named, name, list | dict, [])
+        more += listed.values() if isinstance(listed, dict) else listed
     saved: dict[str, Any] = entry(named, "added_tokens_decoder", dict, {})
-    if not saved:  # older versions kept the ids by content
+    if "added_tokens_decoder" not in named:  # older versions kept the ids by content
         ids = read_object(directory / "added_tokens.json") or {}
-        saved = {str(number): content for content, number in ids.items()}
+        contents = {_content(token) for token in (*more, *map(named.get, _NAMED))}
+        saved = {str(number): {"content": content, "special": content in contents} for content, number in ids.items()}
     if not all(map(str.isdecimal, saved)):
         raise CheckpointError(f"the checkpoint's added_tokens_decoder has {list(saved)!r:.80}, where ids are expected")
     for number in sorted(saved, key=int):
-        flags = saved[number] if isinstance(saved[number], Mapping) else {}
-        yield _token(saved[number], {flag: flags[flag] for flag in _FLAGS if isinstance(flags.get(flag), bool)})
-    for key in ("additional_special_tokens", "extra_special_tokens"):
-        more = entry(named, key, list | dict, [])
-        yield from (_token(token, {"special": True}) for token in (more.values() if isinstance(more, dict) else more))
+        yield _token(saved[number])
+    yield from (_token(token, special=True) for token in more)
 
 
-def _token(saved: Any, flags: Mapping[str, bool]) -> AddedToken:
-    """Return a token that was saved."""
+def _known_tokens(named: Mapping[str, Any], tokenizer: Tokenizer) -> Iterator[AddedToken]:
+    """Yield the special tokens with a name of transformers' own that are in the vocabulary; others have no row."""
+    for saved in map(named.get, _NAMED):
+        content = _content(saved)
+        if content is not None and tokenizer.token_to_id(content) is not None:
+            yield _token(saved, special=True)
+
+
+def _token(saved: Any, **flags: bool) -> AddedToken:
+    """Return a token that was saved, alone or with flags, some of which are given."""
     content = _content(saved)
     if content is None:
         raise CheckpointError(f"the checkpoint has the added token {saved!r:.80}, where a text is expected")
-    return AddedToken(content, **flags)
+    own = saved if isinstance(saved, Mapping) else {}
+    return AddedToken(content, **{flag: own[flag] for flag in _FLAGS if isinstance(own.get(flag), bool)} | flags)
 
 
 def _content(token: Any) -> str | None:

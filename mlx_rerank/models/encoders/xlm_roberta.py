@@ -122,7 +122,8 @@ FAMILY = Family(
     accepts=_accepts,
     shape=_shape,
     table=_table,
-    ignored=frozenset({_TOKENS + "position_ids"}),  # a buffer of 0, 1, 2 ..., saved by old transformers
+    # Old transformers saved a buffer of 0, 1, 2 ..., and a pooler that no classifier reads.
+    ignored=frozenset({_TOKENS + "position_ids", "roberta.pooler.dense.weight", "roberta.pooler.dense.bias"}),
     frame=_frame,
     build=XLMRoberta,
     score_rule="the first token",

@@ -42,6 +42,10 @@ TOLD: dict[str, tuple[dict[str, Any], str]] = {
         "0.model.classifier compute in float16",
     ),
     "padding_side": ({"tokenizer_config": {"padding_side": "left"}}, "padding_side 'left' has no effect"),
+    "other_tokenizer": (
+        {"tokenizer_config": {"tokenizer_class": "T5TokenizerFast"}},
+        "tokenizer_class 'T5TokenizerFast' has no effect",
+    ),
 }
 
 

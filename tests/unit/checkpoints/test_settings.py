@@ -84,9 +84,11 @@ def test_what_is_refused(changed, files: dict[str, Any], message: str) -> None:
             load(str(directory))
 
 
-def test_special_tokens_without_a_tokenizer_config(changed) -> None:
-    directory = changed(special_tokens_map={"sep_token": "<pad>"})
-    assert Reranker(directory)  # the other file is newer
+def test_special_tokens_without_a_tokenizer_config(changed, tmp_path: Path) -> None:
+    wrong = {"special_tokens_map": {"sep_token": "<pad>"}}
+    assert Reranker(changed(**wrong, tokenizer_config={"added_tokens_decoder": {}}))  # a newer file with all of them
+    shutil.rmtree(tmp_path / "copy")
+    directory = changed(**wrong)
     (directory / "tokenizer_config.json").unlink()
     with pytest.raises(UnsupportedModelError, match=r"sep_token '<pad>'; mlx-rerank runs these models with '</s>'"):
         Reranker(directory)
@@ -127,6 +129,9 @@ def test_lengths(changed, tmp_path: Path) -> None:
     (directory / "tokenizer_config.json").write_text('{"model_max_length": 4}')
     with pytest.raises(InputError, match="max_length 4 leaves no room"):
         Reranker(directory)
+    for text, length in (('{"max_len": 40}', 40), ('{"max_len": 40, "model_max_length": null}', 64)):
+        (directory / "tokenizer_config.json").write_text(text)  # the older name, where the newer one is not there
+        assert Reranker(directory).max_length == length
     longer = write_checkpoint(tmp_path / "longer", TINY | {"max_position_embeddings": 1026})
     (longer / "tokenizer_config.json").write_text('{"model_max_length": 1024}')
     assert Checkpoint.open(longer).settings.usual_length(1024) == 512

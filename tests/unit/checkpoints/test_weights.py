@@ -44,13 +44,15 @@ def test_a_missing_tensor_is_named(tmp_path: Path, name: str) -> None:
 
 
 def test_an_unexpected_tensor_is_named(tmp_path: Path) -> None:
-    tensors = TENSORS | {"roberta.pooler.dense.weight": np.zeros((64, 64), np.float32)}
-    with pytest.raises(WeightsError, match=r"unexpected: roberta\.pooler\.dense\.weight"):
+    tensors = TENSORS | {"roberta.other.dense.weight": np.zeros((64, 64), np.float32)}
+    with pytest.raises(WeightsError, match=r"unexpected: roberta\.other\.dense\.weight"):
         load(write_checkpoint(tmp_path, tensors=tensors))
 
 
-def test_position_ids_are_dropped_by_name(tmp_path: Path) -> None:
-    tensors = TENSORS | {"roberta.embeddings.position_ids": np.arange(66)[None]}
+def test_what_no_classifier_reads_is_dropped_by_name(tmp_path: Path) -> None:
+    pooler = {"weight": np.zeros((64, 64), np.float32), "bias": np.zeros(64, np.float32)}
+    tensors = TENSORS | {f"roberta.pooler.dense.{kind}": value for kind, value in pooler.items()}
+    tensors |= {"roberta.embeddings.position_ids": np.arange(66)[None]}
     load(write_checkpoint(tmp_path, tensors=tensors))
 
 
