@@ -69,7 +69,8 @@ async def test_candidates(connect: Connect, tiny_reranker: Reranker, prefix: str
 @pytest.mark.parametrize("path", ["/huggingface", "/huggingface/v1/rerank", "/", "/rerank"])
 async def test_inputs(connect: Connect, tiny_reranker: Reranker, path: str) -> None:
     async with connect() as (client, _):
-        found = (await client.post(path, json={"inputs": {"query": "panda", "passages": DOCUMENTS}})).json()
+        body = {"inputs": {"query": "panda", "passages": DOCUMENTS}, "top_n": 1, "documents": None}
+        found = (await client.post(path, json=body)).json()
         refused = await client.post("/huggingface", json={"inputs": ["a"]})
     assert found.keys() == {"scores"}
     expected = tiny_reranker.score([("panda", text) for text in DOCUMENTS])
