@@ -75,13 +75,13 @@ def _write_rag_api(sent: Body, model: str, ranked: Sequence[Ranked]) -> dict[str
 
 
 def _read_huggingface(sent: Body) -> dict[str, Any]:
-    """Read `{inputs: {query, passages}}`."""
+    """Read `{inputs: {query, passages}}`; the answer has all scores, as their places alone tell whose they are."""
     inputs = sent.get("inputs", sent)
     if not isinstance(inputs, Mapping):
         message = "`inputs` must be an object with `query` and `passages`: send both"
         raise RefusedError(422, "invalid_request", message, param="inputs")
     given = {name: value for name, value in inputs.items() if value is not None}
-    return {"documents": inputs.get("passages"), **sent, **given}
+    return {"documents": inputs.get("passages"), **sent, **given, "top_n": None, "top_k": None}
 
 
 def _write_huggingface(sent: Body, model: str, ranked: Sequence[Ranked]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
@@ -204,6 +205,15 @@ def test_many_clients_get_the_scores_of_one(server: Server, mini: Reranker) -> N
         list(clients.map(ask, range(16)))
 
 
+@pytest.fixture
+def hangups() -> Iterator[None]:
+    """Have a server started now heed SIGHUP, also where these tests were started by nohup, which ignores it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hangups")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["terminated", "hung up"])
 def test_terminated_under_load(tiny: Path, number: signal.Signals) -> None:
     """Every request is answered in full, or was never accepted."""
@@ -230,8 +240,10 @@ def test_terminated_under_load(tiny: Path, number: signal.Signals) -> None:
         deadline = time.monotonic() + 30
         while outcomes[200] < 16 and time.monotonic() < deadline:
             time.sleep(0.02)
-        code = server.stop(number)
-        stop.set()
+        try:
+            code = server.stop(number)
+        finally:
+            stop.set()
         for future in asking:
             future.result()
     assert code == 0

@@ -10,6 +10,7 @@ from mlx_rerank.pairs.limits import Limits
 from mlx_rerank.pairs.windows import Windows
 from mlx_rerank.scoring.stopping import Stop
 from mlx_rerank.server.reading import Bounds
+from mlx_rerank.server.settings import Settings
 from server.conftest import Connect
 
 pytestmark = pytest.mark.anyio
@@ -68,12 +69,19 @@ async def test_candidates(connect: Connect, tiny_reranker: Reranker, prefix: str
 @pytest.mark.parametrize("path", ["/huggingface", "/huggingface/v1/rerank", "/", "/rerank"])
 async def test_inputs(connect: Connect, tiny_reranker: Reranker, path: str) -> None:
     async with connect() as (client, _):
-        found = (await client.post(path, json={"inputs": {"query": "panda", "passages": DOCUMENTS}})).json()
+        body = {"inputs": {"query": "panda", "passages": DOCUMENTS}, "top_n": 1, "documents": None}
+        found = (await client.post(path, json=body)).json()
         refused = await client.post("/huggingface", json={"inputs": ["a"]})
     assert found.keys() == {"scores"}
     expected = tiny_reranker.score([("panda", text) for text in DOCUMENTS])
     assert found["scores"] == pytest.approx(expected.tolist(), abs=1e-5)
     assert (refused.status_code, refused.json()["error"][:8]) == (422, "`inputs`")
+
+
+async def test_probes_need_no_key(connect: Connect) -> None:
+    async with connect(settings=Settings(keys=("secret",))) as (client, _):
+        found = [(await client.get(path)).status_code for path in ("/.well-known/ready", "/.well-known/live", "/meta")]
+    assert found == [204, 204, 401]
 
 
 @pytest.mark.parametrize(("path", "more"), [("/rerank", {"property": ""}), ("/weaviate/rerank", {})])
@@ -176,12 +184,12 @@ async def test_what_cannot_be_heeded_is_refused_by_its_own_name(
     assert word in refused.json()["message"]
 
 
-async def test_packed_bodies(connect: Connect) -> None:
-    kind = {"content-type": "application/json"}
+@pytest.mark.parametrize("packing", [None, "gzip", "br"])
+async def test_packed_bodies(connect: Connect, packing: str | None) -> None:
+    headers = {"content-type": "application/json"} | ({"content-encoding": packing} if packing else {})
     async with connect() as (client, _):
-        for headers in (kind, kind | {"content-encoding": "gzip"}):
-            refused = await client.post("/rerank", content=b"\x1f\x8b\x08\x00", headers=headers)
-            assert (refused.status_code, "packed with gzip" in refused.json()["message"]) == (415, True)
+        refused = await client.post("/rerank", content=b"\x1f\x8b\x08" if packing != "br" else b"{}", headers=headers)
+    assert (refused.status_code, f"packed with {packing or 'gzip'}" in refused.json()["message"]) == (415, True)
 
 
 @pytest.mark.parametrize(
