@@ -26,16 +26,26 @@ def require_fit(found: Shapes, config: Mapping[str, Any], family: Family, shape:
         CheckpointError: config.json does not say how a parameter is packed.
     """
     expected = _of_converter(found, config, family, shape) if converted else family.source_shapes(shape)
+    ignored = () if converted else family.ignored
     for problem, names in (
         ("missing", expected.keys() - found.keys()),
-        ("unexpected", found.keys() - expected.keys() - (frozenset() if converted else family.ignored)),
+        ("unexpected", {name for name in found.keys() - expected.keys() if not name.startswith(ignored)}),
     ):
         if names:
             some = ", ".join(sorted(names)[:5]) + (" ..." if len(names) > 5 else "")
-            raise WeightsError(f"{len(names)} weights are {problem}: {some}")
+            raise WeightsError(f"{len(names)} weights are {problem}: {some}{_wrapped(found, expected)}")
     for name, wanted in expected.items():
         if tuple(found[name]) != wanted:
             raise WeightsError(f"{name} has shape {list(found[name])}; config.json asks for {list(wanted)}")
+
+
+def _wrapped(found: Shapes, expected: Shapes) -> str:
+    """Return, as the end of a message, that all names have one beginning more, which a wrapper of the model adds."""
+    some = next(iter(expected))
+    for prefix in (name.removesuffix(some) for name in found if name.endswith(some)):
+        if prefix and all(prefix + name in found for name in expected):
+            return f"; all names begin with {prefix!r}, as a wrapper adds it: save the model that is in it, without it"
+    return ""
 
 
 def _of_converter(found: Shapes, config: Mapping[str, Any], family: Family, shape: Shape) -> Shapes:

@@ -122,7 +122,8 @@ FAMILY = Family(
     accepts=_accepts,
     shape=_shape,
     table=_table,
-    ignored=frozenset({_TOKENS + "position_ids"}),  # a buffer of 0, 1, 2 ..., saved by old transformers
+    # A buffer of 0, 1, 2 ..., the pooler of a model without a head, and the head of pretraining.
+    ignored=(_TOKENS + "position_ids", "roberta.pooler.", "lm_head."),
     frame=_frame,
     build=XLMRoberta,
     score_rule="the first token",
