@@ -13,8 +13,14 @@ import mlx.nn as nn
 from tokenizers import Tokenizer
 
 from mlx_rerank.checkpoints import hub, weights
-from mlx_rerank.checkpoints.config import conversion_record, is_converted, read_config
-from mlx_rerank.checkpoints.files import TOKENIZER_FILE, TORCH_WEIGHTS_FILE, WEIGHTS_FILE, Identity, deciding
+from mlx_rerank.checkpoints.config import conversion_record, is_converted
+from mlx_rerank.checkpoints.files import (
+    TOKENIZER_FILE,
+    TORCH_WEIGHTS_FILE,
+    WEIGHTS_FILE,
+    Identity,
+    deciding,
+)
 from mlx_rerank.checkpoints.fit import Shapes, require_fit
 from mlx_rerank.checkpoints.packing import quantization_of
 from mlx_rerank.checkpoints.reading import read_bytes
@@ -22,6 +28,7 @@ from mlx_rerank.checkpoints.settings import Settings
 from mlx_rerank.checkpoints.tokenizer import read_tokenizer, require_large_enough
 from mlx_rerank.checkpoints.tokenizer_settings import apply_settings, check_template
 from mlx_rerank.checkpoints.torch_weights import TorchWeights, read_torch_weights
+from mlx_rerank.checkpoints.unread import config_of, instead
 from mlx_rerank.errors import ChangedCheckpointError, CheckpointError, UnsupportedModelError
 from mlx_rerank.models import family_named, family_of
 from mlx_rerank.models.family import Family, drop_module
@@ -86,7 +93,7 @@ class Checkpoint:
             model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token
         )
         identity = Identity.of(directory)  # first, so that no file is read before its stamp is
-        raw = read_config(directory)
+        raw = config_of(directory)
         record = conversion_record(raw)
         if not is_converted(raw):
             _require_unpacked(raw)
@@ -272,9 +279,11 @@ def open_tensors(directory: Path) -> MutableMapping[str, Any]:
     files = weights.safetensors_files(directory)
     if files:
         return {name: tensor for path in files for name, tensor in weights.read_safetensors(path).items()}
-    if (directory / TORCH_WEIGHTS_FILE).is_file():
-        return read_torch_weights(directory / TORCH_WEIGHTS_FILE)
-    raise CheckpointError(f"{directory} holds no {WEIGHTS_FILE}, no index of shards and no pytorch_model.bin")
+    if files := weights.torch_files(directory):
+        return read_torch_weights(files)
+    raise CheckpointError(
+        f"{directory} holds no {WEIGHTS_FILE}, no {TORCH_WEIGHTS_FILE} and no index of shards{instead(directory)}"
+    )
 
 
 def _shapes_of(tensors: Mapping[str, Any]) -> Shapes:

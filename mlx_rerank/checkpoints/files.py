@@ -19,6 +19,9 @@ VOCABULARIES = ("sentencepiece.bpe.model", "vocab.txt")  # what a tokenizer is m
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = WEIGHTS_FILE + ".index.json"
 TORCH_WEIGHTS_FILE = "pytorch_model.bin"  # read where there are no safetensors
+TORCH_INDEX_FILE = TORCH_WEIGHTS_FILE + ".index.json"  # and this where that is in parts
+TORCH_SHARDS = "pytorch_model-*.bin"
+ADAPTER_FILE = "adapter_config.json"  # says that a directory is no model, but a change of one
 
 # How the makers of a model want it to be used. They go with every copy; config.json is written anew.
 TOKENIZER_SETTINGS_FILE = "tokenizer_config.json"
@@ -79,7 +82,11 @@ def deciding(directory: Path) -> Iterator[Path]:
         tensors = sorted(directory.glob("*.safetensors"))
     tokenizer = (TOKENIZER_FILE,) if (directory / TOKENIZER_FILE).is_file() else VOCABULARIES
     yield from (directory / name for name in (CONFIG_FILE, *SETTINGS, *tokenizer, INDEX_FILE))
-    yield from tensors or [directory / TORCH_WEIGHTS_FILE]
+    if not tensors:
+        with suppress(OSError):
+            tensors = sorted(directory.glob(TORCH_SHARDS))
+        yield from (directory / name for name in (TORCH_WEIGHTS_FILE, TORCH_INDEX_FILE))
+    yield from tensors
 
 
 def own(path: Path, directory: Path) -> Path:

@@ -26,14 +26,21 @@ def require_fit(found: Shapes, config: Mapping[str, Any], family: Family, shape:
         CheckpointError: config.json does not say how a parameter is packed.
     """
     expected = _of_converter(found, config, family, shape) if converted else family.source_shapes(shape)
-    require_names(found.keys() - (frozenset() if converted else family.ignored), expected.keys())
+    ignored = () if converted else family.ignored
+    read = {name for name in found if name in expected or not name.startswith(ignored)}
+    require_names(read, expected.keys(), _wrapped(found, expected))
     for name, wanted in expected.items():
         if tuple(found[name]) != wanted:
             raise WeightsError(f"{name} has shape {list(found[name])}; config.json asks for {list(wanted)}")
 
 
-def require_names(found: Set[str], expected: Set[str]) -> None:
+def require_names(found: Set[str], expected: Set[str], hint: str = "") -> None:
     """Compare names of tensors.
+
+    Args:
+        found: by the files.
+        expected: by the model.
+        hint: the end of the message.
 
     Raises:
         WeightsError: some are missing or unexpected; it names the first five.
@@ -41,7 +48,16 @@ def require_names(found: Set[str], expected: Set[str]) -> None:
     for problem, names in (("missing", expected - found), ("unexpected", found - expected)):
         if names:
             some = ", ".join(sorted(names)[:5]) + (" ..." if len(names) > 5 else "")
-            raise WeightsError(f"{len(names)} weights are {problem}: {some}")
+            raise WeightsError(f"{len(names)} weights are {problem}: {some}{hint}")
+
+
+def _wrapped(found: Shapes, expected: Shapes) -> str:
+    """Return, as the end of a message, that all names have one beginning more, which a wrapper of the model adds."""
+    some = next(iter(expected))
+    for prefix in (name.removesuffix(some) for name in found if name.endswith(some)):
+        if prefix and all(prefix + name in found for name in expected):
+            return f"; all names begin with {prefix!r}, as a wrapper adds it: save the model that is in it, without it"
+    return ""
 
 
 def _of_converter(found: Shapes, config: Mapping[str, Any], family: Family, shape: Shape) -> Shapes:

@@ -9,18 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from mlx_rerank.checkpoints.files import (
+    ADAPTER_FILE,
     CONFIG_FILE,
     INDEX_FILE,
     SETTINGS,
     TEXTS,
     TOKENIZER_FILE,
+    TORCH_INDEX_FILE,
+    TORCH_SHARDS,
     TORCH_WEIGHTS_FILE,
     VOCABULARIES,
 )
 from mlx_rerank.errors import CheckpointNotFoundError, InputError
 from mlx_rerank.pairs.switches import optional_boolean, require_boolean
 
-_SMALL = (CONFIG_FILE, *SETTINGS, TOKENIZER_FILE, INDEX_FILE, *TEXTS, "README.md")
+_SMALL = (CONFIG_FILE, *SETTINGS, TOKENIZER_FILE, INDEX_FILE, ADAPTER_FILE, *TEXTS, "README.md")
 _WEIGHTS = "model*.safetensors"
 EMBEDDED = {"mini": Path(__file__).parents[1] / "assets" / "mini"}
 _COMMIT = re.compile("[0-9a-f]{40}")
@@ -157,7 +160,9 @@ def _wanted(names: list[str]) -> Iterator[str]:
 
     tokenizer = [] if TOKENIZER_FILE in names else VOCABULARIES
     yield from filter_repo_objects(names, allow_patterns=[*_SMALL, *tokenizer])
-    yield from [*filter_repo_objects(names, allow_patterns=_WEIGHTS)] or {TORCH_WEIGHTS_FILE}.intersection(names)
+    torch = [TORCH_WEIGHTS_FILE] if TORCH_WEIGHTS_FILE in names else [TORCH_INDEX_FILE, TORCH_SHARDS]
+    weights = [*filter_repo_objects(names, allow_patterns=_WEIGHTS)]
+    yield from weights or filter_repo_objects(names, allow_patterns=torch)
 
 
 def _interruptible(work: Callable[[], Path]) -> Path:

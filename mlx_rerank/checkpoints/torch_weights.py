@@ -1,7 +1,7 @@
 """The weights of a pytorch_model.bin."""
 
 import zipfile
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +56,24 @@ class TorchWeights(MutableMapping[str, Any]):
         return len(self._tensors)
 
 
-def read_torch_weights(path: Path) -> TorchWeights:
-    """Open a pytorch_model.bin, memory-mapped, running no code that it may contain.
+def read_torch_weights(paths: Sequence[Path]) -> TorchWeights:
+    """Open a pytorch_model.bin, or its shards, memory-mapped, running no code that they may contain.
+
+    Raises:
+        MissingDependencyError: as `_read`.
+        CheckpointError: as `_read`; or two shards hold a tensor of one name.
+    """
+    tensors: dict[str, Any] = {}
+    for path in paths:
+        own = _read(path)
+        if twice := sorted(own.keys() & tensors.keys()):
+            raise CheckpointError(f"{path} holds {twice[0]}, which another shard holds too: download it again")
+        tensors |= own
+    return TorchWeights(tensors)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return the tensors of a file.
 
     Raises:
         MissingDependencyError: torch is not installed, or a version that such a file may make run code.
@@ -65,7 +81,10 @@ def read_torch_weights(path: Path) -> TorchWeights:
     """
     torch = imported("torch")
     require_at_least("torch", "2.10", f"{path} is not opened: earlier versions may run code that is in it")
-    require_plain(path)
+    try:
+        require_plain(path)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is named by the index but is not there: download the checkpoint again") from None
     try:
         zipped = zipfile.is_zipfile(path)  # the format since torch 1.6; only it can be memory-mapped
         if zipped:
@@ -77,7 +96,7 @@ def read_torch_weights(path: Path) -> TorchWeights:
             _require_whole(torch, name, tensor)
     except Exception as error:  # unpickling fails in many ways
         raise CheckpointError(f"{path} cannot be read as plain tensors: {error}") from error
-    return TorchWeights(tensors)
+    return tensors
 
 
 def _require_stored(path: Path) -> None:

@@ -15,7 +15,7 @@ from mlx.utils import tree_flatten
 from safetensors import SafetensorError, safe_open
 
 from mlx_rerank.checkpoints.config import read_object
-from mlx_rerank.checkpoints.files import INDEX_FILE, WEIGHTS_FILE
+from mlx_rerank.checkpoints.files import INDEX_FILE, TORCH_INDEX_FILE, TORCH_WEIGHTS_FILE, WEIGHTS_FILE
 from mlx_rerank.checkpoints.fit import require_names
 from mlx_rerank.checkpoints.packing import quantization_of
 from mlx_rerank.checkpoints.reading import require_plain
@@ -74,9 +74,23 @@ def safetensors_files(directory: Path) -> list[Path]:
     Raises:
         CheckpointError: the index is damaged.
     """
-    index = directory / INDEX_FILE
-    if (directory / WEIGHTS_FILE).exists():
-        return [directory / WEIGHTS_FILE]
+    return _files(directory, WEIGHTS_FILE, INDEX_FILE)
+
+
+def torch_files(directory: Path) -> list[Path]:
+    """Return the files that torch saved, as `safetensors_files` does.
+
+    Raises:
+        CheckpointError: the index is damaged.
+    """
+    return _files(directory, TORCH_WEIGHTS_FILE, TORCH_INDEX_FILE)
+
+
+def _files(directory: Path, whole: str, parts: str) -> list[Path]:
+    """Return a file, or else the shards that an index names, or none."""
+    index = directory / parts
+    if (directory / whole).exists():
+        return [directory / whole]
     found = read_object(index)
     if found is None:
         return []
@@ -85,7 +99,7 @@ def safetensors_files(directory: Path) -> list[Path]:
         if not shards or any(Path(shard).name != shard for shard in shards):
             raise ValueError("a shard is not a file name")  # a path could lead anywhere
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"{index} is not an index of safetensors shards: {error!r}") from error
+        raise CheckpointError(f"{index} is not an index of shards: {error!r}") from error
     return [directory / shard for shard in shards]
 
 

@@ -53,7 +53,7 @@ class Family:
             found (UnsupportedModelError).
         shape: reads the numbers of a config.json (CheckpointError).
         table: takes a shape, gives the rules of all parameters.
-        ignored: names of tensors that a checkpoint may hold and that are not used.
+        ignored: how the names of tensors begin that a checkpoint may hold and that are not used, as in transformers.
         frame: takes a tokenizer and a shape, gives what surrounds two texts (CheckpointError if they do not fit).
         build: takes a shape, gives a module with `layers` and a `head`. It maps ids int32 [B, L], attention_mask and
             segments bool [B, L] or None, and words [B, L, D] or None, to logits float32 [B]; the score rule is in it.
@@ -71,7 +71,7 @@ class Family:
     accepts: Callable[[Config], bool]
     shape: Callable[[Config], Shape]
     table: Callable[[Any], list[Rule]]
-    ignored: frozenset[str]
+    ignored: tuple[str, ...]
     frame: Callable[[Tokenizer, Any], Frame]
     build: Callable[[Any], Model]
     score_rule: str
@@ -133,7 +133,7 @@ def is_classifier(config: Config, wanted: str, model_type: str, stem: str, expec
     if config.get("model_type") != model_type:
         return False
     architectures = config.get("architectures")
-    if architectures != [f"{stem}ForSequenceClassification"]:
+    if architectures and architectures != [f"{stem}ForSequenceClassification"]:  # without any, the weights tell
         kind = "an embedding model" if architectures == [f"{stem}Model"] else "another head"
         raise UnsupportedModelError(f"{wanted}; found {kind}: architectures {architectures}")
     require_one_label(config, wanted)

@@ -122,8 +122,8 @@ FAMILY = Family(
     accepts=_accepts,
     shape=_shape,
     table=_table,
-    # Old transformers saved a buffer of 0, 1, 2 ..., and a pooler that no classifier reads.
-    ignored=frozenset({_TOKENS + "position_ids", "roberta.pooler.dense.weight", "roberta.pooler.dense.bias"}),
+    # A buffer of 0, 1, 2 ..., the pooler of a model without a head, and the head of pretraining.
+    ignored=(_TOKENS + "position_ids", "roberta.pooler.", "lm_head."),
     frame=_frame,
     build=XLMRoberta,
     score_rule="the first token",

@@ -64,4 +64,4 @@ def test_a_few_bytes_that_would_become_many(tmp_path: Path) -> None:
         file.writestr("archive/data.pkl", b"\0" * 10**7)
     assert path.stat().st_size < 20_000
     with pytest.raises(CheckpointError, match="it is compressed"):
-        read_torch_weights(path)
+        read_torch_weights([path])
