@@ -4,12 +4,14 @@ from pathlib import Path
 
 import bounds
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import pytest
 from checkpoints import TINY, shape_of
 
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.errors import InputError
+from mlx_rerank.models.encoders.post_norm import SelfAttention
 from mlx_rerank.models.encoders.xlm_roberta import XLMRoberta
 from mlx_rerank.models.shape import check_input_ids
 
@@ -89,3 +91,15 @@ def test_more_tokens_than_positions_are_refused(model: XLMRoberta) -> None:
 def test_ids_are_checked_before_mlx_sees_them(ids: np.ndarray, message: str) -> None:
     with pytest.raises(InputError, match=message):
         check_input_ids(ids, CONFIG)
+
+
+def test_the_last_layers_queries_are_one_product_if_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A product of three dimensions would be one for each pair."""
+    attention, seen, product = SelfAttention(CONFIG), [], mx.quantized_matmul
+    attention.qkv_proj = nn.QuantizedLinear.from_linear(attention.qkv_proj, group_size=32, bits=8)
+    x = mx.random.normal((3, 5, CONFIG.hidden_size))
+    whole = np.array(attention(x, None)[:, :1])
+    monkeypatch.setattr(mx, "quantized_matmul", lambda x, *a, **k: (seen.append(x.shape), product(x, *a, **k))[1])
+    found = np.array(attention(x, None, first_token_only=True))
+    assert seen == [(3, CONFIG.hidden_size), (3, 5, CONFIG.hidden_size)]
+    np.testing.assert_allclose(found, whole, rtol=0, atol=bounds.COMPANY)
