@@ -130,9 +130,8 @@ class FamilyChecks:
         its = family.in_transformers
         model = getattr(transformers, its.model)(getattr(transformers, its.config).from_dict(dict(self.config)))
         saved = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-        assert {name: shape for name, shape in saved.items() if name not in family.ignored} == family.source_shapes(
-            family.shape(self.config)
-        )
+        read = {name: shape for name, shape in saved.items() if not name.startswith(family.ignored)}
+        assert read == family.source_shapes(family.shape(self.config))
 
     def test_every_parameter_has_a_rule(self, family: Family) -> None:
         shape = family.shape(self.config)
