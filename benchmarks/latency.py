@@ -4,7 +4,7 @@
         [--output latency.json]
 
 Two clients of one queue, as the server has it: one ranks 64 long documents again and again, the other two short ones.
-Until 0.1.0 the thread that starts batches also waited for them, each after the next was started; that way is built
+The thread that starts batches once waited for them as well, for each after the next was started; that way is built
 here again, and takes turns with the present one. Prints for both the 50th and 99th percentile of the short requests'
 milliseconds, and the tokens of a second that all requests together got.
 """

@@ -60,9 +60,7 @@ class SelfAttention(nn.Module):
         """
         B, _, D = x.shape
         if first_token_only:
-            q = some_outputs(
-                self.qkv_proj, x[:, 0], slice(0, D)
-            )  # if packed, one product for all pairs
+            q = some_outputs(self.qkv_proj, x[:, 0], slice(0, D))  # if packed, one product for all pairs
             k, v = mx.split(some_outputs(self.qkv_proj, x, slice(D, 3 * D)), 2, axis=-1)
         else:
             q, k, v = mx.split(self.qkv_proj(x), 3, axis=-1)
