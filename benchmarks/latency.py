@@ -4,7 +4,7 @@
         [--output latency.json]
 
 Two clients of one queue, as the server has it: one ranks 64 long documents again and again, the other two short ones.
-Until 0.1.0 the thread that starts batches also waited for them, each after the next was started; that way is built
+The thread that starts batches once waited for them as well, for each after the next was started; that way is built
 here again, and takes turns with the present one. Prints for both the 50th and 99th percentile of the short requests'
 milliseconds, and the tokens of a second that all requests together got.
 """
@@ -121,13 +121,14 @@ def main() -> None:
     for count, length in (LONG, SHORT):
         pairs = texts.cut(counter.tokenizer, length, count, special_tokens=counter.special_tokens, exact=False)
         encoded.append(reranker.encoder.encode(pairs, reranker.limits))
+    long, short = encoded
     ways = {"waits for the next batch": OneThread(), "does not": device_thread()}
     for thread in ways.values():
-        measure(reranker, thread, *encoded, 1.0)
+        measure(reranker, thread, long, short, 1.0)
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in ways}
     for _ in range(options.rounds):
         for name, thread in ways.items():
-            found[name].append(measure(reranker, thread, *encoded, options.seconds))
+            found[name].append(measure(reranker, thread, long, short, options.seconds))
     for name, rounds in found.items():
         taken = [1000 * value for each in rounds for value in each["seconds"]]
         paces = [each["tokens_per_second"] for each in rounds]

@@ -9,10 +9,9 @@ import warnings
 from mlx_rerank.device.wheel import wheel_tag
 
 TF32 = "MLX_ENABLE_TF32"
-_FIRST_WITH_UNITS = {"p": 18}  # generation of the GPU, by the last letter of its architecture, p being a phone's
-_ELSE_WITH_UNITS = 17  # M5's
-_MACOS = (26, 2)  # the first on which MLX 0.32 uses the matrix units
-_WHEEL = "macosx_26"  # the oldest one with kernels for them
+_GENERATION, _OF_PHONES = 17, 18  # of the first GPUs with matrix units; 17 is M5's
+_MACOS = (26, 2)  # the first on which MLX 0.32 uses them
+_WHEEL = 26  # the macOS of the oldest build with kernels for them
 
 
 def problem() -> str | None:
@@ -34,7 +33,7 @@ def problem() -> str | None:
             "`pip install --force-reinstall mlx mlx-metal`, which chooses the build by it"
         )
     built_for = re.search(r"macosx_(\d+)", tag)
-    if built_for and f"macosx_{int(built_for[1]):02}" < _WHEEL:
+    if built_for and int(built_for[1]) < _WHEEL:
         return (
             f"the installed build of MLX ({tag}) has no kernels for the matrix units of {name}, so products take "
             "several times as long: run `pip install --force-reinstall mlx mlx-metal` with a pip that knows this macOS"
@@ -50,9 +49,9 @@ def warn_if_missing() -> None:
 
 
 def has_matrix_units(architecture: str) -> bool:
-    """Tell whether a GPU has matrix units, by what Metal calls it, such as applegpu_g17s."""
+    """Tell whether a GPU has matrix units, by what Metal calls it, such as applegpu_g17s; a phone's ends with p."""
     found = re.fullmatch(r"\D*(\d+)(\D)", architecture)
-    return bool(found) and int(found[1]) >= _FIRST_WITH_UNITS.get(found[2], _ELSE_WITH_UNITS)
+    return found is not None and int(found[1]) >= (_OF_PHONES if found[2] == "p" else _GENERATION)
 
 
 def keep_float32() -> None:

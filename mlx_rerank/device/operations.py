@@ -64,7 +64,7 @@ def gelu(x: mx.array) -> mx.array:
     Source: torch.nn.functional.gelu(approximate="none"); tests/unit/device/test_operations.py.
     """
     if _with_derivatives.get():
-        return _gelu_that_keeps_x(x)
+        return _gelu_that_keeps_x(x)  # pyright: ignore[reportReturnType]
     if not _by_sums_and_products(x):
         return _exact_gelu(x) if _on_cpu() else _gelu_in_one_kernel(x)
     # Phi(x) is 1 - t or t, for the tail t = P(|x|) ** -16 beyond |x|. So x * Phi(x) is x - |x| t, or - |x| t.

@@ -71,6 +71,11 @@ class _Finisher:
         self._free.clear()
         self._jobs.put((future, finish))
 
+    @property
+    def free(self) -> bool:
+        """Whether nothing is under way."""
+        return self._free.is_set()
+
     def wait(self) -> tuple[Future[Any], BaseException] | None:
         """Wait until nothing is under way; return the job that failed, with its error, once."""
         self._free.wait()
@@ -187,11 +192,12 @@ class DeviceThread:
         self._finisher.take(job.future, partial(job.finish, prepared))
 
     def _next(self) -> _Job | None:
-        """Wait for the next job, or for an error of the last; where none comes for a while, give memory back, once."""
+        """Wait for the next job, or for the end of the last; where none comes for a while, give memory back, once."""
         try:
             return self._jobs.get(timeout=_IDLE)
         except queue.Empty:
-            self.settle()
+            if not self._finisher.free:
+                return None  # a long job is no idle time
             try:
                 memory.give_back()
             except Exception as error:  # the thread has to go on: without it every call would wait for ever

@@ -102,6 +102,18 @@ def test_an_idle_thread_gives_memory_back_once(monkeypatch: pytest.MonkeyPatch) 
     assert len(given) == 2
 
 
+def test_a_long_job_is_no_idle_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends: list[float] = []
+    monkeypatch.setattr(thread, "_IDLE", 0.05)
+    monkeypatch.setattr(memory, "give_back", lambda: ends.append(time.monotonic()))
+    monkeypatch.setattr("atexit.register", lambda _: None)
+    own = DeviceThread()
+    wait_for(lambda: bool(ends))
+    own.submit_parts(int, int, lambda _: (time.sleep(0.15), ends.append(time.monotonic()))).result()
+    wait_for(lambda: len(ends) == 3)
+    assert ends[2] - ends[1] >= 0.05
+
+
 def test_giving_back_empties_the_cache() -> None:
     kept = mx.ones((3_000_000,)) + 1
     mx.eval(kept)

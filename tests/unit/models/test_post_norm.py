@@ -96,7 +96,7 @@ def test_ids_are_checked_before_mlx_sees_them(ids: np.ndarray, message: str) -> 
 def test_the_last_layers_queries_are_one_product_if_packed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A product of three dimensions would be one for each pair."""
     attention, seen, product = SelfAttention(CONFIG), [], mx.quantized_matmul
-    attention.qkv_proj = nn.QuantizedLinear.from_linear(attention.qkv_proj, group_size=32, bits=8)
+    attention["qkv_proj"] = nn.QuantizedLinear.from_linear(attention.qkv_proj, group_size=32, bits=8)
     x = mx.random.normal((3, 5, CONFIG.hidden_size))
     whole = np.array(attention(x, None)[:, :1])
     monkeypatch.setattr(mx, "quantized_matmul", lambda x, *a, **k: (seen.append(x.shape), product(x, *a, **k))[1])

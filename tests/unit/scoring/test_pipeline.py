@@ -270,19 +270,21 @@ def test_closing_a_stream_stops_the_device(tiny_reranker: Reranker, monkeypatch:
     assert next(stream, None) is None
 
 
-def test_a_batch_is_started_before_the_one_ahead_is_waited_for(
-    tiny_reranker: Reranker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engine, events = tiny_reranker.engine, []
+def test_a_batch_is_prepared_while_the_one_ahead_runs(tiny_reranker: Reranker, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, prepared = tiny_reranker.engine, [threading.Event() for _ in range(len(PAIRS) + 1)]
+    prepare, finish, begun, ended = engine._prepare, engine._finish, count(), count(1)
     expected = tiny_reranker.score(PAIRS)
-    start, finish = engine._start, engine._finish
-    monkeypatch.setattr(engine, "_start", lambda *b: events.append("start") or start(*b))
-    monkeypatch.setattr(engine, "_finish", lambda x: events.append("finish") or time.sleep(0.05) or finish(x))
-    np.testing.assert_allclose(tiny_reranker.score(PAIRS), expected, rtol=0, atol=bounds.SCORE)
-    monkeypatch.setattr(tiny_reranker.model, "token_budget", 64)
-    events.clear()
-    tiny_reranker.score(PAIRS)
-    assert events == ["start", *["start", "finish"] * (len(events) // 2 - 1), "finish"]
+
+    def finish_after_the_next(logits: list[mx.array]) -> np.ndarray:
+        assert prepared[next(ended)].wait(10)
+        return finish(logits)
+
+    monkeypatch.setattr(tiny_reranker.model, "deterministic", True)  # each pair is a batch
+    monkeypatch.setattr(engine, "_prepare", lambda group: (prepared[next(begun)].set(), prepare(group))[1])
+    monkeypatch.setattr(engine, "_finish", finish_after_the_next)
+    prepared[-1].set()
+    found = tiny_reranker.score(PAIRS)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=bounds.SCORE)
 
 
 def test_progress_over_what_has_no_length(tiny_reranker: Reranker, capsys: pytest.CaptureFixture[str]) -> None:
