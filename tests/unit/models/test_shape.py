@@ -39,7 +39,6 @@ def test_a_field_of_the_wrong_kind_is_named(field: str, value: object) -> None:
         ({"model_type": "longformer", "architectures": ["LongformerForMaskedLM"]}, "model_type 'longformer'"),
         ({"architectures": ["XLMRobertaModel"]}, "an embedding model"),
         ({"architectures": ["XLMRobertaForMaskedLM"]}, "another head"),
-        ({"architectures": None}, "another head"),
         ({"id2label": {"0": "entailment", "1": "neutral", "2": "contradiction"}}, "3 labels.*contradiction"),
         ({"id2label": None}, "2 labels"),
         ({"hidden_act": "relu"}, "hidden_act 'gelu'; found 'relu'"),
@@ -50,6 +49,10 @@ def test_a_field_of_the_wrong_kind_is_named(field: str, value: object) -> None:
 def test_other_models_are_refused_by_what_they_are(change: dict, found: str) -> None:
     with pytest.raises(UnsupportedModelError, match=found):
         shape_of(TINY | change)
+
+
+def test_where_no_architecture_is_named_the_weights_tell() -> None:
+    assert shape_of(TINY | {"architectures": None}) == shape_of(TINY)
 
 
 def test_contradictions() -> None:
