@@ -12,7 +12,7 @@ from typing import Any
 from mlx_rerank.bench.contenders import versions
 from mlx_rerank.bench.measures import Spread
 from mlx_rerank.device import blas
-from mlx_rerank.device.wheel import wheel_tag
+from mlx_rerank.device.wheel import wheels
 from mlx_rerank.errors import OutputError
 
 _WIDE = 160  # characters, where no terminal says how wide it is
@@ -46,7 +46,7 @@ def machine() -> dict[str, Any]:
         "load_average": [round(load, 2) for load in os.getloadavg()],  # above 0 before a run: others were at work
         "python": platform.python_version(),
         "blas": blas.loaded(),
-        "wheels": {name: tag for name in ("mlx", "mlx-metal", "mlx-cpu") if (tag := wheel_tag(name))},
+        "wheels": wheels(),
     }
 
 

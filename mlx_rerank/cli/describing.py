@@ -12,7 +12,7 @@ from mlx_rerank.checkpoints.hub import commit_of
 from mlx_rerank.checkpoints.mapped import choose_embeddings, weights_bytes
 from mlx_rerank.device import blas, memory
 from mlx_rerank.device.names import parse_device
-from mlx_rerank.device.wheel import wheel_tag
+from mlx_rerank.device.wheel import wheels
 from mlx_rerank.dtypes import default_dtype, dtype_name
 from mlx_rerank.pairs.samples import sample_pairs
 from mlx_rerank.scoring.reranker import Reranker
@@ -55,7 +55,7 @@ def describe(model: str, revision: str | None = None) -> dict[str, Any]:
         "blas": blas.loaded(),
         "machine": f"{platform.system()} {platform.machine()}",
         "versions": {name: version(name) for name in ("mlx-rerank", "mlx", "tokenizers", "numpy")},
-        "wheels": {name: tag for name in ("mlx", "mlx-metal", "mlx-cpu") if (tag := wheel_tag(name))},
+        "wheels": wheels(),
     }
 
 

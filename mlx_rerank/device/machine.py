@@ -8,7 +8,7 @@ from importlib.metadata import version
 from typing import Any
 
 from mlx_rerank.device import blas
-from mlx_rerank.device.wheel import wheel_tag
+from mlx_rerank.device.wheel import wheels
 
 _VARIABLES = (  # that change what MLX computes or how; no others are told, which may hold secrets
     "MLX_DISABLE_COMPILE",
@@ -30,7 +30,7 @@ def describe() -> dict[str, Any]:
         "wired_limit_bytes": None if limit is None else int(limit) << 20,  # of the GPU; 0 is the system's own choice
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("mlx-rerank", "mlx")},
-        "wheels": {name: tag for name in ("mlx", "mlx-metal", "mlx-cpu") if (tag := wheel_tag(name))},
+        "wheels": wheels(),
         "blas": blas.loaded(),
         "environment": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
     }

@@ -18,3 +18,8 @@ def wheel_tag(package: str) -> str | None:
         return None
     tags = [line.partition(":")[2].strip() for line in record.splitlines() if line.startswith("Tag:")]
     return ", ".join(tags) or None
+
+
+def wheels() -> dict[str, str]:
+    """Return the tags of MLX's packages that are installed, by their names."""
+    return {name: tag for name in ("mlx", "mlx-metal", "mlx-cpu") if (tag := wheel_tag(name))}

@@ -13,7 +13,6 @@ from mlx_rerank.bench import report
 from mlx_rerank.cli import app, describing
 from mlx_rerank.device import kernels, wheel
 from mlx_rerank.device.kernels import TF32, has_matrix_units, keep_float32, problem
-from mlx_rerank.device.wheel import wheel_tag
 from mlx_rerank.errors import DeviceError
 from mlx_rerank.proof import verify
 
@@ -81,35 +80,9 @@ def test_commands_warn(
 
 
 def test_what_is_told(monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:
-    monkeypatch.setattr(describing, "wheel_tag", lambda package: f"tag of {package}")
-    monkeypatch.setattr(report, "wheel_tag", lambda package: f"tag of {package}")
+    monkeypatch.setattr(wheel, "wheel_tag", lambda package: f"tag of {package}")
     expected = {name: f"tag of {name}" for name in ("mlx", "mlx-metal", "mlx-cpu")}
     assert describing.describe(str(tiny))["wheels"] == report.machine()["wheels"] == expected
-
-
-class Wheel:
-    def __init__(self, record: str | None) -> None:
-        self.read_text = {"WHEEL": record}.get
-
-
-@pytest.mark.parametrize(
-    ("record", "expected"),
-    [
-        (f"Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: {OLD}\n\n", OLD),
-        ("Tag: cp311-cp311-macosx_14_0_arm64\nTag: cp311-cp311-macosx_15_0_arm64",
-         "cp311-cp311-macosx_14_0_arm64, cp311-cp311-macosx_15_0_arm64"),
-        ("", None),
-        (None, None),
-    ],
-)  # fmt: skip
-def test_the_tag_of_a_wheel(record: str | None, expected: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wheel, "distribution", lambda _: Wheel(record))
-    assert wheel_tag("mlx-metal") == expected
-
-
-def test_the_tag_of_what_is_installed() -> None:
-    assert wheel_tag("no-such-package") is None
-    assert platform.machine() in str(wheel_tag("mlx"))
 
 
 def test_float32_is_kept_unless_the_environment_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
