@@ -114,7 +114,7 @@ class CrossEncoder(Attributes):
         left = {"model_kwargs": of_model, "processor_kwargs": of_processor, "config_kwargs": of_config}
         unused = {f"{name}[{key!r}]": True for name, options in left.items() for key in options}
         unused |= {"modules": modules, "trust_remote_code": trust_remote_code, "backend": backend != "torch"}
-        unused["keep_in_fp32_modules"] = keep_in_fp32_modules or None
+        unused |= {"keep_in_fp32_modules": keep_in_fp32_modules or None}
         warn_unused("CrossEncoder", unused)
         checkpoint = Checkpoint.open(
             "" if model_name_or_path is None else model_name_or_path,
