@@ -27,7 +27,7 @@ def old_names(**names: str | None) -> Callable[[Method], Method]:
         def call(*args: Any, **kwargs: Any) -> Any:
             where = method.__qualname__.removesuffix(".__init__")
             warn_unused(where, {old: True for old, new in names.items() if old in kwargs and new is None})
-            for old in names.keys() & kwargs.keys():
+            for old in [name for name in names if name in kwargs]:
                 what = f"was renamed and is now deprecated: use `{names[old]}`" if names[old] else "is deprecated"
                 log_once(f"{where}: the `{old}` argument {what}")
             given = {old: kwargs.pop(old) for old in names if old in kwargs}

@@ -2,13 +2,16 @@
 
 import copy
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from checkpoints import TINY, random_tensors, write_checkpoint
 
 from mlx_rerank import Reranker
+from mlx_rerank.errors import ChangedCheckpointError
 from mlx_rerank.integrations import haystack, lancedb, langchain, llama_index, rerankers
 
 TEXTS = ["the bear", "panda", "what is", "a panda is the bear"]
@@ -68,3 +71,21 @@ def test_a_component_travels(tiny: Path, tiny_reranker: Reranker, name: str, loa
     expected = ask(given)
     for found in (*fresh, pickle.loads(pickle.dumps(given)), copy.deepcopy(given)):
         assert ask(found) == expected
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_a_component_that_travels_does_not_become_another(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    make, ask = COMPONENTS[name]
+    shutil.copytree(tiny, tmp_path / "model")
+    write_checkpoint(tmp_path / "elsewhere" / "model", tensors=random_tensors(TINY, seed=1))
+    monkeypatch.chdir(tmp_path)
+    given = make("model")
+    expected = ask(given)  # a ranker of Haystack loads its model only then
+    sent = pickle.dumps(given)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert ask(pickle.loads(sent)) == expected
+    write_checkpoint(tmp_path / "model", tensors=random_tensors(TINY, seed=1))
+    with pytest.raises(ChangedCheckpointError):
+        pickle.loads(sent)

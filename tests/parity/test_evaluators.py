@@ -14,7 +14,7 @@ from mlx_rerank import CrossEncoder
 QUERIES = {"what do pandas eat?": "Pandas eat bamboo.", "where is Paris?": "Paris is in France."}
 OTHERS = ["Tea is a drink.", "A bear sleeps.", "The rain falls.", "France is a country."]
 PAIRS = [[query, text] for query in QUERIES for text in (*QUERIES.values(), *OTHERS)]
-LABELS = [int(QUERIES[query] == text) for query, text in PAIRS]
+LABELS: list[Any] = [int(QUERIES[query] == text) for query, text in PAIRS]
 SAMPLES = [{"query": query, "positive": [text], "documents": [*OTHERS[:2], text]} for query, text in QUERIES.items()]
 NEGATIVE = [{"query": query, "positive": text, "negative": OTHERS} for query, text in QUERIES.items()]
 GIVEN: dict[str, list[dict[str, Any]]] = {
@@ -68,7 +68,8 @@ def test_an_evaluator_finds_the_same(
     theirs, ours = (evaluator(model, str(tmp_path), epoch=1, steps=2) for model in models)
     assert ours == pytest.approx(theirs, abs=1e-4)
     assert evaluator.primary_metric in ours
-    kept = [model.model_card_data.eval_results_dict[evaluator] for model in models]
+    cards: list[Any] = [model.model_card_data for model in models]
+    kept = [card.eval_results_dict[evaluator] for card in cards]
     assert list(kept[0]) == list(kept[1])
     (written,) = {len(path.read_text().splitlines()) for path in tmp_path.glob("*.csv")}
     assert written == 3
@@ -82,7 +83,7 @@ def test_evaluators_in_a_row(models: tuple[Original, CrossEncoder], tmp_path: Pa
 
 
 def test_metrics_go_to_the_card_that_was_given(mini_directory: Path) -> None:
-    card = Original(str(mini_directory), device="cpu").model_card_data
-    encoder = CrossEncoder(str(mini_directory), device="cpu", model_card_data=card)
+    card: Any = Original(str(mini_directory), device="cpu").model_card_data
+    encoder: Any = CrossEncoder(str(mini_directory), device="cpu", model_card_data=card)
     evaluator = evaluation.CrossEncoderClassificationEvaluator(PAIRS, LABELS, name="dev")
     assert evaluator(encoder) == card.eval_results_dict[evaluator]

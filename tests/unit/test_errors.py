@@ -43,7 +43,7 @@ def test_every_error_travels_between_processes(kind: type[RerankError]) -> None:
         error = RefusedError(429, "busy", EVIL, param="model", retry_after=3)
     else:
         error = kind(EVIL, *([1], [2.0], [3], [(4, 5)]) * issubclass(kind, StoppedError))
-    error.add_note("a note")
+    error.__notes__ = ["a note"]  # pyright: ignore[reportAttributeAccessIssue]
     found = pickle.loads(pickle.dumps(error))
     assert (type(found), str(found), found.args, vars(found)) == (kind, SHOWN, error.args, vars(error))
 

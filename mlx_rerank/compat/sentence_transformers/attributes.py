@@ -20,11 +20,10 @@ from mlx_rerank.scoring.reranker import Reranker
 
 
 class Device(str):
-    """Where a model computes, by torch's name: equal to that text, and with the attributes of a torch.device."""
+    """Where a model computes, by torch's name: equal to that text, and with the `type` of a torch.device."""
 
     __slots__ = ()
     type = property(str)
-    index = None
 
     @classmethod
     def of(cls, name: str) -> "Device":

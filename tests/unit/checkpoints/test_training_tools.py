@@ -136,7 +136,7 @@ def test_an_adapter_becomes_a_model_as_the_error_says(tiny: Path, tmp_path: Path
 
     base = AutoModelForSequenceClassification.from_pretrained(tiny)
     lora = peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query"], init_lora_weights=False)
-    peft.get_peft_model(base, lora).save_pretrained(tmp_path / "adapter")
+    peft.get_peft_model(base, lora).save_pretrained(str(tmp_path / "adapter"))
     hub.publish("test/adapter", tmp_path / "adapter")
     for place in (tmp_path / "adapter", "test/adapter"):
         with pytest.raises(CheckpointError, match=r"has no config.json.* adapter \(LORA\) of .*tiny'") as caught:
@@ -157,7 +157,7 @@ def test_an_adapter_becomes_a_model_as_the_error_says(tiny: Path, tmp_path: Path
     ("name", "message"),
     [
         ("checkpoint-500/config.json", "give the directory below it that is meant: checkpoint-500"),
-        ("zero_to_fp32.py", "DeepSpeed saved: join them there with `python zero_to_fp32.py . .`"),
+        ("zero_to_fp32.py", "DeepSpeed saved: join them there with `python -m deepspeed"),
         (
             "pytorch_model_fsdp_0/__0_0.distcp",
             "FSDP saved: .*`accelerate merge-weights .*_fsdp_0",

@@ -62,7 +62,7 @@ def test_the_tokenizer_is_transformers(tiny: Path) -> None:
     assert encoder.tokenizer.model_max_length == encoder.max_length == 64
     encoder.max_length = 20
     assert encoder.tokenizer.model_max_length == 20
-    rows = encoder.tokenizer(*PAIRS[0], truncation=True, max_length=8)["input_ids"]
+    rows = encoder.tokenizer(PAIRS[0][0], PAIRS[0][1], truncation=True, max_length=8)["input_ids"]
     expected = encoder.predict(PAIRS)
     assert len(rows) == 8
     assert (rows[0], rows[-1]) == (encoder.tokenizer.bos_token_id, encoder.tokenizer.eos_token_id)

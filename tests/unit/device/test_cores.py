@@ -19,9 +19,9 @@ from mlx_rerank.server.pool import Pool
 from mlx_rerank.server.served import ModelSpec
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere nothing is divided")
-FACES: dict[str, Callable[..., Reranker]] = {
+FACES: dict[str, Callable[..., Any]] = {
     "Reranker": Reranker,
-    "first stage": lambda model, **own: Reranker(model, first_stage=model, **own).first_stage,  # pyright: ignore[reportArgumentType]
+    "first stage": lambda model, **own: Reranker(model, first_stage=model, **own).first_stage,
     "FlagReranker": lambda model, **own: FlagReranker(str(model), max_length=64, **own).reranker,
     "CrossEncoder": lambda model, **own: CrossEncoder(model, max_length=64, **own).reranker,
     "integrations": lambda model, **own: load(model, own),

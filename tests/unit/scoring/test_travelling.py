@@ -55,7 +55,13 @@ def test_all_that_was_asked_for_travels(tiny: Path, tmp_path: Path, monkeypatch:
     write_checkpoint(tmp_path / "other", tensors=random_tensors(TINY, seed=1))
     (tmp_path / "tiny").symlink_to(tiny)
     monkeypatch.chdir(tmp_path)
-    options = {"dtype": "float16", "max_length": 64, "long_documents": "windows", "token_budget": 70, "cpu_threads": 1}
+    options: dict[str, Any] = {
+        "dtype": "float16",
+        "max_length": 64,
+        "long_documents": "windows",
+        "token_budget": 70,
+        "cpu_threads": 1,
+    }
     given = Reranker("tiny", first_stage="other", keep=3, score_cache="scores.db", **options, deterministic=True)
     ranking = given.rank("panda", [f"the bear {i}" for i in range(9)])
     (tmp_path / "elsewhere").mkdir()
