@@ -56,9 +56,9 @@ def _found(directory: Path) -> Iterator[str]:
             ".save_pretrained(merged), and copy the tokenizer's files to that directory"
         )
     if (directory / "zero_to_fp32.py").is_file():
-        yield "; it holds the parts that DeepSpeed saved: join them there with `python -m deepspeed.utils.zero_to_fp32 . .`"
+        yield "; it holds parts that DeepSpeed saved: join them there with `python -m deepspeed.utils.zero_to_fp32 . .`"
     for parts in sorted(directory.glob("pytorch_model_fsdp_*")):
-        yield f"; it holds the parts that FSDP saved: join them with `accelerate merge-weights {parts} {directory}`"
+        yield f"; it holds parts that FSDP saved: join them with `accelerate merge-weights {parts} {directory}`"
     runs = sorted(path.parent.relative_to(directory) for path in directory.glob(f"*/{CONFIG_FILE}"))
     if runs:
         yield f"; give the directory below it that is meant: {', '.join(map(str, runs[:5]))}"

@@ -38,7 +38,7 @@ def moved(tiny: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("kind", [Reranker, FlagReranker, CrossEncoder], ids=lambda kind: kind.__name__)
 def test_every_face_travels(tiny: Path, kind: type, way: str) -> None:
-    own = {} if kind is Reranker else {"max_length": 64}
+    own: dict[str, Any] = {} if kind is Reranker else {"max_length": 64}
     given = kind(str(tiny), **own)
     found = WAYS[way](given)
     np.testing.assert_array_equal(scores(found), scores(given))
