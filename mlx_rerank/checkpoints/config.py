@@ -106,8 +106,12 @@ def conversion_record(config: Mapping[str, Any]) -> dict[str, Any]:
 def _read(path: Path, missing: Any) -> Any:
     """Return what a file of JSON holds; `missing` where there is no file."""
     try:
-        return json.loads(read_text(path, _MOST))
+        text = read_text(path, _MOST)
+        found = json.loads(text)
+        if "\\ud" in text.lower():  # half of a character, which Python reads and no library takes
+            json.dumps(found, ensure_ascii=False).encode()
     except FileNotFoundError:
         return missing
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
+    return found

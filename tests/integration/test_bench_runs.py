@@ -177,7 +177,8 @@ def test_a_contender_that_dies_in_a_round_is_dropped(tiny: Path, monkeypatch: py
 
 
 def test_interrupting_leaves_no_worker(tiny: Path, tmp_path: Path) -> None:
-    words = ["--model", str(tiny), "--contender", OWN, "--rounds", "10000", "--output", str(tmp_path / "out.json")]
+    words = ["--model", str(tiny), "--contender", OWN, "--lengths", "32", "--rounds", "10000"]
+    words += ["--output", str(tmp_path / "out.json")]
     process = subprocess.Popen(command("speed", *words), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         children = []

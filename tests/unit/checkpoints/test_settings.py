@@ -49,6 +49,7 @@ def changed(tiny: Path, tmp_path: Path):
             {"tokenizer_config": {"tokenizer_class": "XLMRobertaTokenizerFast", "add_prefix_space": False}},
             "add_prefix_space False",
         ),
+        ({"tokenizer_config": {"mask_token": "\ud800"}}, "tokenizer_config.json cannot be read as JSON: .* surrogates"),
         ({"tokenizer_config": {"extra_special_tokens": [5]}}, "the added token 5, where a text"),
         ({"tokenizer_config": {"added_tokens_decoder": {"x": {"content": "y"}}}}, "added_tokens_decoder"),
         (
