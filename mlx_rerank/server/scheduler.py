@@ -129,10 +129,9 @@ class Scheduler:
             try:
                 with closing(self._engine.run(self._groups())) as results:
                     for logits in results:
-                        members = self._handed_over[0]
+                        members = self._handed_over.popleft()  # first: who has an answer finds an idle queue
                         for (job, place), logit in zip(members, logits.tolist(), strict=True):
                             job.complete(place, logit)
-                        self._handed_over.popleft()
                         begin = self._measure(len(members), begin)
             except Exception as error:  # whatever it is, those who wait are to know, and the others to be served
                 self._fail(error)
