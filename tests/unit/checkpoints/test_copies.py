@@ -1,17 +1,13 @@
 """Converted copies of hub models: when one is made, what it saves, and that nothing fails because of one."""
 
-import fcntl
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from unittest.mock import Mock
@@ -34,19 +30,6 @@ from mlx_rerank.errors import MissingDependencyError, OutputError, WeightsError
 
 PAIRS = [("panda", "the bear"), ("panda", "what is panda"), ("", "熊猫吃竹子")]
 OTHER = "1" * 40  # a commit
-
-
-@pytest.fixture
-def start(hub: FakeHub, tiny: Path, tmp_path: Path) -> Callable[..., Reranker]:
-    """Start a reranker of a hub's float32 model, in float16 unless another dtype is given."""
-    hub.publish("test/tiny", tiny)
-    return lambda dtype="float16": Reranker("test/tiny", dtype=dtype, cache_dir=tmp_path / "hub")
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """Where copies of the model go."""
-    return tmp_path / "copies" / "converted" / "test--tiny"
 
 
 def made(place: Path) -> Path:
@@ -240,56 +223,6 @@ def test_an_error_of_any_kind(
         monkeypatch.setattr("mlx_rerank.checkpoints.copies.write_converted", fails)
         start()
     assert len(caplog.records) == 3
-
-
-def test_several_that_start_at_once_all_work(start: Callable[..., Reranker], tiny: Path, place: Path) -> None:
-    expected = logits(Reranker(tiny, dtype="float16"))
-    start("float32")  # downloads it
-    with ThreadPoolExecutor(4) as pool:
-        for found in pool.map(lambda _: logits(start()), range(8)):
-            np.testing.assert_array_equal(found, expected)
-    assert {path.name for path in place.iterdir()} == {made(place).name, ".lock"}
-
-
-def test_a_copy_that_another_process_has_just_made_is_taken(
-    start: Callable[..., Reranker], tmp_path: Path, place: Path, caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    @contextmanager
-    def after_another(directory: Path) -> Iterator[bool]:
-        shutil.copytree(tmp_path / "another", copy)
-        with alone(directory) as found:
-            yield found
-
-    expected, alone = logits(start()), copies._alone
-    copy = made(place)
-    copy.rename(tmp_path / "another")
-    monkeypatch.setattr(copies, "_alone", after_another)
-    monkeypatch.setattr("mlx_rerank.checkpoints.weights.port", None)
-    np.testing.assert_array_equal(logits(start()), expected)
-    assert not caplog.records
-
-
-def test_models_are_converted_in_the_device_thread(
-    start: Callable[..., Reranker], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    threads: list[str] = []
-    monkeypatch.setattr(copies, "write_converted", lambda *_, **__: threads.append(threading.current_thread().name))
-    start()
-    assert threads == ["mlx-rerank"]
-
-
-def test_nobody_waits_for_another_process_that_makes_the_copy(
-    start: Callable[..., Reranker], tiny: Path, place: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    place.mkdir(parents=True)
-    with (place / ".lock").open("ab") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        np.testing.assert_array_equal(logits(start()), logits(Reranker(tiny, dtype="float16")))
-        assert {path.name for path in place.iterdir()} == {".lock"}
-    start()
-    assert made(place)
-    assert not caplog.records
 
 
 def test_scores_are_found_whether_the_model_or_its_copy_was_loaded(
