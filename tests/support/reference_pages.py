@@ -109,7 +109,10 @@ _BOUNDS = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exc
 
 def sizes() -> str:
     """Return the sizes of models, counted from the tables of their families."""
-    lines = ["| model | family | languages | tokens | parameters | float32 | float16 |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| model | family | languages | tokens | parameters | float32 | float16 |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for name, kind, numbers, languages in MODELS:
         family = family_named(kind)
         shape = family.shape(numbers)
@@ -139,7 +142,10 @@ def program(record: dict[str, Any]) -> str:
         if "best" in request:
             reads = [one.rpartition(":")[0] for one in request["reads"]]
             scores = " and ".join(f"`{one}`" for one in reads if one.rpartition(".")[2] in _READ)
-            lines += [f"Document {request['best']}, counted from 0, must score highest. The program reads {scores}.", ""]
+            lines += [
+                f"Document {request['best']}, counted from 0, must score highest. The program reads {scores}.",
+                "",
+            ]
     lines += [f"Taken from the program's source: `{record['source']}`.", ""]
     return "\n".join(lines)
 
