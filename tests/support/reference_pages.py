@@ -49,7 +49,16 @@ def command_line() -> str:
     """Return the commands and their options."""
     context = typer.Context(typer.main.get_command(cli.app), info_name="mlx-rerank")
     text = get_docs_for_click(obj=context.command, ctx=context, name="mlx-rerank", title="Commands")
+    for command in _below(context.command):  # whose first sentence typer cuts short
+        text = text.replace(f": {command.get_short_help_str()}\n", f": {command.get_short_help_str(limit=200)}\n")
     return re.sub(r"^#", "##", text, flags=re.MULTILINE)  # below the page's title
+
+
+def _below(command: Any) -> Iterator[Any]:
+    """Yield all commands of a group, and of groups in it."""
+    for one in getattr(command, "commands", {}).values():
+        yield one
+        yield from _below(one)
 
 
 def openapi() -> dict[str, Any]:
