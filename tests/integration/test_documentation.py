@@ -89,6 +89,16 @@ def test_links_lead_to_pages_and_headings() -> None:
             assert not anchor or anchor in _anchors(other), f"{page.relative_to(DOCS)}: {target}#{anchor}"
 
 
+def test_files_that_pages_include_have_no_links_of_their_own() -> None:
+    """Which would lead elsewhere from the page than from the file."""
+    included = [
+        name for page in PAGES for name in re.findall(r'^--8<-- "(.+)"$', page.read_text("utf-8"), re.MULTILINE)
+    ]
+    assert sorted(included) == ["CONTRIBUTING.md", "SECURITY.md"]
+    for name in included:
+        assert re.findall(r"\]\((?!https?:).+?\)", (ROOT / name).read_text("utf-8")) == [], name
+
+
 def _anchors(page: Path) -> set[str]:
     """Return the names under which a page's headings are linked to."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)

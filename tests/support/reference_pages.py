@@ -141,7 +141,8 @@ def program(record: dict[str, Any]) -> str:
     lines += ["", "## How to check", ""]
     lines += ["With the server running, send from a terminal what the program sends.", ""]
     for name, path in record["settings"].items():
-        request = next(one for one in record["requests"] if "body" in one and address_of(record, one) == path)
+        leading = [one for one in record["requests"] if "body" in one and address_of(record, one) == path]
+        request = max(leading, key=lambda one: "best" in one)  # the first with a document that has to win
         headers = {key.lower(): value for key, value in request["headers"].items()}
         words = ["curl", "--silent", SERVER + request["path"], "-H", "content-type: application/json"]
         if "authorization" in headers:
