@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CODE := mlx_rerank tests benchmarks recipes examples convert.py
 
-.PHONY: demo test test-kernels mutants check lint types blas browser clean
+.PHONY: demo test test-kernels mutants check lint types docs blas browser clean
 
 demo: $(VENV)/runtime
 	$(BIN)/mlx-rerank rank "What do pandas eat?" examples/passages.jsonl --top-n 8
@@ -34,6 +34,11 @@ lint: $(VENV)/dev
 types: $(VENV)/dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
+# The documentation, as pages in site/, whose links are then checked.
+docs: $(VENV)/docs
+	$(BIN)/zensical build --strict --clean
+	$(BIN)/lychee --offline --include-fragments --no-progress --root-dir "$$PWD/site" site
+
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "mlx-rerank needs Python 3.10 or newer: install one, or name it with make PYTHON=..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
@@ -45,6 +50,12 @@ $(VENV)/runtime: pyproject.toml | $(VENV)/bin/python blas
 $(VENV)/dev: pyproject.toml | $(VENV)/bin/python blas browser
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/runtime
+
+# What builds the documentation reads the code without importing it.
+$(VENV)/docs: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install --quiet 'pip>=25.1'
+	$(BIN)/pip install --quiet --group docs
+	@touch $@
 
 # Linux only: MLX's wheel there bundles a slow BLAS, and an optimised one on the system takes its place.
 blas:
@@ -65,4 +76,4 @@ browser:
 	fi
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) site
