@@ -38,7 +38,7 @@ THEMES = {
 def on_a_terminal(*arguments: str) -> str:
     """Return what a command writes to a terminal, with its colours."""
     ours, theirs = pty.openpty()
-    settings = {"COLUMNS": str(COLUMNS), "TERM": "xterm-256color"}
+    settings = {"COLUMNS": str(COLUMNS), "TERM": "xterm-256color", "NO_COLOR": ""}
     command = [*COMMAND, *arguments, "--device", "cpu"]  # where every machine has the same digits
     with subprocess.Popen(command, stdin=theirs, stdout=theirs, cwd=ROOT, env=os.environ | settings) as process:
         os.close(theirs)
@@ -60,7 +60,7 @@ def _read(terminal: int) -> Iterator[bytes]:
 def drawn(text: str, theme: TerminalTheme) -> str:
     """Return a terminal with the command and what it wrote, as SVG that fetches nothing."""
     with Path(os.devnull).open("w") as nowhere:
-        console = Console(record=True, width=COLUMNS, file=nowhere, force_terminal=True, color_system="truecolor")
+        console = Console(record=True, width=COLUMNS, file=nowhere, force_terminal=True, no_color=False)
         question = " ".join(f'"{word}"' if " " in word else word for word in ASKED)
         console.print(Text(f"$ mlx-rerank {question}\n", style="bold"))
         console.print(Text.from_ansi(text))
