@@ -37,6 +37,7 @@ check: lint types test
 lint: $(VENV)/dev
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/zizmor --offline --quiet .github
 
 types: $(VENV)/dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
