@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import os
 import re
 import shutil
 import subprocess
@@ -129,6 +130,15 @@ def test_actions_are_pinned() -> None:
     ]
     assert used
     assert all(re.search(r"uses: [\w./-]+@[0-9a-f]{40} # v[\d.]+$", line) for line in used)
+
+
+def test_a_process_of_the_tests_can_be_kept_on_the_cpu(tmp_path: Path) -> None:
+    (tmp_path / "mlx").mkdir()
+    (tmp_path / "mlx" / "core.py").write_text("cpu, set_default_device = 'cpu', print")
+    paths = os.pathsep.join((str(ROOT / "tests" / "support" / "cpu"), str(tmp_path)))
+    for path, told in ((paths, "cpu\n"), (str(tmp_path), "")):
+        command = [sys.executable, "-c", ""]
+        assert subprocess.check_output(command, env={**os.environ, "PYTHONPATH": path}, text=True) == told
 
 
 def test_a_release_needs_a_tag_that_is_the_version() -> None:
