@@ -6,7 +6,7 @@ class MlxRerank < Formula
   license "MIT"
 
   depends_on arch: :arm64
-  depends_on :macos
+  depends_on macos: :sonoma
   depends_on "python@3.13"
 
   # Libraries in wheels have no room for the longer paths that would be written into them.
