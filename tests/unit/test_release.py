@@ -1,5 +1,6 @@
 """What a release says of its public address, and what continuous integration runs."""
 
+import ast
 import importlib.util
 import io
 import os
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 from copy import deepcopy
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +147,18 @@ def test_a_release_needs_a_tag_that_is_the_version() -> None:
     for tag, fits in ((f"v{__version__}", True), (__version__, False), ("v9.9.9", False), ("", False)):
         done = subprocess.run(["make", "-s", "tagged", f"TAG={tag}"], cwd=ROOT, capture_output=True, check=False)
         assert (done.returncode == 0) is fits, tag
+
+
+def test_what_the_package_imports_is_declared() -> None:
+    """Whatever else brings it today may not tomorrow."""
+    made, distributions = project(""), packages_distributions()
+    declared = [*made.dependencies, *(line for lines in made.optional_dependencies.values() for line in lines)]
+    names = {re.split(r"[^\w.-]", line)[0].lower() for line in declared}
+    trees = [ast.parse(path.read_text("utf-8")) for path in (ROOT / "mlx_rerank").rglob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    found = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    found |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
+    modules = {name.partition(".")[0] for name in found} - sys.stdlib_module_names - {"mlx_rerank"}
+    brought = {module: {each.lower().replace("_", "-") for each in distributions.get(module, [])} for module in modules}
+    lacking = {module for module in modules if names.isdisjoint(brought[module])}
+    assert lacking == {"FlagEmbedding", "sentence_transformers", "typing_extensions"}  # compared with; for types alone
