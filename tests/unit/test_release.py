@@ -102,7 +102,7 @@ def sdist(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.skipif(not shutil.which("ruby"), reason="needs Ruby")
+@pytest.mark.skipif(not (shutil.which("ruby") and shutil.which("curl")), reason="needs Ruby and curl")
 def test_the_formula_passes_its_own_test(sdist: Path) -> None:
     script("formula").main(sdist)
     formula = sdist.with_name("mlx-rerank.rb")
