@@ -5,9 +5,12 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
 VENV ?= .venv
 BIN := $(VENV)/bin
-CODE := mlx_rerank tests benchmarks recipes examples convert.py
+CODE := mlx_rerank tests benchmarks recipes examples packaging convert.py
 
-.PHONY: demo test test-kernels mutants check lint types docs blas browser clean
+# Dependency groups need pip 25.1.
+GROUP = $(BIN)/python -m pip install --quiet 'pip>=25.1' && $(BIN)/pip install --quiet --editable . --group
+
+.PHONY: demo test test-cpu test-kernels mutants check lint types smoke installs wheel tagged release docs blas browser clean
 
 demo: $(VENV)/runtime
 	$(BIN)/mlx-rerank rank "What do pandas eat?" examples/passages.jsonl --top-n 8
@@ -16,6 +19,10 @@ demo: $(VENV)/runtime
 # What Python compiles is kept, whatever the environment says: the tests start some hundred processes.
 test: $(VENV)/dev
 	PYTHONDONTWRITEBYTECODE= OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# The same where the GPU is not to be relied on, as in a virtual Mac: each process of the tests computes on the CPU.
+test-cpu: export PYTHONPATH := $(CURDIR)/tests/support/cpu
+test-cpu: test
 
 # The numeric tests again, with every kernel of OpenBLAS that the processor has, and without OpenBLAS.
 test-kernels: $(VENV)/dev
@@ -30,9 +37,33 @@ check: lint types test
 lint: $(VENV)/dev
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/zizmor --offline --quiet .github
 
 types: $(VENV)/dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+# Whether this machine computes what it should: each check is a process of its own, which a GPU may end.
+smoke: $(VENV)/runtime
+	$(BIN)/mlx-rerank doctor --json
+
+# Each extra alone in an empty environment, with the newest packages; with the oldest: make installs ARGS=--oldest
+installs: $(VENV)/build
+	$(BIN)/python tests/support/installs.py $(ARGS)
+
+# What is released, in dist/: the sdist, the wheel built from it and, where the public address is set, the Homebrew formula.
+wheel: $(VENV)/build
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python packaging/formula.py dist/*.tar.gz
+
+# Whether a tag is the version's: make tagged TAG=v1.2.3
+tagged:
+	@version=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' mlx_rerank/version.py); \
+	[ "$$TAG" = "v$$version" ] || { echo "the tag is $$TAG, and the version $$version: name it v$$version"; exit 1; }
+
+# Publish what `make wheel` wrote, as the tag's release on GitHub.
+release: tagged
+	gh release create "$$TAG" dist/* --verify-tag --generate-notes
 
 # The documentation, as pages in site/, whose links are then checked.
 docs: $(VENV)/docs
@@ -48,7 +79,11 @@ $(VENV)/runtime: pyproject.toml | $(VENV)/bin/python blas
 	@touch $@
 
 $(VENV)/dev: pyproject.toml | $(VENV)/bin/python blas browser
-	$(BIN)/pip install --quiet --editable '.[dev]'
+	$(GROUP) dev
+	@touch $@ $(VENV)/runtime
+
+$(VENV)/build: pyproject.toml | $(VENV)/bin/python blas
+	$(GROUP) $(@F)
 	@touch $@ $(VENV)/runtime
 
 # What builds the documentation reads the code without importing it.

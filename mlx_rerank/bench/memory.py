@@ -60,7 +60,7 @@ def run(options: Options) -> dict[str, Any]:
         DeviceError: this machine has no such device.
         WorkerError: mlx-rerank's own process ended before its work did.
     """
-    imported("psutil", "benchmark")
+    imported("psutil", extra=None)
     if options.shapes <= options.warm_up:
         raise InputError(f"{options.shapes} shapes leave nothing after a warm-up of {options.warm_up}: ask for more")
     device = "gpu" if parse_device(options.device).type.name == "gpu" else "cpu"
@@ -156,7 +156,7 @@ def held(pid: int) -> dict[str, int | None]:
     Raises:
         MissingDependencyError: psutil is not installed.
     """
-    psutil = imported("psutil", "benchmark")
+    psutil = imported("psutil", extra=None)
     process = psutil.Process(pid)
     try:
         unique = process.memory_full_info().uss

@@ -22,7 +22,7 @@ def export_onnx(directory: Path | str, path: Path | str) -> None:
     """
     torch = imported("torch")
     for name in ("onnx", "onnxscript"):
-        imported(name, "benchmark")
+        imported(name, extra=None)
     reference = ReferenceReranker(directory)
     inputs = reference.inputs(reference.rows(_PAIRS))
     if not inputs["token_type_ids"].any():

@@ -131,7 +131,7 @@ def serving(
     seed: Seed = 0,
     output: Output = None,
 ) -> None:
-    """Compare the server's throughput with the library's, and put it under load (extra: server)."""
+    """Compare the server's throughput with the library's, and put it under load."""
     from mlx_rerank.bench.serving import Options, print_tables, run
 
     path, facts = _path("serving", output), _about("serving", model, data, output)

@@ -75,7 +75,7 @@ def serve(
 ) -> None:
     """Serve rankings over HTTP, for the clients of Cohere, Jina, Voyage, TEI, vLLM, infinity and llama-server."""
     _before_mlx()
-    with framework("the server", extra="server"):
+    with framework("the server"):
         from mlx_rerank.server import logs, run, service
         from mlx_rerank.server.handler import Bounds
         from mlx_rerank.server.settings import Settings

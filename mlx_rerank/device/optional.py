@@ -11,12 +11,12 @@ from mlx_rerank.device import blas
 from mlx_rerank.errors import MissingDependencyError
 
 
-def imported(name: str, extra: str = "reference") -> Any:
+def imported(name: str, extra: str | None = "reference") -> Any:
     """Import a module that an extra brings; torch keeps a BLAS of its own.
 
     Args:
         name: of the module, such as "torch".
-        extra: of this package, that installs it.
+        extra: of this package, that installs it; None if no extra does, and its own name does.
 
     Raises:
         MissingDependencyError: it is not installed.
@@ -24,7 +24,7 @@ def imported(name: str, extra: str = "reference") -> Any:
     try:
         return blas.import_with_own(name)
     except ImportError as error:
-        raise MissingDependencyError(f"this needs {name}, which is not installed: {_remedy(extra)}") from error
+        raise MissingDependencyError(f"this needs {name}, which is not installed: {_remedy(name, extra)}") from error
 
 
 def require(name: str, extra: str, purpose: str) -> None:
@@ -39,7 +39,7 @@ def require(name: str, extra: str, purpose: str) -> None:
         MissingDependencyError: it is not installed.
     """
     if importlib.util.find_spec(name) is None:
-        raise MissingDependencyError(f"{purpose} {name}: {_remedy(extra)}")
+        raise MissingDependencyError(f"{purpose} {name}: {_remedy(name, extra)}")
 
 
 def require_at_least(name: str, least: str, purpose: str) -> None:
@@ -64,12 +64,12 @@ def _numbers(release: str) -> list[int]:
 
 
 @contextmanager
-def framework(name: str, extra: str) -> Iterator[None]:
+def framework(name: str, extra: str | None = None) -> Iterator[None]:
     """Wrap the imports of a framework.
 
     Args:
         name: what the framework is called.
-        extra: of this package, that installs it.
+        extra: of this package, that installs it; None if every install does.
 
     Raises:
         MissingDependencyError: it cannot be imported.
@@ -77,9 +77,9 @@ def framework(name: str, extra: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise MissingDependencyError(f"{name} cannot be imported ({error}): {_remedy(extra)}") from error
+        raise MissingDependencyError(f"{name} cannot be imported ({error}): {_remedy('mlx-rerank', extra)}") from error
 
 
-def _remedy(extra: str) -> str:
-    """Return the command that installs an extra."""
-    return f"pip install 'mlx-rerank[{extra}]'"
+def _remedy(package: str, extra: str | None) -> str:
+    """Return the command that installs an extra, or a package."""
+    return f"pip install 'mlx-rerank[{extra}]'" if extra else f"pip install {package}"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mlx_rerank.device.optional import require_at_least
+from mlx_rerank.device.optional import imported, require_at_least
 from mlx_rerank.errors import MissingDependencyError
 from mlx_rerank.proof.reference import ReferenceReranker
 
@@ -41,3 +41,8 @@ def test_the_reference_does_not_use_older_transformers(monkeypatch: pytest.Monke
     monkeypatch.setattr("mlx_rerank.device.optional.version", lambda _: "5.4.1")
     with pytest.raises(MissingDependencyError, match=r"may run code it names: transformers is 5\.4\.1"):
         ReferenceReranker(tiny)
+
+
+def test_what_no_extra_brings_is_installed_by_its_own_name() -> None:
+    with pytest.raises(MissingDependencyError, match=r"needs mlx_rerank_none, .*: pip install mlx_rerank_none$"):
+        imported("mlx_rerank_none", extra=None)
