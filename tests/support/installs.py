@@ -1,23 +1,16 @@
 """Install a wheel of this tree with each extra alone into an empty environment, and use what the extra brings.
 
-With --oldest the packages that pyproject.toml asks for have the oldest versions that it allows, else the newest. Extras
-that are named are tried alone; "none" is the package without any. pip's own variables, such as PIP_CONSTRAINT, hold.
+With --oldest the packages that pyproject.toml names have the oldest versions that go together, else the newest. Extras
+that are named are tried alone; "none" is the package without any. uv installs, and heeds its own variables.
 """
 
 import argparse
 import os
-import re
 import subprocess
 import sys
 import tempfile
 import time
-import venv
-from email import message_from_bytes
-from email.message import Message
 from pathlib import Path
-from zipfile import ZipFile
-
-from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 RANK = """
@@ -80,36 +73,26 @@ def built(target: Path) -> Path:
 def works(wheel: Path, extra: str, oldest: bool) -> bool:
     """Install an extra, use it, print a line, or what went wrong, and tell whether all went well."""
     start = time.monotonic()
+    uv = [sys.executable, "-m", "uv", "--quiet"]
+    own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     with tempfile.TemporaryDirectory() as work:
-        python, floors = Path(work, "bin", "python"), Path(work, "oldest.txt")
-        venv.create(work, with_pip=True)
-        floors.write_text("\n".join(oldest_versions(metadata(wheel), extra)) if oldest else "")
-        target = str(wheel) if extra == "none" else f"{wheel}[{extra}]"
-        commands = [["-m", "pip", "install", "--quiet", "--constraint", str(floors), target], ["-m", "pip", "check"]]
-        commands += [["-c", use] for use in USES[extra]]
-        own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        python, versions = str(Path(work, "bin", "python")), "lowest-direct" if oldest else "highest"
+        # uv reads what is asked for from the file: of a wheel alone "direct" would be the wheel.
+        asked = ["--requirements", str(ROOT / "pyproject.toml"), *(() if extra == "none" else ("--extra", extra))]
+        commands = [
+            [*uv, "venv", "--allow-existing", "--python", sys.executable, work],
+            [*uv, "pip", "install", "--python", python, "--resolution", versions, *asked, str(wheel)],
+            [*uv, "pip", "check", "--python", python],
+            *([python, "-c", use] for use in USES[extra]),
+        ]
         for command in commands:
-            done = subprocess.run([python, *command], cwd=work, env=own, check=False, capture_output=True, text=True)
+            done = subprocess.run(command, cwd=work, env=own, check=False, capture_output=True, text=True)
             if done.returncode:
                 print(f"{extra}: FAILED\n{' '.join(command)}\n{done.stdout}{done.stderr}", flush=True)
                 return False
         size = sum(path.lstat().st_size for path in Path(work).rglob("*")) / 1e6
     print(f"{extra}: {size:.0f} MB, works after {time.monotonic() - start:.0f} s", flush=True)
     return True
-
-
-def metadata(wheel: Path) -> Message:
-    """Return what a wheel says of itself."""
-    with ZipFile(wheel) as archive:
-        return message_from_bytes(archive.read(next(name for name in archive.namelist() if name.endswith("METADATA"))))
-
-
-def oldest_versions(said: Message, extra: str) -> list[str]:
-    """Return constraints: what the package, and an extra of it, ask for here, at the oldest versions allowed."""
-    asked = [Requirement(line) for line in said.get_all("Requires-Dist", [])]
-    here = [one for one in asked if one.marker is None or one.marker.evaluate({"extra": extra})]
-    floors = {one.name: re.search(r">=([\w.]+)", str(one.specifier)) for one in here}
-    return [f"{name}=={found[1]}" for name, found in floors.items() if found]
 
 
 if __name__ == "__main__":
