@@ -240,8 +240,10 @@ def test_asks_for_a_key_and_keeps_it_nowhere(browser: Browser, tiny: Path, tmp_p
         page.reload()
         expect(key).to_be_focused()
         expect(page.get_by_label("Query", exact=True)).to_have_value(QUERY)
-        page.get_by_role("button", name="Load and counts").click()
-        expect(page.get_by_text("The server asks for a key")).to_be_visible()
+        page.get_by_role("button", name="Load and counts", expanded=False).click()
+        expect(key).to_be_focused()
+        expect(page.get_by_role("button", name="Load and counts", expanded=False)).to_be_visible()
+        expect(page.locator("#metrics")).to_be_hidden()
         assert page.url == f"{server.url}/"
 
 

@@ -144,6 +144,17 @@ def test_a_reload_keeps_what_was_written(browser: Browser, two_models: Server) -
         expect(page.get_by_label("Documents", exact=True)).to_have_value("")
 
 
+def test_a_browser_that_keeps_nothing(browser: Browser, light_server: Server) -> None:
+    refuse = "Object.defineProperty(window, 'sessionStorage', { get() { throw new DOMException('no'); } })"
+    with browser.new_context() as context:
+        context.add_init_script(refuse)
+        page = context.new_page()
+        page.goto(light_server.url)
+        expect(page.get_by_label("Model", exact=True)).to_contain_text("mini")
+        fill(page)
+        rank(page)
+
+
 def test_results_are_copied_as_a_table(page: Page, light_server: Server) -> None:
     documents = ["=1+1", *DOCUMENTS]
     fill(page, documents=documents)

@@ -6,20 +6,29 @@ const FIELDS = ["query", "documents", "model", "other", "raw", "windows"];
 const element = (id) => document.getElementById(id);
 const separators = () => [...document.querySelectorAll("[name=separator]")];
 
+/** What keeps it; nothing where a browser is told to keep nothing. */
+function storage() {
+  try {
+    return sessionStorage;
+  } catch {
+    return null;
+  }
+}
+
 /** Keep what the form holds now. */
 export function keep() {
   const kept = Object.fromEntries(FIELDS.map((id) => [id, read(element(id))]));
   kept.separator = separators().find(({ checked }) => checked).value;
   try {
-    sessionStorage.setItem(INPUT, JSON.stringify(kept));
+    storage()?.setItem(INPUT, JSON.stringify(kept));
   } catch {
-    sessionStorage.removeItem(INPUT); // more than a browser keeps; better nothing than what was there before
+    storage().removeItem(INPUT); // more than a browser keeps; better nothing than what was there before
   }
 }
 
 /** Put back what was kept. */
 export function restore() {
-  const kept = JSON.parse(sessionStorage.getItem(INPUT) ?? "null");
+  const kept = JSON.parse(storage()?.getItem(INPUT) ?? "null");
   if (!kept) return;
   for (const id of FIELDS) write(element(id), kept[id]);
   for (const separator of separators()) separator.checked = separator.value === kept.separator;

@@ -219,15 +219,18 @@ function keepOwn() {
 /** Show what the server counts, which it tells nobody without the key, and hide it again. */
 async function toggleMetrics() {
   const [button, shown] = [element("show-metrics"), element("metrics")];
+  shown.textContent = "";
   shown.hidden = button.ariaExpanded === "true";
-  button.ariaExpanded = String(!shown.hidden);
-  if (shown.hidden) return;
-  try {
-    shown.textContent = (await askText("metrics")).text;
-  } catch (error) {
-    shown.textContent = inWords(error);
-    if (error.status === 401) askForKey(rankAfterKey);
+  if (!shown.hidden) {
+    try {
+      shown.textContent = (await askText("metrics")).text;
+    } catch (error) {
+      shown.textContent = inWords(error);
+      shown.hidden = error.status === 401;
+      if (shown.hidden) askForKey(rankAfterKey);
+    }
   }
+  button.ariaExpanded = String(!shown.hidden);
 }
 
 // ---- Beginning
