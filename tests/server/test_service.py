@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import pytest
 from commands import run_here
@@ -68,7 +69,7 @@ def mac(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Launch
     monkeypatch.setattr(sys, "executable", LASTING)
     monkeypatch.setattr(service.time, "sleep", lambda _: None)
 
-    def make(**options: object) -> Launchd:
+    def make(**options: Any) -> Launchd:
         launchd = Launchd(**options)
         monkeypatch.setattr(subprocess, "run", launchd)
         return launchd
