@@ -2,7 +2,6 @@
 
 import json
 import os
-import platform
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -11,8 +10,7 @@ from typing import Any
 
 from mlx_rerank.bench.contenders import versions
 from mlx_rerank.bench.measures import Spread
-from mlx_rerank.device import blas
-from mlx_rerank.device.wheel import wheels
+from mlx_rerank.device.machine import describe
 from mlx_rerank.errors import OutputError
 
 _WIDE = 160  # characters, where no terminal says how wide it is
@@ -35,18 +33,16 @@ def about(kind: str, command: str) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """Return what this machine is, and how busy."""
+    """Return what this machine is, what is installed on it, and how busy it is."""
     import mlx.core as mx
 
+    known = describe()
+    del known["versions"]  # which are told of more libraries
     return {
-        "system": f"{platform.system()} {platform.machine()}",
-        "chip": str(mx.device_info().get("device_name", platform.processor())),
+        **known,
+        "chip": str(mx.device_info().get("device_name", known["chip"])),
         "cores": os.cpu_count(),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "load_average": [round(load, 2) for load in os.getloadavg()],  # above 0 before a run: others were at work
-        "python": platform.python_version(),
-        "blas": blas.loaded(),
-        "wheels": wheels(),
     }
 
 

@@ -15,6 +15,8 @@ from mlx_rerank.bench.measures import Spread, quantile, ratios
 from mlx_rerank.bench.race import COLD, Race, Results
 from mlx_rerank.bench.report import show, spread
 from mlx_rerank.bench.texts import Counter, Texts, Workload
+from mlx_rerank.checkpoints.checkpoint import Checkpoint
+from mlx_rerank.checkpoints.digest import sha256
 from mlx_rerank.checkpoints.hub import resolve
 from mlx_rerank.device.names import parse_device
 from mlx_rerank.errors import InputError
@@ -73,6 +75,7 @@ def run(options: Options) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="mlx-rerank-bench-") as name:
         work, source = Path(name), resolve(options.model)
         directory = seeded(options.shape, work, source, options.seed) if options.shape else hugging_face(source, work)
+        fingerprint = Checkpoint.open(directory if options.shape else source).fingerprint(sha256)
         counter = Counter(directory, options.max_length)
         everybody = roster(str(directory), counter.max_length, device, str(work / "model.onnx"))
         contenders = choose(everybody, options.contenders)
@@ -82,6 +85,7 @@ def run(options: Options) -> dict[str, Any]:
         results = Race(contenders, options.threads).run(shared, own, options.rounds)
     return {
         "model": weights_name(options.model, options.shape),
+        "fingerprint": fingerprint,
         "texts": texts.name,
         "settings": {**_settings(options), "device": device, "max_length": counter.max_length},
         "contenders": [_status(contender, results) for contender in contenders],

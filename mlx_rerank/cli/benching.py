@@ -36,9 +36,11 @@ def speed(
     max_length: MaxLength = None,
     seed: Seed = 0,
     output: Output = None,
+    as_json: Annotated[bool, Option("--json", help="All of it on standard output; a file only with --output.")] = False,
 ) -> None:
     """Compare with other libraries: pairs and tokens a second, latency, cold start, and who agrees with PyTorch."""
     from mlx_rerank.bench.speed import Options, print_tables, run, sizes_of
+    from mlx_rerank.cli.printing import print_json
 
     sizes = {"candidates": sizes_of(candidates), "lengths": sizes_of(lengths), "scaling": sizes_of(scaling)}
     options = Options(
@@ -47,7 +49,10 @@ def speed(
     )  # fmt: skip
     path, facts = _path("speed", output), _about("speed", model, data, output)
     facts |= run(options)
-    _finish(path, facts, print_tables)
+    if as_json:
+        print_json(facts)
+    if output or not as_json:
+        _finish(path, facts, (lambda _: None) if as_json else print_tables)
     died = [row for row in facts["contenders"] if not row["status"].startswith(("measured", "not installed"))]
     for row in died:
         typer.echo(f"mlx-rerank: {row['status']}", err=True)

@@ -2,7 +2,6 @@
 
 import os
 import re
-import sys
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer import Option
 
+from mlx_rerank.cli import launching
 from mlx_rerank.cli.options import (
     CpuThreads,
     Deterministic,
@@ -26,11 +26,12 @@ from mlx_rerank.pairs.decoding import read_text
 from mlx_rerank.pairs.rows import lines_of
 
 if TYPE_CHECKING:
+    from socket import socket
+
     from mlx_rerank.server.pool import Pool
     from mlx_rerank.server.settings import Settings
 
 _REFRESH = "MLX_METAL_RESIDENCY_REFRESH_INTERVAL_MS"  # how often MLX, where it knows this, tells macOS what is in use
-_KEY_VARIABLE = "MLX_RERANK_API_KEY"
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 
 
@@ -72,14 +73,19 @@ def serve(
     install_service: Annotated[
         bool, Option("--install-service", help="Have macOS run it from login on; elsewhere, print launchd's file.")
     ] = False,
+    uninstall_service: Annotated[bool, Option("--uninstall-service", help="Stop that, and leave nothing.")] = False,
+    service_status: Annotated[
+        bool, Option("--service-status", help="Tell how it is; exit code 1 if it does not run.")
+    ] = False,
 ) -> None:
     """Serve rankings over HTTP, for the clients of Cohere, Jina, Voyage, TEI, vLLM, infinity and llama-server."""
+    if launching.is_managed(install=install_service, uninstall=uninstall_service, status=service_status):
+        return
     _before_mlx()
     with framework("the server"):
-        from mlx_rerank.server import logs, run, service
+        from mlx_rerank.server import logs, run
         from mlx_rerank.server.handler import Bounds
         from mlx_rerank.server.settings import Settings
-    from mlx_rerank.scoring.loaded import ModelOptions
 
     settings = Settings(
         hosts=(host, *(allow_host or ())),
@@ -94,24 +100,21 @@ def serve(
         memory_limit=None if memory_limit is None else _size("--memory-limit", memory_limit),
         refuse_unknown=unknown_model == "404",
         warm_up=warmup,
-        options=ModelOptions(
-            dtype=dtype,
-            device=device,
-            max_length=max_length,
-            long_documents=long_documents,
-            token_budget=token_budget,
-            deterministic=deterministic,
-            embeddings=embeddings,
-            revision=revision,
-            cpu_threads=cpu_threads,
-        ),
+        dtype=dtype,
+        device=device,
+        max_length=max_length,
+        long_documents=long_documents,
+        token_budget=token_budget,
+        deterministic=deterministic,
+        embeddings=embeddings,
+        revision=revision,
+        cpu_threads=cpu_threads,
     )
     if install_service:
-        _install(service)
+        launching.install()
         return
     bounds = Bounds(max_documents, max_characters, settings.body_bytes, max_queue, timeout)
-    listener = run.open_socket(host, port, unix_socket)
-    _warn(host, unix_socket, settings)
+    listener = _listen(host, port, unix_socket, settings)
     with closing(logs.set_up(log_format, log_level)):
         run.run(pool, bounds, settings, listener)
 
@@ -124,17 +127,33 @@ def _before_mlx() -> None:
     kernels.warn_if_missing()
 
 
-def _pool(models: list[str], **options: Any) -> "Pool":
-    """Return the pool of models that are asked for."""
+def _pool(
+    models: list[str],
+    keep_alive: float | None,
+    memory_limit: int | None,
+    *,
+    refuse_unknown: bool,
+    warm_up: bool,
+    **options: Any,
+) -> "Pool":
+    """Return the pool of models that are asked for, which are loaded with these options."""
+    from mlx_rerank.scoring.loaded import ModelOptions
     from mlx_rerank.server.pool import Pool
     from mlx_rerank.server.served import ModelSpec
 
-    return Pool([ModelSpec.parse(model) for model in models], **options)
+    return Pool(
+        [ModelSpec.parse(model) for model in models],
+        keep_alive=keep_alive,
+        memory_limit=memory_limit,
+        refuse_unknown=refuse_unknown,
+        warm_up=warm_up,
+        options=ModelOptions(**options),
+    )
 
 
 def _keys(path: Path | None) -> tuple[str, ...]:
     """Return the keys of a file and of the environment, which other users do not see in a list of processes."""
-    given = os.environ.get(_KEY_VARIABLE, "").strip()
+    given = os.environ.get(launching.KEY_VARIABLE, "").strip()
     lines = []
     if path is not None:
         try:
@@ -164,20 +183,13 @@ def _size(option: str, text: str) -> int:
     return int(float(found[1]) * _UNITS[found[2]])
 
 
-def _warn(host: str, unix_socket: Path | None, settings: "Settings") -> None:
-    """Warn if anybody in the network may use the server."""
+def _listen(host: str, port: int, unix_socket: Path | None, settings: "Settings") -> "socket":
+    """Open what the server listens on, and warn if anybody in the network may use it."""
+    from mlx_rerank.server.run import open_socket
+
+    listener = open_socket(host, port, unix_socket)
     if unix_socket is None and host not in ("127.0.0.1", "localhost", "::1") and not settings.keys:
         typer.echo(
             f"mlx-rerank: warning: {host} may be reached by others, and no key is needed: set --api-key-file", err=True
         )
-
-
-def _install(service: Any) -> None:
-    """Install the service, or print what would be installed."""
-    if os.environ.get(_KEY_VARIABLE):
-        raise InputError(f"launchd does not pass {_KEY_VARIABLE} on: write the key to a file, for --api-key-file")
-    arguments = [word for word in sys.argv[sys.argv.index("serve") + 1 :] if word != "--install-service"]
-    if sys.platform == "darwin":
-        typer.echo(f"wrote {service.install(arguments)}, and started the server", err=True)
-    else:
-        typer.echo(service.property_list(arguments).decode())
+    return listener

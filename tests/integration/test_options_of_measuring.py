@@ -72,6 +72,7 @@ BENCHES: dict[str, tuple[ModuleType, dict[str, list[str]]]] = {
             "tokens": ["--tokens", "64"],
             "scaling": ["--scaling", "8"],
             "contender": ["--contender", "mlx-rerank"],
+            "as_json": ["--json"],
         },
     ),
     "padding": (
@@ -166,8 +167,9 @@ def test_benchmarks_are_told(command: str, name: str, monkeypatch: pytest.Monkey
     monkeypatch.setattr("mlx_rerank.bench.report.write", write)
 
     def told(*arguments: str) -> Any:
+        write.reset_mock()
         run_here(*arguments)
-        return seen(run.call_args.args), write.call_args.args[0].name.partition("-2")[0]  # without the time
+        return seen(run.call_args.args), [call.args[0].name.partition("-2")[0] for call in write.mock_calls]  # no time
 
     before, given = told("bench", command), cases[name]
     assert told("bench", command) == before

@@ -1,8 +1,6 @@
 """The server as a process: its start, its end, its sockets, and many clients at once."""
 
 import json
-import os
-import plistlib
 import signal
 import socket
 import stat
@@ -21,7 +19,7 @@ import numpy as np
 import pytest
 from checkpoints import TINY, random_tensors, write_checkpoint
 from commands import run, run_here
-from servers import COMMAND, Server, serving, wait_until_ready
+from servers import Server, serving, wait_until_ready
 
 from mlx_rerank import Reranker
 
@@ -177,19 +175,6 @@ def test_a_key_from_the_environment(tiny: Path) -> None:
         assert httpx.post(f"{server.url}/rerank", json=BODY).status_code == 401
         answer = httpx.post(f"{server.url}/rerank", json=BODY, headers={"authorization": "Bearer sesame"})
         assert answer.status_code == 200
-
-
-@pytest.mark.skipif(sys.platform == "darwin", reason="there it would be installed")
-def test_the_service_is_printed(tmp_path: Path) -> None:
-    command = [*COMMAND, "--model", "mini", "--install-service", "--port", "9000"]
-    result = subprocess.run(command, capture_output=True, check=True, cwd=tmp_path)
-    service = plistlib.loads(result.stdout)
-    assert service["ProgramArguments"][1:] == ["-m", "mlx_rerank", "serve", "--model", "mini", "--port", "9000"]
-    assert service["WorkingDirectory"] == str(tmp_path)
-    with_key = {**os.environ, "MLX_RERANK_API_KEY": "sesame"}
-    result = subprocess.run(command, capture_output=True, check=False, cwd=tmp_path, env=with_key, text=True)
-    assert result.returncode == 1
-    assert "write the key to a file, for --api-key-file" in result.stderr
 
 
 def test_many_clients_get_the_scores_of_one(server: Server, mini: Reranker) -> None:

@@ -88,6 +88,7 @@ def test_serve_has_mlx_refresh_what_is_held(given: str | None, expected: str, mo
     command = ["serve", "--install-service"]
     monkeypatch.setattr(sys, "argv", ["mlx-rerank", *command])
     monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(sys, "executable", "/opt/mlx-rerank/bin/python")
     monkeypatch.setenv(REFRESH, given or "to be put back")
     if given is None:
         monkeypatch.delenv(REFRESH)

@@ -116,6 +116,14 @@ def explain(item: Locator) -> None:
     expect(item.get_by_role("button", name="Hide the weights")).to_be_visible()
 
 
+def copied(page: Page, name: str) -> str:
+    """Press a button that copies, and return what it has copied."""
+    page.evaluate("() => { navigator.clipboard.writeText = async (text) => { window.copied = text; }; }")
+    page.get_by_role("button", name=name).first.click()
+    expect(page.get_by_role("status")).to_contain_text("Copied: ")
+    return page.evaluate("window.copied")
+
+
 def hold_first(page: Page, then: dict[str, Any] | None = None, path: str = "rerank") -> list[Route]:
     """Answer the first request to a path with `then`, or never; let the others through. Returns what was held."""
     held: list[Route] = []

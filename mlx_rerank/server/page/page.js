@@ -1,8 +1,11 @@
 // The page of `mlx-rerank serve`: texts in, a ranking out, or two of them side by side.
 
+import { address, makeCopying } from "./copying.js";
+import { documentsIn, textOfFiles } from "./documents.js";
 import { forget } from "./explaining.js";
-import { described, markBoth, milliseconds, plural, show } from "./rankings.js";
-import { ask, askPatiently, hasKey, inWords, keepKey } from "./server.js";
+import { keep, restore } from "./keeping.js";
+import { described, duration, markBoth, plural, show } from "./rankings.js";
+import { ask, askPatiently, askText, bodyOf, hasKey, inWords, setKey } from "./server.js";
 
 const element = (id) => document.getElementById(id);
 const models = new Map(); // what GET /v1/models said last, by name
@@ -14,14 +17,38 @@ let rankAfterKey = false; // whether a ranking waits for a key
 
 const chosenSeparator = () => document.querySelector("[name=separator]:checked").value;
 
-function readDocuments() {
-  const separator = chosenSeparator() === "line" ? "\n" : /\n(?:[^\S\n]*\n)+/;
-  return element("documents").value.split(separator).map((text) => text.trim()).filter(Boolean);
+const readDocuments = () => documentsIn(element("documents").value, chosenSeparator());
+
+/** Show how many documents there are, and keep them. */
+function takeIn() {
+  const { texts, isJson } = readDocuments();
+  const number = plural(texts.length, "document") + (isJson ? " in JSON" : "");
+  element("count").textContent = texts.length ? number : "none yet";
+  element("separators").disabled = isJson;
+  keep();
 }
 
-function showCount() {
-  const number = readDocuments().length;
-  element("count").textContent = number ? plural(number, "document") : "none yet";
+/** Put texts into the form. */
+function fillIn({ query, texts, separator }) {
+  keepOwn();
+  filled = texts;
+  element("query").value = query;
+  element("documents").value = texts;
+  document.querySelector(`[name=separator][value=${separator}]`).checked = true;
+  takeIn();
+}
+
+/** Take the documents of files, instead of those that are there. */
+async function takeFiles(files) {
+  if (!files.length) return;
+  try {
+    const texts = await textOfFiles(files, chosenSeparator());
+    fillIn({ query: element("query").value, texts, separator: chosenSeparator() });
+    filled = ""; // they are the person's own
+    markField("documents", "");
+  } catch (error) {
+    markField("documents", error.message);
+  }
 }
 
 /** Say at the field what is wrong with it, or nothing with an empty message. */
@@ -31,13 +58,14 @@ function markField(id, message) {
   element(id).setAttribute("aria-invalid", String(Boolean(message)));
 }
 
-/** Whether there is something to rank; otherwise the first empty field is named and focused. */
-function isComplete(query, texts) {
+/** Whether there is something to rank; otherwise the first wrong field is named and focused. */
+function isComplete(query, { texts, problem }) {
+  const wrong = problem || (texts.length ? "" : "Add at least one document.");
   markField("query", query ? "" : "Write a query: the question that the documents should answer.");
-  markField("documents", texts.length ? "" : "Add at least one document.");
+  markField("documents", wrong);
   if (!query) element("query").focus();
-  else if (!texts.length) element("documents").focus();
-  return Boolean(query && texts.length);
+  else if (wrong) element("documents").focus();
+  return Boolean(query) && !wrong;
 }
 
 // ---- Models
@@ -72,8 +100,9 @@ function say(message) {
 
 async function rank() {
   const [raw, windows] = [element("raw").checked, element("windows").checked];
-  const job = { query: element("query").value.trim(), texts: readDocuments(), raw, windows };
-  if (!isComplete(job.query, job.texts)) return;
+  const [query, given] = [element("query").value.trim(), readDocuments()];
+  if (!isComplete(query, given)) return;
+  const job = { query, texts: given.texts, raw, windows };
   current?.abort();
   forget();
   const mine = (current = new AbortController());
@@ -102,21 +131,19 @@ async function rankWithEach(job, mine) {
   return rankings;
 }
 
-async function rankWith(name, { query, texts, raw, windows }, signal) {
-  const model = name && { model: name };
-  const body = { ...model, query, documents: texts, raw_scores: raw, ...(windows && { long_documents: "windows" }) };
+async function rankWith(name, job, signal) {
   const start = performance.now();
-  const { answer, headers } = await askPatiently("rerank", body, signal, say);
+  const { answer, headers } = await askPatiently("rerank", bodyOf(name, job), signal, say);
   const roundTrip = performance.now() - start;
   if (name && !models.get(name)?.device) await loadModels().catch(() => {}); // known now that it is loaded
   const about = described(models.get(name));
-  return { name: answer.model ?? name, about, results: answer.results, headers, roundTrip };
+  return { name: answer.model ?? name, asked: name, about, results: answer.results, headers, roundTrip };
 }
 
 function finish(job, rankings, focused) {
   const time = rankings.reduce((sum, { roundTrip }) => sum + roundTrip, 0);
   const names = rankings.map(({ name }) => name).join(" and ");
-  say(`Ranked ${plural(job.texts.length, "document")} with ${names} in ${milliseconds(time)}.`);
+  say(`Ranked ${plural(job.texts.length, "document")} with ${names} in ${duration(time)}.`);
   // Not if the person has gone elsewhere meanwhile.
   if ([focused, element("cancel"), document.body].includes(document.activeElement)) element("results-heading").focus();
 }
@@ -147,7 +174,7 @@ function askForKey(toRank) {
 
 async function useKey(event) {
   event.preventDefault(); // it is sent as a header, never in an address
-  keepKey(element("key").value.trim());
+  setKey(element("key").value.trim());
   element("key").value = "";
   element("key-form").hidden = true;
   element("rank").focus();
@@ -166,18 +193,13 @@ function addExamples() {
   }
 }
 
-function addExample(name, { query, texts, separator }) {
+function addExample(name, example) {
   const button = document.createElement("button");
   button.type = "button";
   button.className = "plain";
   button.textContent = name;
   button.addEventListener("click", () => {
-    keepOwn();
-    filled = texts;
-    element("query").value = query;
-    element("documents").value = texts;
-    document.querySelector(`[name=separator][value=${separator}]`).checked = true;
-    showCount();
+    fillIn(example);
     rank();
   });
   element("examples").append(button);
@@ -190,6 +212,25 @@ function keepOwn() {
   if (!texts.trim() || texts === filled) return;
   element("own")?.remove();
   addExample("Your texts", { query: element("query").value, texts, separator: chosenSeparator() }).id = "own";
+}
+
+// ---- Metrics
+
+/** Show what the server counts, which it tells nobody without the key, and hide it again. */
+async function toggleMetrics() {
+  const [button, shown] = [element("show-metrics"), element("metrics")];
+  shown.textContent = "";
+  shown.hidden = button.ariaExpanded === "true";
+  if (!shown.hidden) {
+    try {
+      shown.textContent = (await askText("metrics")).text;
+    } catch (error) {
+      shown.textContent = inWords(error);
+      shown.hidden = error.status === 401;
+      if (shown.hidden) askForKey(rankAfterKey);
+    }
+  }
+  button.ariaExpanded = String(!shown.hidden);
 }
 
 // ---- Beginning
@@ -213,13 +254,36 @@ element("rank-form").addEventListener("keydown", (event) => {
   rank();
 });
 element("rank-form").addEventListener("input", (event) => {
-  showCount();
+  if (event.target.id === "file") return;
+  takeIn();
   if (event.target.value && event.target.ariaInvalid === "true") markField(event.target.id, "");
 });
 element("cancel").addEventListener("click", () => current?.abort());
 element("key-form").addEventListener("submit", useKey);
 element("rankings").addEventListener("pointerover", markBoth);
 element("rankings").addEventListener("pointerleave", markBoth);
-showCount(); // browsers bring texts back after a reload
+element("rankings").addEventListener("click", (event) => {
+  if (event.target.dataset.part !== "windows") return;
+  element("windows").checked = true;
+  takeIn();
+  rank();
+});
+element("file").addEventListener("change", async ({ target }) => {
+  await takeFiles(target.files);
+  target.value = ""; // so that the same file can be chosen again
+});
+for (const kind of ["dragover", "dragleave", "drop"]) {
+  document.addEventListener(kind, (event) => {
+    if (!event.dataTransfer?.types.includes("Files")) return;
+    event.preventDefault(); // else the browser leaves the page for the file
+    element("documents").classList.toggle("awaits", kind === "dragover");
+    if (kind === "drop") takeFiles(event.dataTransfer.files);
+  });
+}
+element("show-metrics").addEventListener("click", toggleMetrics);
+element("address").textContent = address("rerank");
+makeCopying(element("copy-address"), () => address("rerank"));
 addExamples();
+restore();
+takeIn();
 start();

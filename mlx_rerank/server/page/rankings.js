@@ -1,16 +1,28 @@
 // Showing rankings: one list, or two side by side with what differs between them.
 
+import { curl, makeCopying, table } from "./copying.js";
 import { makeExplainable } from "./explaining.js";
+import { bodyOf, hasKey } from "./server.js";
 import { makeFoldable, showText } from "./texts.js";
 
 export const plural = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
-export const milliseconds = (time) => `${time < 10 ? Number(time.toFixed(1)) : Math.round(time)} ms`;
+
+/** Milliseconds, or seconds where there are many. */
+export function duration(time) {
+  if (Math.round(time) >= 1000) return `${(time / 1000).toFixed(1)} s`;
+  return `${time < 10 ? Number(time.toFixed(1)) : Math.round(time)} ms`;
+}
 
 /** What a model is, as far as it is known, in words. */
 export const described = ({ dtype, device, max_length: limit } = {}) =>
   [dtype, device, limit && `up to ${limit} tokens`].filter(Boolean).join(", ");
 
 const element = (id) => document.getElementById(id);
+let shown = null; // the job and its rankings
+
+makeCopying(element("copy-results"), () => table(shown.job, shown.rankings));
+makeCopying(element("copy-curl"), () =>
+  curl("rerank", bodyOf(shown.rankings[0].asked, shown.job), { needsKey: hasKey() }));
 
 /** A copy of a template, and its named parts. */
 function copyOf(template) {
@@ -30,10 +42,12 @@ export function show(job, rankings) {
   const scores = rankings.flatMap(({ results }) => results.map((result) => result.relevance_score));
   const range = job.raw ? { low: min(scores), high: max(scores) } : { low: 0, high: 1 };
   element("nothing").hidden = true;
+  element("copies").hidden = false;
   setText(element("asked"), job.query);
   setText(element("agreement"), rankings.length > 1 ? agreement(rankings[0].places, rankings[1].places) : "");
-  const shown = rankings.map((ranking, i) => showRanking(job, ranking, range, rankings[1 - i], i === 1));
-  element("rankings").replaceChildren(...shown);
+  shown = { job, rankings };
+  const parts = rankings.map((ranking, i) => showRanking(job, ranking, range, rankings[1 - i], i === 1));
+  element("rankings").replaceChildren(...parts);
 }
 
 /** Where each document stands, and with which score, by its index. */
@@ -51,7 +65,9 @@ function showRanking(job, ranking, range, other, isSecond) {
   setText(part.about, [ranking.about, isSecond && `compared with ${other.name}`].filter(Boolean).join("; "));
   part.times.append(...times(ranking).map(showTime));
   const cut = ranking.results.filter((result) => result.truncated_tokens > 0).length;
-  setText(part.truncated, cut ? `${cut} of ${plural(ranking.results.length, "document")} not read in full.` : "");
+  part.truncated.textContent = `${cut} of ${plural(ranking.results.length, "document")} not read in full.`;
+  part.cut.hidden = !cut;
+  part.windows.hidden = job.windows;
   for (const result of ranking.results) {
     const item = showDocument(job, ranking, result, range);
     const [here, there] = [ranking, other].map((one) => one?.places.get(result.index));
@@ -63,9 +79,9 @@ function showRanking(job, ranking, range, other, isSecond) {
 }
 
 function times({ headers, roundTrip }) {
-  const timed = (label, name) => headers.get(name) !== null && [label, milliseconds(Number(headers.get(name)))];
+  const timed = (label, name) => headers.get(name) !== null && [label, duration(Number(headers.get(name)))];
   return [
-    ["round trip", milliseconds(roundTrip)],
+    ["round trip", duration(roundTrip)],
     timed("in the server", "x-total-time"),
     timed("queue", "x-queue-time"),
     timed("model", "x-inference-time"),

@@ -1,11 +1,10 @@
 // Talking to the server: requests with a key, errors with the server's own words, patience while a model loads.
 
 const MOST_TRIES = 30; // while a model is loading
-const KEY = "mlx-rerank-key";
+let key = null; // is nowhere else, so that it is gone with the page
 
-// The API key is kept until the tab is closed.
-export const hasKey = () => sessionStorage.getItem(KEY) !== null;
-export const keepKey = (key) => sessionStorage.setItem(KEY, key);
+export const hasKey = () => key !== null;
+export const setKey = (given) => (key = given);
 
 class ServerError extends Error {
   constructor(response, text) {
@@ -39,18 +38,28 @@ export function inWords({ message, status, retryAfter }) {
   return message.replace(/[.?]?$/, (end) => end || ".") + wait;
 }
 
+/** The body of a request to rank a job's texts with a model, or with the server's own. */
+export const bodyOf = (name, { query, texts, raw, windows }) => ({
+  ...(name && { model: name }), query, documents: texts, raw_scores: raw, ...(windows && { long_documents: "windows" }),
+});
+
 /** GET, or POST where there is a body. Addresses are relative, so that the page works below a proxy's prefix. */
-export async function ask(path, body, signal) {
+export async function askText(path, body, signal) {
   const headers = body ? { "Content-Type": "application/json" } : {};
-  const key = sessionStorage.getItem(KEY);
   if (key) headers.Authorization = `Bearer ${key}`;
   const method = body ? "POST" : "GET";
   const response = await fetch(path, { method, headers, signal, body: body && JSON.stringify(body) }).catch(explain);
   const text = await response.text();
   if (!response.ok) throw new ServerError(response, text);
+  return { text, headers: response.headers };
+}
+
+/** The same, where the answer is JSON. */
+export async function ask(path, body, signal) {
+  const { text, headers } = await askText(path, body, signal);
   const answer = parsed(text);
   if (!answer) throw new Error("The server's answer is not JSON.");
-  return { answer, headers: response.headers };
+  return { answer, headers };
 }
 
 /** Ask again by itself while the server says that its model is loading. */

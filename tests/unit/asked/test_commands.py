@@ -12,7 +12,7 @@ from asking import Asked, parameters, seen
 from checkpoints import TINY, random_tensors, write_checkpoint
 from commands import run_here
 
-from mlx_rerank.cli import explaining, scoring, serving
+from mlx_rerank.cli import explaining, launching, scoring, serving
 
 DOCUMENTS = [{"id": i, "text": text} for i, text in enumerate(["the bear", "a bear " * 40, "what", "panda is"] * 6)]
 ON_A_TERMINAL = {"as_json"}  # alone it changes something
@@ -105,6 +105,8 @@ SERVING = {
     "log_format": Asked({"log_format": "json"}),
     "log_level": Asked({"log_level": "debug"}),
     "install_service": Asked({"install_service": True}),
+    "uninstall_service": Asked({"uninstall_service": True}, refused="give one", beside={"install_service": True}),
+    "service_status": Asked({"service_status": True}, refused="give one", beside={"install_service": True}),
 }
 
 
@@ -165,11 +167,10 @@ def test_json_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", SERVING)
 def test_serving(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    parts = {part: Mock() for part in ("run.run", "run.open_socket", "logs.set_up", "pool.Pool", "service.install")}
+    parts = {part: Mock() for part in ("run.run", "run.open_socket", "logs.set_up", "pool.Pool")}
     for path, part in parts.items():
-        monkeypatch.setattr(f"mlx_rerank.server.{path}", part, raising=path != "service.install")
-    monkeypatch.setattr(serving, "_install", parts["service.install"])
-    monkeypatch.setattr(serving, "_warn", lambda *_: None)
+        monkeypatch.setattr(f"mlx_rerank.server.{path}", part)
+    monkeypatch.setattr(launching, "install", lambda: None)
 
     def serve(**options: Any) -> Any:
         for part in parts.values():

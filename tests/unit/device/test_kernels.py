@@ -75,6 +75,7 @@ def test_commands_warn(
     monkeypatch.setattr(kernels, "problem", lambda: "planted")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["mlx-rerank", *command])
+    monkeypatch.setattr(sys, "executable", "/opt/mlx-rerank/bin/python")  # from which a service may run
     assert CliRunner().invoke(app, command).exit_code == 0
     assert [str(warning.message) for warning in recwarn] == ["mlx-rerank: planted"]
 
