@@ -41,12 +41,20 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(directory, config, seeded(bert.FAMILY, config), Tokenizer.from_str(text))
 
 
+@pytest.fixture(scope="module")
+def apart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where checkpoints are kept whose files get more names: that changes a file, for another process too."""
+    return tmp_path_factory.mktemp("apart")
+
+
 @pytest.fixture
-def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
+def make(request: pytest.FixtureRequest, tmp_path: Path, apart: Path) -> Make:
     """Copy a checkpoint, with more in its files, each named without ".json"."""
 
     def copy(name: str, **changes: dict[str, Any] | list) -> Path:
-        directory = shutil.copytree(request.getfixturevalue(name), tmp_path / "copy", copy_function=os.link)
+        if not (apart / name).exists():
+            shutil.copytree(request.getfixturevalue(name), apart / name)
+        directory = shutil.copytree(apart / name, tmp_path / "copy", copy_function=os.link)
         for file, change in changes.items():
             path = directory / f"{file}.json"
             if isinstance(change, dict) and path.exists():
