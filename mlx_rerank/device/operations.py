@@ -75,36 +75,39 @@ def gelu(x: mx.array) -> mx.array:
     return mx.maximum(x, 0.0) - size / base
 
 
-def linear(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
-    """Return x W^T + b.
+def linear(x: mx.array, weight: mx.array, bias: mx.array | None) -> mx.array:
+    """Return x W^T + b, or x W^T.
 
     Args:
         x: floating [..., D].
         weight: of the same dtype, [F, D].
-        bias: of the same dtype, [F].
+        bias: of the same dtype, [F]; None for none.
     """
+    if bias is None:
+        return mx.matmul(x, weight.T, stream=_place.get())
     if _by_sums_and_products(x, weight, bias):  # addmm begins with a copy of the bias for every row
         return mx.matmul(x, weight.T, stream=_place.get()) + bias
     return mx.addmm(bias, x, weight.T, stream=_place.get())
 
 
-def layer_norm(x: mx.array, weight: mx.array, bias: mx.array, eps: float) -> mx.array:
+def layer_norm(x: mx.array, weight: mx.array, bias: mx.array | None, eps: float) -> mx.array:
     """Return x, less its mean and divided by its standard deviation, times weight and plus bias.
 
     Args:
         x: floating [..., D].
         weight: of the same dtype, [D].
-        bias: of the same dtype, [D].
+        bias: of the same dtype, [D]; None for none.
         eps: added to the variance.
 
     Source: mx.fast.layer_norm; tests/unit/device/test_operations.py.
     """
-    if not _by_sums_and_products(x, weight, bias):
+    if not _by_sums_and_products(x, weight):
         return mx.fast.layer_norm(x, weight, bias, eps)
     D = x.shape[-1]
     mean = mx.full((D, 1), 1 / D)  # as a product, in a third of the time of a sum along rows
     centred = x - x @ mean
-    return centred * mx.rsqrt((centred * centred) @ mean + eps) * weight + bias
+    scaled = centred * mx.rsqrt((centred * centred) @ mean + eps) * weight
+    return scaled if bias is None else scaled + bias
 
 
 def attention(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.array | None) -> mx.array:

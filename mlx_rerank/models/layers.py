@@ -32,24 +32,26 @@ def some_outputs(linear: "Linear | nn.QuantizedLinear", x: mx.array, outputs: sl
     biases = linear.biases[outputs] if linear.biases is not None else None
     packing = {"group_size": linear.group_size, "bits": linear.bits, "mode": linear.mode}
     weight, scales = linear.weight[outputs], linear.scales[outputs]
-    return mx.quantized_matmul(x, weight, scales, biases, transpose=True, **packing) + linear.bias[outputs]
+    product = mx.quantized_matmul(x, weight, scales, biases, transpose=True, **packing)
+    return product + linear.bias[outputs] if "bias" in linear else product
 
 
 class Linear(nn.Linear):
-    """A linear map with a bias."""
+    """A linear map, with a bias or without."""
 
     def __call__(self, x: mx.array) -> mx.array:
         """Map [..., D] to [..., F]."""
-        return operations.linear(x, self.weight, self.bias)
+        return operations.linear(x, self.weight, self.get("bias"))
 
     def some_outputs(self, x: mx.array, outputs: slice) -> mx.array:
         """Map [..., D] to a range of the outputs."""
-        return operations.linear(x, self.weight[outputs], self.bias[outputs])
+        bias = self.bias[outputs] if "bias" in self else None
+        return operations.linear(x, self.weight[outputs], bias)
 
 
 class LayerNorm(nn.LayerNorm):
-    """Layer normalisation with weight and bias."""
+    """Layer normalisation with a weight, and with a bias or without."""
 
     def __call__(self, x: mx.array) -> mx.array:
         """Map [..., D] to [..., D]."""
-        return operations.layer_norm(x, self.weight, self.bias, self.eps)
+        return operations.layer_norm(x, self.weight, self.get("bias"), self.eps)

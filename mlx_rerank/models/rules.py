@@ -77,7 +77,7 @@ def copied(target: str, source: str, shape: tuple[int, ...]) -> Rule:
     return Rule(target, (Source(source, shape),), STACKED)
 
 
-def linear(target: str, sources: Sequence[str], outputs: int, inputs: int) -> list[Rule]:
+def linear(target: str, sources: Sequence[str], outputs: int, inputs: int, *, bias: bool = True) -> list[Rule]:
     """Return the rules of a linear module's weight and bias, each stacked from those of other modules.
 
     Args:
@@ -85,14 +85,16 @@ def linear(target: str, sources: Sequence[str], outputs: int, inputs: int) -> li
         sources: paths of the modules in the checkpoint.
         outputs: of each of these modules.
         inputs: of every module.
+        bias: whether they have one.
     """
-    shapes = {"weight": (outputs, inputs), "bias": (outputs,)}
+    shapes = {"weight": (outputs, inputs)} | ({"bias": (outputs,)} if bias else {})
     return [
         Rule(f"{target}.{kind}", tuple(Source(f"{source}.{kind}", shape) for source in sources), STACKED)
         for kind, shape in shapes.items()
     ]
 
 
-def norm(target: str, source: str, size: int) -> list[Rule]:
-    """Return the rules of a normalisation's weight and bias."""
-    return [copied(f"{target}.{kind}", f"{source}.{kind}", (size,)) for kind in ("weight", "bias")]
+def norm(target: str, source: str, size: int, *, bias: bool = True) -> list[Rule]:
+    """Return the rules of a normalisation's weight and, if it has one, bias."""
+    kinds = ("weight", "bias") if bias else ("weight",)
+    return [copied(f"{target}.{kind}", f"{source}.{kind}", (size,)) for kind in kinds]

@@ -27,7 +27,9 @@ class LoRALinear(Linear):
         """
         nn.Module.__init__(self)
         outputs, inputs = linear.weight.shape
-        self.weight, self.bias = linear.weight, linear.bias
+        self.weight = linear.weight
+        if "bias" in linear:
+            self.bias = linear.bias
         bound = 1 / math.sqrt(inputs)
         self.lora_a = mx.random.uniform(-bound, bound, (rank, inputs), key=key)
         self.lora_b = mx.zeros((outputs, rank), dtype=mx.float32)

@@ -85,12 +85,14 @@ def test_the_gpus_gelu_is_the_same_function(monkeypatch: pytest.MonkeyPatch) -> 
     np.testing.assert_allclose(np.array(operations.gelu(x)), np.array(here), atol=1e-6)
 
 
+@pytest.mark.parametrize("biased", [True, False])
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
-def test_layer_norm(torch: ModuleType, scale: float) -> None:
+def test_layer_norm(torch: ModuleType, scale: float, biased: bool) -> None:
     rng = np.random.default_rng(7)
     x, weight, bias = (rng.standard_normal(shape).astype(np.float32) for shape in ((3, 5, 96), 96, 96))
     x = scale * x + 5 * scale  # a mean that is large beside the deviation
-    found = np.array(operations.layer_norm(mx.array(x), mx.array(weight), mx.array(bias), 1e-5))
+    bias = bias * biased
+    found = np.array(operations.layer_norm(mx.array(x), mx.array(weight), mx.array(bias) if biased else None, 1e-5))
     wide = (torch.from_numpy(array.astype(np.float64)) for array in (weight, bias))
     expected = torch.nn.functional.layer_norm(torch.from_numpy(x.astype(np.float64)), (96,), *wide, 1e-5).numpy()
     # The mean is a sum of 96 numbers of about 5 deviations, and what it is off by is divided by the deviation; as much
@@ -99,11 +101,12 @@ def test_layer_norm(torch: ModuleType, scale: float) -> None:
     np.testing.assert_allclose(found, expected, rtol=0, atol=most)
 
 
-def test_linear() -> None:
+@pytest.mark.parametrize("biased", [True, False])
+def test_linear(biased: bool) -> None:
     rng = np.random.default_rng(7)
     x, weight, bias = (rng.standard_normal(shape).astype(np.float32) for shape in ((3, 5, 96), (32, 96), 32))
-    found = np.array(operations.linear(mx.array(x), mx.array(weight), mx.array(bias)))
-    expected = x.astype(np.float64) @ weight.T + bias
+    found = np.array(operations.linear(mx.array(x), mx.array(weight), mx.array(bias) if biased else None))
+    expected = x.astype(np.float64) @ weight.T + bias * biased
     assert (np.abs(found - expected) <= bounds.product(x, weight.T) + bounds.rounded(1, np.abs(expected))).all()
 
 
@@ -170,10 +173,11 @@ def opened(linear: nn.QuantizedLinear) -> mx.array:
     return mx.dequantize(linear.weight, linear.scales, linear.get("biases"), **packing, dtype=mx.float32)
 
 
+@pytest.mark.parametrize("biased", [True, False])
 @pytest.mark.parametrize("mode", [None, "affine", "mxfp4", "mxfp8", "nvfp4"])
-def test_some_outputs_of_a_linear_are_those_of_the_whole(mode: str | None) -> None:
+def test_some_outputs_of_a_linear_are_those_of_the_whole(mode: str | None, biased: bool) -> None:
     mx.random.seed(7)
-    linear: Linear | nn.QuantizedLinear = Linear(64, 96)
+    linear: Linear | nn.QuantizedLinear = Linear(64, 96, bias=biased)
     x = mx.random.normal((2, 5, 64))
     if mode is not None:
         linear = nn.QuantizedLinear.from_linear(linear, mode=mode)

@@ -23,14 +23,17 @@ pytestmark = pytest.mark.numeric
 EXAMPLES = make_examples(6)
 
 
-def test_merging_is_exact_in_whole_numbers() -> None:
+@pytest.mark.parametrize("biased", [True, False])
+def test_merging_is_exact_in_whole_numbers(biased: bool) -> None:
     random = np.random.default_rng(0)
 
     def whole(*shape: int) -> mx.array:
         return mx.array(random.integers(-4, 5, shape).astype(np.float32))
 
-    linear = nn.Linear(24, 16)
-    linear.weight, linear.bias = whole(16, 24), whole(16)
+    linear = nn.Linear(24, 16, bias=biased)
+    linear.weight = whole(16, 24)
+    if biased:
+        linear.bias = whole(16)
     module = LoRALinear(linear, 3, 0.5, mx.random.key(0))
     module.lora_a, module.lora_b = whole(3, 24), whole(16, 3)
     linear.weight = linear.weight + module.added()
