@@ -36,6 +36,7 @@ from mlx_rerank.models.layers import Model
 from mlx_rerank.models.mapping import ScoreMapping, mapping_named
 from mlx_rerank.models.shape import Shape
 from mlx_rerank.pairs.encoder import PairEncoder
+from mlx_rerank.pairs.tokenizing import failures_of
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,7 @@ class Checkpoint:
             CheckpointError: the tokenizer cannot be read, or does not belong to the model.
             UnsupportedModelError: a setting that was saved beside it would make other rows.
         """
-        with self.reading():
+        with self.reading(), failures_of(self.directory):
             tokenizer = self.tokenizer()
             apply_settings(tokenizer, self.directory, self.family.in_transformers)
             frame = self.family.frame(tokenizer, self.shape)

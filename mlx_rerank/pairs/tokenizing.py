@@ -7,7 +7,7 @@ from typing import Any
 
 from tokenizers import Tokenizer, models
 
-from mlx_rerank.errors import CheckpointError
+from mlx_rerank.errors import CheckpointError, RerankError
 
 _NEVER = 2**31 - 1  # tokens
 _MOST_GROWTH = 100  # times that a text may become longer: twenty replacements of a letter by two make a million of it
@@ -42,11 +42,15 @@ def parse_tokenizer(data: bytes, name: object) -> Tokenizer:
 def failures_of(name: object) -> Iterator[None]:
     """Raise CheckpointError for whatever the tokenizers library raises, naming the tokenizer's file.
 
+    Errors of this package pass as they are.
+
     Besides plain Exceptions these are panics, which derive from BaseException and belong to no module that one could
     import: code that expects errors would let them pass.
     """
     try:
         yield
+    except RerankError:
+        raise
     except BaseException as error:
         if isinstance(error, Exception) or type(error).__name__ == "PanicException":
             raise CheckpointError(f"the tokenizer of {name} cannot be used: {error}") from error

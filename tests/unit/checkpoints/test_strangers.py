@@ -248,3 +248,30 @@ def test_a_tokenizer_of_larger_ids_is_refused_wherever_a_model_is_used(tmp_path:
     for use in uses:
         with pytest.raises(CheckpointError, match=r"tokenizer\.json has a token of id 9000000; .* 120 rows"):
             use()
+
+
+JOINER = [{"SpecialToken": {"id": "nobody", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (  # only what is not "a" is left of a text, and panics
+            {
+                "normalizer": {"type": "Replace", "pattern": {"Regex": "a"}, "content": ""},
+                "pre_tokenizer": {"type": "FixedLength", "length": 0},
+            },
+            "chunk size must be non-zero",
+        ),
+        (
+            {"post_processor": {"type": "TemplateProcessing", "single": JOINER, "pair": JOINER, "special_tokens": {}}},
+            "no entry found|nobody",
+        ),
+    ],
+)
+def test_a_tokenizer_that_fails_on_a_few_texts_alone(tmp_path: Path, parts: dict[str, Any], message: str) -> None:
+    directory = write_checkpoint(tmp_path / "model")
+    tokenizer = json.loads((directory / "tokenizer.json").read_text())
+    (directory / "tokenizer.json").write_text(json.dumps(tokenizer | parts))
+    with pytest.raises(CheckpointError, match=message):
+        Reranker(directory)
