@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 
 from mlx_rerank.errors import CheckpointError, UnsupportedModelError
 from mlx_rerank.models.cost import Cost
+from mlx_rerank.models.known import KnownModel
 from mlx_rerank.models.layers import Model
 from mlx_rerank.models.mapping import ScoreMapping
 from mlx_rerank.models.rules import Rule
@@ -63,6 +64,7 @@ class Family:
         packable: takes a shape, gives each layer's matrices that may be packed, by path, with the width of their rows.
         cost: takes a shape, gives what a token costs.
         in_transformers: where the reference finds it.
+        known: its models on the hub.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Family:
     packable: Callable[[Any], Sequence[Mapping[str, int]]]
     cost: Callable[[Shape], Cost]
     in_transformers: InTransformers
+    known: tuple[KnownModel, ...] = ()
 
     def source_shapes(self, shape: Shape) -> dict[str, tuple[int, ...]]:
         """Return name and shape of every tensor that a Hugging Face checkpoint of this shape must hold."""

@@ -22,6 +22,7 @@ from mlx_rerank.models.family import (
     require_special_tokens,
     wanted,
 )
+from mlx_rerank.models.known import LEFT_AS_LOGITS, KnownModel
 from mlx_rerank.models.mapping import SIGMOID
 from mlx_rerank.models.rules import Rule, copied, linear, norm
 from mlx_rerank.models.shape import Shape, read_shape
@@ -105,6 +106,11 @@ def _table(shape: BertShape) -> list[Rule]:
     ]
 
 
+def _known(name: str, parameters: int | None = None, special: str = LEFT_AS_LOGITS) -> KnownModel:
+    """Return what is known of a cross-encoder trained on MS MARCO."""
+    return KnownModel(f"cross-encoder/ms-marco-{name}", special, parameters, "English", "Apache-2.0", 512)
+
+
 FAMILY = Family(
     name="bert",
     title=_TITLE,
@@ -132,5 +138,13 @@ FAMILY = Family(
             "mask_token": "[MASK]",
         },
         hidden_states=post_norm.hidden_states,
+    ),
+    known=(
+        _known("MiniLM-L6-v2", 23),
+        _known("MiniLM-L12-v2", 33),
+        _known("MiniLM-L4-v2"),
+        _known("MiniLM-L2-v2"),
+        _known("TinyBERT-L2-v2"),
+        _known("TinyBERT-L2", special=""),
     ),
 )

@@ -22,6 +22,7 @@ from mlx_rerank.models.family import (
     require_special_tokens,
     wanted,
 )
+from mlx_rerank.models.known import LEFT_AS_LOGITS, KnownModel
 from mlx_rerank.models.mapping import SIGMOID
 from mlx_rerank.models.rules import Join, Rule, Shapes, Source, copied, linear, norm
 from mlx_rerank.models.shape import Shape, read_shape
@@ -145,5 +146,12 @@ FAMILY = Family(
             "mask_token": "<mask>",
         },
         hidden_states=post_norm.hidden_states,
+    ),
+    known=(
+        KnownModel("BAAI/bge-reranker-v2-m3", "", 568, "many", "Apache-2.0", 8192),
+        KnownModel("BAAI/bge-reranker-large", "", 560, "Chinese, English", None, 512),
+        KnownModel("BAAI/bge-reranker-base", "", 278, "Chinese, English", None, 512),
+        KnownModel("cross-encoder/mmarco-mMiniLMv2-L12-H384-v1", LEFT_AS_LOGITS, 118, "many", "Apache-2.0", 512),
+        KnownModel("maidalun1020/bce-reranker-base_v1", licence="Apache-2.0", longest_pair=512),
     ),
 )
