@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from families import test_bert
+from families.checks import PAIRS, seeded, write
 from FlagEmbedding import FlagAutoReranker as Original
 from FlagEmbedding.inference.reranker.model_mapping import RerankerModelClass
 
-from families import test_bert
-from families.checks import PAIRS, seeded, write
 from mlx_rerank import FlagAutoReranker
 
 SOME = [pair for pair in PAIRS if all(pair)]  # FlagEmbedding takes an empty passage for none
