@@ -39,8 +39,8 @@ def logits(left_as_logits: Path) -> np.ndarray:
 
 
 def test_python(left_as_logits: Path, logits: np.ndarray, tmp_path: Path) -> None:
+    reranker = Reranker(left_as_logits, score_cache=tmp_path / "scores")
     for _ in range(2):  # the second time all are from the cache
-        reranker = Reranker(left_as_logits, score_cache=tmp_path / "scores")
         np.testing.assert_allclose(reranker.score(PAIRS), sigmoid(logits), **CLOSE)
     np.testing.assert_allclose([each.score for each in reranker.score_stream(PAIRS)], sigmoid(logits), **CLOSE)
     ranked = {each.index: each.score for each in reranker.rank(QUERY, DOCUMENTS)}
