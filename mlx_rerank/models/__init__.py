@@ -22,9 +22,8 @@ def family_of(config: Mapping[str, Any]) -> Family:
             if family.accepts(config):
                 return family
     except UnsupportedModelError as error:
-        raise UnsupportedModelError(
-            f"{error}. Families that run: {', '.join(each.title for each in FAMILIES)}"
-        ) from error
+        titles = ", ".join(family.title for family in FAMILIES)
+        raise UnsupportedModelError(f"{error}. Families that run: {titles}") from error
     known = " and of ".join(f"{family.title} (such as {family.example})" for family in FAMILIES)
     raise UnsupportedModelError(
         f"mlx-rerank runs single-label cross-encoders of {known}; found model_type {config.get('model_type')!r}, "

@@ -1,6 +1,6 @@
 """The parts of the documentation that are made from the code: python tests/support/reference_pages.py writes them.
 
-Options of the command line, routes and fields of the server, sizes of models, and what programs are given and send. A
+Options of the command line, routes and fields of the server, known models, and what programs are given and send. A
 page holds such a part between two comments; what is around them is written by hand.
 """
 
@@ -114,7 +114,7 @@ def known() -> str:
                 f"| {sizes} | {model.licence or ''} | {model.special} |"
             )
     checked = sorted({model.checked for family in FAMILIES for model in family.known})
-    return "\n".join(lines) + f"\n\nChecked by: {'; '.join(checked)}.\n"
+    return "\n".join(lines) + f"\n\nHow these were checked here: {'; '.join(checked)}.\n"
 
 
 def program(record: dict[str, Any]) -> str:
