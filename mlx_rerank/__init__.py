@@ -7,6 +7,7 @@ from mlx_rerank.device import blas
 from mlx_rerank.version import __version__
 
 if TYPE_CHECKING:
+    from mlx_rerank.compat.flag_auto import FlagAutoReranker
     from mlx_rerank.compat.flagembedding import FlagReranker
     from mlx_rerank.compat.sentence_transformers import CrossEncoder
     from mlx_rerank.pairs.windows import Windows
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CrossEncoder",
     "Explanation",
+    "FlagAutoReranker",
     "FlagReranker",
     "Highlight",
     "RankedDocument",
@@ -29,6 +31,7 @@ __all__ = [
 _MODULES = {
     "CrossEncoder": "compat.sentence_transformers",
     "Explanation": "scoring.explanation",
+    "FlagAutoReranker": "compat.flag_auto",
     "FlagReranker": "compat.flagembedding",
     "Highlight": "scoring.explanation",
     "RankedDocument": "scoring.results",

@@ -34,6 +34,7 @@ COMMANDS = (
     converting.convert,
     training.train,
     converting.upload,
+    models.models,
     models.info,
     models.audit,
     models.verify,

@@ -39,6 +39,7 @@ def describe(model: str, revision: str | None = None) -> dict[str, Any]:
         "revision": done.get("revision") or commit_of(directory),
         "family": checkpoint.family.name,
         "scores": f"{checkpoint.mapping.name} of a logit of {checkpoint.family.score_rule}",
+        "makers_activation": checkpoint.settings.activation,
         "layers": shape.num_hidden_layers,
         "hidden_size": shape.hidden_size,
         "attention_heads": shape.num_attention_heads,

@@ -1,5 +1,6 @@
-"""The commands about models themselves: info, audit and verify."""
+"""The commands about models themselves: models, info, audit and verify."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -8,6 +9,19 @@ from typer import Argument, Option
 from mlx_rerank.cli.options import AsJson, Device, Dtype, MaxLength, Revision
 from mlx_rerank.errors import printable
 from mlx_rerank.pairs.files import read_pairs
+
+
+def models(as_json: AsJson = False) -> None:
+    """List the families that run, and models of the hub that belong to them."""
+    from mlx_rerank.cli.printing import print_json, print_models
+    from mlx_rerank.models import FAMILIES
+
+    if not as_json:
+        print_models(FAMILIES)
+        return
+    for family in FAMILIES:
+        for known in family.known:
+            print_json({"family": family.name, **asdict(known)})
 
 
 def info(

@@ -10,6 +10,7 @@ from mlx_rerank.errors import printable
 
 if TYPE_CHECKING:
     from mlx_rerank.device.memory import Usage
+    from mlx_rerank.models.family import Family
     from mlx_rerank.proof.audit import Cell
     from mlx_rerank.proof.verification import Verification
     from mlx_rerank.scoring.results import RankedDocument
@@ -79,6 +80,17 @@ def print_audit(cells: "Sequence[Cell]", *, as_json: bool) -> None:
         for name, calls in cells[0].report.float32_inside.items():
             if calls:
                 print(f"  {name} ({calls} calls): {FLOAT32_INSIDE[name]}")
+
+
+def print_models(families: "Sequence[Family]") -> None:
+    """Print a line for every known model, below its family; what is not known is a dash."""
+    for family in families:
+        print(f"{family.title} ({family.name}), such as {family.example}")
+        for known in family.known:
+            size = "-" if known.parameters is None else f"{known.parameters:,} million"
+            tokens = "-" if known.longest_pair is None else f"{known.longest_pair:,} tokens"
+            words = f"{size:>14}{tokens:>15}  {known.licence or '-':<20}  {known.languages or '-'}"
+            print(f"  {known.repository:<50}{words}" + (f"; {known.special}" if known.special else ""))
 
 
 def print_report(report: "Verification", *, as_json: bool) -> None:

@@ -15,11 +15,15 @@ def family_of(config: Mapping[str, Any]) -> Family:
 
     Raises:
         UnsupportedModelError: it belongs to no family, or to one that does not run with these settings; the message
-            says what was found.
+            says what was found, and which families run.
     """
-    for family in FAMILIES:
-        if family.accepts(config):
-            return family
+    try:
+        for family in FAMILIES:
+            if family.accepts(config):
+                return family
+    except UnsupportedModelError as error:
+        titles = ", ".join(family.title for family in FAMILIES)
+        raise UnsupportedModelError(f"{error}. Families that run: {titles}") from error
     known = " and of ".join(f"{family.title} (such as {family.example})" for family in FAMILIES)
     raise UnsupportedModelError(
         f"mlx-rerank runs single-label cross-encoders of {known}; found model_type {config.get('model_type')!r}, "

@@ -135,12 +135,12 @@ def is_classifier(config: Config, wanted: str, model_type: str, stem: str, expec
     """
     if config.get("model_type") != model_type:
         return False
+    require_values(config, wanted, expected)  # first: what differs says more than the name of a class
     architectures = config.get("architectures")
     if architectures and architectures != [f"{stem}ForSequenceClassification"]:  # without any, the weights tell
         kind = "an embedding model" if architectures == [f"{stem}Model"] else "another head"
         raise UnsupportedModelError(f"{wanted}; found {kind}: architectures {architectures}")
     require_one_label(config, wanted)
-    require_values(config, wanted, expected)
     return True
 
 

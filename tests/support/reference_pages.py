@@ -1,6 +1,6 @@
 """The parts of the documentation that are made from the code: python tests/support/reference_pages.py writes them.
 
-Options of the command line, routes and fields of the server, sizes of models, and what programs are given and send. A
+Options of the command line, routes and fields of the server, known models, and what programs are given and send. A
 page holds such a part between two comments; what is around them is written by hand.
 """
 
@@ -8,7 +8,6 @@ import json
 import re
 import shlex
 from collections.abc import Iterator
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from records import RECORDS, SERVER, address_of
 from typer.cli import get_docs_for_click
 
 from mlx_rerank import cli
-from mlx_rerank.models import family_named
+from mlx_rerank.models import FAMILIES
 from mlx_rerank.server.app import create_app
 from mlx_rerank.server.handler import Bounds, Handler
 from mlx_rerank.server.pool import Pool
@@ -26,23 +25,6 @@ from mlx_rerank.server.settings import Settings
 
 DOCS = Path(__file__).parents[2] / "docs"
 _MADE = re.compile(r"(<!-- made by tests/support/reference_pages\.py -->\n).*?(<!-- end -->\n)", re.DOTALL)
-_XLM_ROBERTA = {"vocab_size": 250002, "max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
-_XLM_ROBERTA |= {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
-_LARGE = {"num_hidden_layers": 24, "hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16}
-_BASE = {"num_hidden_layers": 12, "hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}
-_MINI_LM = {"num_hidden_layers": 6, "hidden_size": 384, "intermediate_size": 1536, "num_attention_heads": 12}
-MODELS: list[tuple[str, str, dict[str, Any], str]] = [  # name, family, its shape, and what it was trained to read
-    ("BAAI/bge-reranker-v2-m3", "xlm-roberta", _XLM_ROBERTA | _LARGE | {"max_position_embeddings": 8194}, "many"),
-    ("BAAI/bge-reranker-large", "xlm-roberta", _XLM_ROBERTA | _LARGE, "Chinese, English"),
-    ("BAAI/bge-reranker-base", "xlm-roberta", _XLM_ROBERTA | _BASE, "Chinese, English"),
-    (
-        "cross-encoder/ms-marco-MiniLM-L6-v2",
-        "bert",
-        _MINI_LM | {"vocab_size": 30522, "max_position_embeddings": 512, "pad_token_id": 0, "type_vocab_size": 2}
-        | {"layer_norm_eps": 1e-12},
-        "English",
-    ),
-]  # fmt: skip
 
 
 def command_line() -> str:
@@ -116,22 +98,23 @@ def _kinds(field: dict[str, Any]) -> Iterator[str]:
 _BOUNDS = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
 
 
-def sizes() -> str:
-    """Return the sizes of models, counted from the tables of their families."""
+def known() -> str:
+    """Return the models that families name; a float32 number has four bytes, a float16 one two."""
     lines = [
-        "| model | family | languages | tokens | parameters | float32 | float16 |",
-        "|---|---|---|---|---|---|---|",
+        "| model | family | languages | tokens | parameters | float32 | float16 | licence | |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    for name, kind, numbers, languages in MODELS:
-        family = family_named(kind)
-        shape = family.shape(numbers)
-        count = sum(prod(rule.shape) for rule in family.table(shape))
-        tokens, bytes32, bytes16 = shape.max_length, count * 4 / 1e6, count * 2 / 1e6
-        lines.append(
-            f"| `{name}` | {family.title} | {languages} | {tokens:,} | {count / 1e6:,.0f} million "
-            f"| {bytes32:,.0f} MB | {bytes16:,.0f} MB |"
-        )
-    return "\n".join(lines) + "\n"
+    for family in FAMILIES:
+        for model in family.known:
+            sizes = " | ".join("" if model.parameters is None else f"{model.parameters * n:,} MB" for n in (4, 2))
+            tokens = "" if model.longest_pair is None else f"{model.longest_pair:,}"
+            parameters = "" if model.parameters is None else f"{model.parameters:,} million"
+            lines.append(
+                f"| `{model.repository}` | {family.title} | {model.languages or ''} | {tokens} | {parameters} "
+                f"| {sizes} | {model.licence or ''} | {model.special} |"
+            )
+    checked = sorted({model.checked for family in FAMILIES for model in family.known})
+    return "\n".join(lines) + f"\n\nHow these were checked here: {'; '.join(checked)}.\n"
 
 
 def program(record: dict[str, Any]) -> str:
@@ -167,7 +150,7 @@ def pages() -> dict[Path, str]:
     """Return what each page has to hold in the part that is made."""
     apps = {path.stem for path in (DOCS / "how-to" / "apps").glob("*.md")} - {"index"}
     made = {DOCS / "how-to" / "apps" / f"{one['client']}.md": program(one) for one in RECORDS if one["client"] in apps}
-    reference = {"cli": command_line, "http": routes, "models": sizes}
+    reference = {"cli": command_line, "http": routes, "models": known}
     return made | {DOCS / "reference" / f"{name}.md": make() for name, make in reference.items()}
 
 

@@ -13,7 +13,7 @@ import pytest
 from asking import seen
 from training_data import make_examples
 
-from mlx_rerank import CrossEncoder, FlagReranker, Reranker
+from mlx_rerank import CrossEncoder, FlagAutoReranker, FlagReranker, Reranker
 from mlx_rerank.checkpoints.hub import resolve
 from mlx_rerank.convert import convert
 from mlx_rerank.convert.upload import contents, upload
@@ -40,6 +40,9 @@ CALLS: dict[Callable[..., Any], Callable[..., Any]] = {  # with all else that th
     CrossEncoder.rank: lambda tiny, **given: CrossEncoder(tiny).rank("panda", DOCUMENTS, **given),
     FlagReranker: lambda tiny, **given: FlagReranker(str(tiny), **given).compute_score(PAIRS),
     FlagReranker.compute_score: lambda tiny, **given: FlagReranker(str(tiny)).compute_score(PAIRS, **given),
+    FlagAutoReranker.from_finetuned: lambda tiny, **given: FlagAutoReranker.from_finetuned(
+        str(tiny), "encoder-only-base", **given
+    ).compute_score(PAIRS),
     TrainingOptions: lambda _, **given: TrainingOptions(**given),
     train: lambda _, **given: train(make_examples(2), "nowhere/out", model="nowhere", **given),
     upload: lambda tiny, **given: upload(tiny, "test/tiny", **given),
