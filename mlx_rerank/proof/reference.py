@@ -186,8 +186,9 @@ def _config(transformers: Any, checkpoint: Checkpoint) -> Any:
 
     Others name quantizers, or repositories with kernels, whose code would be run. Attention is transformers' own.
     """
-    kind = getattr(transformers, checkpoint.family.in_transformers.config)
-    known = {*kind().to_dict(), "num_labels"}
+    its = checkpoint.family.in_transformers
+    kind = getattr(transformers, its.config)
+    known = {*kind().to_dict(), "num_labels", *its.older_keys}
     config = kind.from_dict({name: value for name, value in checkpoint.raw.items() if name in known})
     config._attn_implementation = "eager"
     return config
