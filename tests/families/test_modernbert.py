@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from families.checks import PAIRS, FamilyChecks, original_logits, seeded, write
 from mlx_rerank import CrossEncoder, Reranker
-from mlx_rerank.errors import CheckpointError, UnsupportedModelError
+from mlx_rerank.errors import CheckpointError
 from mlx_rerank.models.encoders.modernbert import FAMILY
 
 SPECIAL = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"]
@@ -150,11 +150,6 @@ def test_cross_encoder_agrees_with_the_original(tmp_path, pooling: str) -> None:
     found = CrossEncoder(str(directory), device="cpu", max_length=160).predict(PAIRS)
     expected = Original(str(directory), device="cpu", max_length=160).predict(PAIRS)
     np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
-
-
-def test_an_embedding_model_with_modules_is_refused() -> None:
-    with pytest.raises(UnsupportedModelError, match="an embedding model"):
-        FAMILY.accepts(TestModernBert.config | {"architectures": ["ModernBertModel"]})
 
 
 def test_a_last_layer_with_a_window_computes_the_first_token_alone(tmp_path) -> None:
