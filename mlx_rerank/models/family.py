@@ -20,6 +20,7 @@ from mlx_rerank.models.shape import Shape
 from mlx_rerank.pairs.frames import Frame
 
 Config = Mapping[str, Any]
+MODULES_KEY = "sentence_transformers_modules"  # of a config.json: what the files of a head's modules say
 
 
 @dataclass(frozen=True)

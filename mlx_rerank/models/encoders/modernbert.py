@@ -112,13 +112,13 @@ class Head(nn.Module):
 class ModernBert(Model):
     """The whole model: token ids in, one logit per pair out."""
 
-    def __init__(self, shape: ModernBertShape) -> None:
+    def __init__(self, shape: ModernBertShape, head: nn.Module | None = None) -> None:
         super().__init__()
         self.shape = shape
         self.embeddings = Embeddings(shape)
         self.layers = [Layer(shape, number) for number in range(shape.num_hidden_layers)]
         self.final_norm = LayerNorm(shape.hidden_size, eps=shape.layer_norm_eps, bias=False)
-        self.head = Head(shape)
+        self.head = Head(shape) if head is None else head
 
     def __call__(
         self,
@@ -164,24 +164,29 @@ def _frame(tokenizer: Tokenizer, shape: ModernBertShape) -> Frame:
     return Frame((start,), (end,), (end,), shape.pad_token_id, hidden=mask)
 
 
-def _table(shape: ModernBertShape) -> list[Rule]:
-    """Return the rules of all parameters."""
+def backbone_rules(shape: ModernBertShape, prefix: str) -> list[Rule]:
+    """Return the rules of all parameters but the head's; the prefix is that of their tensors in a checkpoint."""
     D, F = shape.hidden_size, shape.intermediate_size
     rules = [
-        copied(f"{_WORDS}.weight", "model.embeddings.tok_embeddings.weight", (shape.vocab_size, D)),
-        *norm("embeddings.norm", "model.embeddings.norm", D, bias=False),
+        copied(f"{_WORDS}.weight", f"{prefix}embeddings.tok_embeddings.weight", (shape.vocab_size, D)),
+        *norm("embeddings.norm", f"{prefix}embeddings.norm", D, bias=False),
     ]
     for n in range(shape.num_hidden_layers):
-        own, theirs = f"layers.{n}", f"model.layers.{n}"
+        own, theirs = f"layers.{n}", f"{prefix}layers.{n}"
         rules += norm(f"{own}.attention_norm", f"{theirs}.attn_norm", D, bias=False) if n else []
         rules += linear(f"{own}.attention.qkv_proj", [f"{theirs}.attn.Wqkv"], 3 * D, D, bias=False)
         rules += linear(f"{own}.attention.out_proj", [f"{theirs}.attn.Wo"], D, D, bias=False)
         rules += norm(f"{own}.feed_forward_norm", f"{theirs}.mlp_norm", D, bias=False)
         rules += linear(f"{own}.up_gate_proj", [f"{theirs}.mlp.Wi"], 2 * F, D, bias=False)
         rules += linear(f"{own}.down_proj", [f"{theirs}.mlp.Wo"], D, F, bias=False)
+    return [*rules, *norm("final_norm", f"{prefix}final_norm", D, bias=False)]
+
+
+def _table(shape: ModernBertShape) -> list[Rule]:
+    """Return the rules of all parameters."""
+    D = shape.hidden_size
     return [
-        *rules,
-        *norm("final_norm", "model.final_norm", D, bias=False),
+        *backbone_rules(shape, "model."),
         *linear("head.dense", ["head.dense"], D, D, bias=False),
         *norm("head.norm", "head.norm", D, bias=False),
         *linear("head.out_proj", ["classifier"], 1, D),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlx_rerank.errors import CheckpointError, UnsupportedModelError
-from mlx_rerank.models.family import is_classifier, wanted
+from mlx_rerank.models.family import is_classifier, require_values, wanted
 from mlx_rerank.models.shape import Shape, read_shape
 
 TITLE, EXAMPLE = "ModernBERT", "Alibaba-NLP/gte-reranker-modernbert-base"
@@ -13,6 +13,12 @@ _WANTED = wanted(TITLE, EXAMPLE)
 _SPECIAL_TOKENS = 3  # [CLS] query [SEP] document [SEP]
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 _POOLINGS = ("cls", "mean")
+_EXPECTED = {
+    "hidden_activation": "gelu",
+    "classifier_activation": "gelu",
+    **dict.fromkeys(("attention_bias", "mlp_bias", "norm_bias", "classifier_bias", "sparse_prediction"), False),
+    "rope_scaling": None,
+}
 
 
 @dataclass(frozen=True)
@@ -41,24 +47,32 @@ class ModernBertShape(Shape):
 
 def accepts(config: Mapping[str, Any]) -> bool:
     """Tell whether a config.json is of a ModernBERT; refuse all but a single-label sequence classifier."""
-    expected = {
-        "hidden_activation": "gelu",
-        "classifier_activation": "gelu",
-        **dict.fromkeys(("attention_bias", "mlp_bias", "norm_bias", "classifier_bias", "sparse_prediction"), False),
-        "rope_scaling": None,
-    }
-    if not is_classifier(config, _WANTED, "modernbert", "ModernBert", expected):
+    if not is_classifier(config, _WANTED, "modernbert", "ModernBert", _EXPECTED):
         return False
     pooling = config.get("classifier_pooling", "cls")
     if pooling not in _POOLINGS:
         raise UnsupportedModelError(f"{_WANTED} with classifier_pooling 'cls' or 'mean'; found {pooling!r}")
+    require_run(config, _WANTED)
+    return True
+
+
+def require_run(config: Mapping[str, Any], wanted: str) -> None:
+    """Refuse a ModernBERT whose layers compute otherwise than here.
+
+    Args:
+        config: of a checkpoint.
+        wanted: the beginning of the message.
+
+    Raises:
+        UnsupportedModelError: it is one.
+    """
+    require_values(config, wanted, _EXPECTED)
     for kind, rope in _rope_parameters(config).items():
         if kind not in (_FULL, _SLIDING) or not isinstance(rope, dict | None):
-            raise UnsupportedModelError(f"{_WANTED} with rope_parameters of {_FULL} and {_SLIDING}; found {kind!r}")
+            raise UnsupportedModelError(f"{wanted} with rope_parameters of {_FULL} and {_SLIDING}; found {kind!r}")
         for key, value in (rope or {}).items():
             if key != "rope_theta" and (key, value) != ("rope_type", "default"):
-                raise UnsupportedModelError(f"{_WANTED} with rope_type 'default' alone; found {key} {value!r}")
-    return True
+                raise UnsupportedModelError(f"{wanted} with rope_type 'default' alone; found {key} {value!r}")
 
 
 def _rope_parameters(config: Mapping[str, Any]) -> Mapping[str, Any]:
