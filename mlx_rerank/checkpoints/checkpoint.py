@@ -22,6 +22,7 @@ from mlx_rerank.checkpoints.files import (
     deciding,
 )
 from mlx_rerank.checkpoints.fit import Shapes, require_fit
+from mlx_rerank.checkpoints.modules import weights_of_modules, with_modules
 from mlx_rerank.checkpoints.packing import quantization_of
 from mlx_rerank.checkpoints.reading import read_bytes
 from mlx_rerank.checkpoints.settings import Settings
@@ -94,7 +95,7 @@ class Checkpoint:
             model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token
         )
         identity = Identity.of(directory)  # first, so that no file is read before its stamp is
-        raw = config_of(directory)
+        raw = with_modules(config_of(directory), directory)
         record = conversion_record(raw)
         if not is_converted(raw):
             _require_unpacked(raw)
@@ -108,7 +109,10 @@ class Checkpoint:
         with opened.reading():
             files = weights.safetensors_files(directory)
             if files:
-                opened._require_fit(weights.stored_shapes(files))
+                shapes = weights.stored_shapes(files)
+                for folder, path in weights_of_modules(directory):
+                    shapes |= {f"{folder}/{name}": size for name, size in weights.stored_shapes([path]).items()}
+                opened._require_fit(shapes)
         return opened
 
     def tensors(self) -> MutableMapping[str, Any]:
@@ -153,7 +157,8 @@ class Checkpoint:
         """
         with self.reading():
             try:
-                digests = [(path.name, digest(path)) for path in deciding(self.directory) if path.is_file()]
+                files = [path for path in deciding(self.directory) if path.is_file()]
+                digests = [(path.relative_to(self.directory).as_posix(), digest(path)) for path in files]
             except OSError as error:
                 raise CheckpointError(f"{self.directory} cannot be read: {error}") from error
         return sha256(repr(digests).encode()).hexdigest()
@@ -279,7 +284,10 @@ def open_tensors(directory: Path) -> MutableMapping[str, Any]:
     """
     files = weights.safetensors_files(directory)
     if files:
-        return {name: tensor for path in files for name, tensor in weights.read_safetensors(path).items()}
+        tensors = {name: tensor for path in files for name, tensor in weights.read_safetensors(path).items()}
+        for folder, path in weights_of_modules(directory):
+            tensors |= {f"{folder}/{name}": tensor for name, tensor in weights.read_safetensors(path).items()}
+        return tensors
     if files := weights.torch_files(directory):
         return read_torch_weights(files)
     raise CheckpointError(

@@ -26,14 +26,17 @@ ADAPTER_FILE = "adapter_config.json"  # says that a directory is no model, but a
 # How the makers of a model want it to be used. They go with every copy; config.json is written anew.
 TOKENIZER_SETTINGS_FILE = "tokenizer_config.json"
 ADDED_TOKENS_FILE = "added_tokens.json"
+SENTENCE_TRANSFORMERS_FILE = "config_sentence_transformers.json"
+MODULES_FILE = "modules.json"
 SETTINGS = (
     TOKENIZER_SETTINGS_FILE,
     "special_tokens_map.json",
     ADDED_TOKENS_FILE,
-    "config_sentence_transformers.json",
+    SENTENCE_TRANSFORMERS_FILE,
     "sentence_bert_config.json",
-    "modules.json",
+    MODULES_FILE,
 )
+OF_MODULES = ("[0-9]*_*/config.json", "[0-9]*_*/model.safetensors")  # of a head that sentence-transformers saved
 TEXTS = ("LICENSE*", "NOTICE*")  # decide nothing, and go with every copy, too
 
 _TICK = 0.02  # seconds: two changes that are nearer to each other may leave a file with the same times
@@ -87,6 +90,8 @@ def deciding(directory: Path) -> Iterator[Path]:
             tensors = sorted(directory.glob(TORCH_SHARDS))
         yield from (directory / name for name in (TORCH_WEIGHTS_FILE, TORCH_INDEX_FILE))
     yield from tensors
+    with suppress(OSError):
+        yield from (path for pattern in OF_MODULES for path in sorted(directory.glob(pattern)))
 
 
 def own(path: Path, directory: Path) -> Path:
@@ -131,5 +136,5 @@ def _stamps(directory: Path) -> dict[str, Stamp]:
     found = {}
     for path in deciding(directory):
         with suppress(OSError):  # not there, or no longer
-            found[path.name] = stamp_of(path)
+            found[path.relative_to(directory).as_posix()] = stamp_of(path)
     return found

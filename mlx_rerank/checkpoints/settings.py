@@ -8,6 +8,7 @@ from typing import Any
 
 from mlx_rerank.checkpoints.config import entry, read_object, read_objects
 from mlx_rerank.errors import CheckpointError, UnsupportedModelError
+from mlx_rerank.models.family import MODULES_KEY
 from mlx_rerank.pairs.limits import Side
 
 DEFAULT_MAX_LENGTH = 512
@@ -59,7 +60,7 @@ class Settings:
         earlier = entry(config, "sentence_transformers", dict, {})
         tokenizer = read_object(directory / "tokenizer_config.json") or {}
         length = entry(tokenizer, "model_max_length" if "model_max_length" in tokenizer else "max_len", int | float)
-        if saved and _has_modules(directory):
+        if saved and (MODULES_KEY in config or _has_modules(directory)):
             length = _of_the_module(directory, length)
         side = entry(tokenizer, "truncation_side", str)
         if side not in (None, "right", "left"):

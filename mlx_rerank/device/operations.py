@@ -118,7 +118,8 @@ def attention(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.arra
         k: of the same dtype, [B, H, L, D/H].
         v: as k.
         scale: of the scores.
-        mask: bool [B, 1, 1, L], True on real tokens, at least one per row; None where all are real.
+        mask: bool [B, 1, 1, L], or one row for each of q's tokens, True where a token is seen, at least one in each
+            row; None where all are.
 
     Returns:
         As q. NaN where a score is not finite.
@@ -143,6 +144,21 @@ def attention(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.arra
             blocks.append(_attend(q[part], k[part], v[part], bias))
         attended.append(mx.concatenate(blocks, axis=1))
     return mx.concatenate(attended, axis=0)
+
+
+def rope(x: mx.array, theta: float) -> mx.array:
+    """Turn the halves of each head by angles that grow with a token's place, which counts from 0.
+
+    Args:
+        x: floating [B, H, L, D/H]. Angles are computed in float32.
+        theta: base of the wave lengths.
+
+    Returns:
+        As x.
+
+    Source: mx.fast.rope; tests/unit/device/test_operations.py.
+    """
+    return mx.fast.rope(x, x.shape[-1], traditional=False, base=theta, scale=1.0, offset=0, stream=_place.get())
 
 
 def _whole_attention(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.array | None) -> mx.array:

@@ -21,6 +21,7 @@ from mlx_rerank.models.shape import Shape
 from mlx_rerank.pairs.frames import Frame
 
 Config = Mapping[str, Any]
+MODULES_KEY = "sentence_transformers_modules"  # of a config.json: what the files of a head's modules say
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class InTransformers:
         tokenizer: name of its tokenizer's class.
         special_tokens: arguments for a tokenizer that is made of tokenizer.json alone.
         hidden_states: takes a shape, gives the module path of each hidden state, in transformers' order.
+        older_keys: entries of config.json that its configuration reads, and no longer writes.
     """
 
     model: str
@@ -40,6 +42,7 @@ class InTransformers:
     tokenizer: str
     special_tokens: Mapping[str, str]
     hidden_states: Callable[[Any], list[str]]
+    older_keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

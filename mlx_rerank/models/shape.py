@@ -34,19 +34,22 @@ class Shape:
 S = TypeVar("S", bound=Shape)
 
 
-def read_shape(kind: type[S], config: Mapping[str, Any], special_tokens: int) -> S:
+def read_shape(kind: type[S], config: Mapping[str, Any], special_tokens: int, **known: Any) -> S:
     """Read and check the shape fields of a config.json.
 
     Args:
         kind: the dataclass whose fields are read.
         config: of a checkpoint.
         special_tokens: that a pair needs room for, beside its texts.
+        known: fields that are no numbers, as the family has read them.
 
     Raises:
         CheckpointError: a field is missing, of the wrong type, or contradicts another.
     """
-    values = {}
+    values = dict(known)
     for field in fields(kind):
+        if field.name in known:
+            continue
         if field.name not in config:
             raise CheckpointError(f"config.json has no {field.name!r}; a checkpoint must state its shape")
         values[field.name] = _number(field.name, config[field.name], float if field.type is float else int)

@@ -12,12 +12,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
+from mlx_rerank.checkpoints.modules import weights_of_modules
 from mlx_rerank.device.optional import imported, require_at_least
 from mlx_rerank.errors import CheckpointError, InputError, RerankError
+from mlx_rerank.models.family import MODULES_KEY
 from mlx_rerank.models.shape import check_input_ids
 from mlx_rerank.pairs.arguments import Document, require_unicode
 from mlx_rerank.pairs.tokenizing import failures_of
 from mlx_rerank.proof import restore
+from mlx_rerank.proof.modules import with_head
 from mlx_rerank.scoring.results import PairLogits, RankedDocument, require_finite
 
 _OWN_CODE = {"trust_remote_code": False, "local_files_only": True}  # else a terminal is asked, and a prompt answered
@@ -84,10 +87,14 @@ class ReferenceReranker:
         kind, config = getattr(transformers, its.model), _config(transformers, checkpoint)
         if not checkpoint.converted:
             model = kind.from_pretrained(directory, config=config, attn_implementation="eager", **_OWN_CODE)
+            if MODULES_KEY in checkpoint.raw:
+                model = with_head(model, checkpoint.raw, _of_modules(checkpoint.directory))
             return model, transformers.AutoTokenizer.from_pretrained(directory, **_OWN_CODE)
-        model = kind(config)
-        state = {name: self._torch.from_numpy(value) for name, value in restore.state_dict(directory).items()}
+        model, restored = kind(config), restore.state_dict(directory)
+        state = {name: self._torch.from_numpy(value) for name, value in restored.items() if "/" not in name}
         model.load_state_dict(state, strict=True)
+        if MODULES_KEY in checkpoint.raw:
+            model = with_head(model, checkpoint.raw, restored)
         path, saved = str(directory / "tokenizer.json"), checkpoint.settings.truncation_side
         side = {} if saved is None else {"truncation_side": saved}
         return model, transformers.PreTrainedTokenizerFast(tokenizer_file=path, **its.special_tokens, **side)
@@ -181,13 +188,21 @@ def _failures_of(directory: Path) -> Iterator[None]:
         raise CheckpointError(f"{directory} cannot be run by PyTorch: {type(error).__name__}: {reason}") from error
 
 
+def _of_modules(directory: Path) -> dict[str, np.ndarray]:
+    """Return the tensors of a head's modules, their names after those of their folders."""
+    load = imported("safetensors.torch").load_file
+    files = weights_of_modules(directory)
+    return {f"{folder}/{name}": value.float().numpy() for folder, path in files for name, value in load(path).items()}
+
+
 def _config(transformers: Any, checkpoint: Checkpoint) -> Any:
     """Return a config.json as transformers' object, of the entries alone that its model has by default.
 
     Others name quantizers, or repositories with kernels, whose code would be run. Attention is transformers' own.
     """
-    kind = getattr(transformers, checkpoint.family.in_transformers.config)
-    known = {*kind().to_dict(), "num_labels"}
+    its = checkpoint.family.in_transformers
+    kind = getattr(transformers, its.config)
+    known = {*kind().to_dict(), "num_labels", *its.older_keys}
     config = kind.from_dict({name: value for name, value in checkpoint.raw.items() if name in known})
     config._attn_implementation = "eager"
     return config
