@@ -182,12 +182,13 @@ def _failures_of(directory: Path) -> Iterator[None]:
 
 
 def _config(transformers: Any, checkpoint: Checkpoint) -> Any:
-    """Return a config.json as transformers' object, of the entries alone that its model has by default.
+    """Return a config.json as transformers' object, of the entries alone that its model has by default, or reads.
 
     Others name quantizers, or repositories with kernels, whose code would be run. Attention is transformers' own.
     """
-    kind = getattr(transformers, checkpoint.family.in_transformers.config)
-    known = {*kind().to_dict(), "num_labels"}
+    its = checkpoint.family.in_transformers
+    kind = getattr(transformers, its.config)
+    known = {*kind().to_dict(), "num_labels", *its.settings}
     config = kind.from_dict({name: value for name, value in checkpoint.raw.items() if name in known})
     config._attn_implementation = "eager"
     return config

@@ -298,5 +298,6 @@ FAMILY = Family(
             "mask_token": "[MASK]",
         },
         hidden_states=post_norm.hidden_states,
+        settings=("position_buckets", "share_att_key", "norm_rel_ebd"),
     ),
 )
