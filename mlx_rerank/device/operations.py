@@ -182,14 +182,12 @@ def disentangled_attention(
 
 
 def _skewed(x: mx.array, columns: int) -> mx.array:
-    """Return y[..., i, j] = x[..., i, j - i + N - 1] of x [..., N, N + columns], by moving where rows begin."""
-    N, width = x.shape[-2:]
-    return x.reshape(*x.shape[:-2], -1)[..., N - 1 : -1].reshape(*x.shape[:-1], width - 1)[..., :columns]
+    """Return y[..., i, j] = x[..., i, j - i + n - 1] of x [..., n, n + columns], by moving where rows begin."""
+    n, width = x.shape[-2:]
+    return x.reshape(*x.shape[:-2], -1)[..., n - 1 : -1].reshape(*x.shape[:-1], width - 1)[..., :columns]
 
 
-def _in_blocks(
-    pairs_and_heads: Sequence[int], numbers: int, attend: Callable[[slice, slice], mx.array]
-) -> mx.array:
+def _in_blocks(pairs_and_heads: Sequence[int], numbers: int, attend: Callable[[slice, slice], mx.array]) -> mx.array:
     """Return attention that is computed for some pairs, or for some heads of a pair, at a time.
 
     Args:

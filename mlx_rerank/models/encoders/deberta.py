@@ -27,7 +27,7 @@ from mlx_rerank.models.family import (
     require_values,
     wanted,
 )
-from mlx_rerank.models.layers import LayerNorm, Linear, look_up, some_outputs
+from mlx_rerank.models.layers import LayerNorm, look_up, some_outputs
 from mlx_rerank.models.mapping import SIGMOID
 from mlx_rerank.models.rules import Rule, copied, linear, norm
 from mlx_rerank.models.shape import Shape, read_shape
@@ -36,7 +36,7 @@ from mlx_rerank.pairs.frames import Frame
 _TITLE, _EXAMPLE = "DeBERTa-v2", "mixedbread-ai/mxbai-rerank-base-v1"
 _WANTED = wanted(_TITLE, _EXAMPLE)
 _SPECIAL_TOKENS = 3  # [CLS] query [SEP] document [SEP]
-# What a config.json means that does not say, in transformers; None where it has to say.
+# What a config.json means that does not say, in transformers.
 _UNSAID = {
     "relative_attention": False,
     "position_buckets": -1,
@@ -47,8 +47,6 @@ _UNSAID = {
     "norm_rel_ebd": "none",
     "type_vocab_size": 0,
     "conv_kernel_size": 0,
-    "hidden_act": "gelu",
-    "pooler_hidden_act": "gelu",
 }
 
 
@@ -134,8 +132,8 @@ class SelfAttention(post_norm.SelfAttention):
         super().__init__(shape)
         self.scale = (3 * shape.hidden_size // shape.num_attention_heads) ** -0.5  # three products are added
 
-    def __call__(self, x: mx.array, mask: Distances, *, first_token_only: bool = False) -> mx.array:
-        """Map [B, L, D] to [B, L, D], or to the first token's [B, 1, D]."""
+    def __call__(self, x: mx.array, mask: Any, *, first_token_only: bool = False) -> mx.array:
+        """Map [B, L, D] to [B, L, D], or to the first token's [B, 1, D]; the mask is one of `Distances`."""
         B, L, D = x.shape
         n = 1 if first_token_only else L
         if first_token_only:
@@ -181,8 +179,7 @@ class Deberta(post_norm.Encoder):
     def seen_by_layers(self, mask: mx.array | None, length: int) -> Distances:
         """Return the mask and the distances of rows of a length."""
         shape: Any = self.shape
-        distances = np.arange(-length, length + 1)
-        rows = bucket_of(distances, shape.position_buckets, shape.max_relative_positions)
+        rows = bucket_of(np.arange(-length, length + 1), shape.position_buckets, shape.max_relative_positions)
         first = int(rows[0])
         table = self.distance_norm(self.distance_embeddings.weight[first : int(rows[-1]) + 1])
         return Distances(mask, table, mx.array(rows - first))

@@ -156,9 +156,7 @@ class Encoder(Model):
         return self.head(x).astype(mx.float32)
 
 
-def layer_rules(
-    shape: Shape, prefix: str, projections: Sequence[str] = ("query", "key", "value")
-) -> list[Rule]:
+def layer_rules(shape: Shape, prefix: str, projections: Sequence[str] = ("query", "key", "value")) -> list[Rule]:
     """Return the rules of all layers.
 
     Args:
