@@ -6,7 +6,7 @@ in float32 on a CPU the operations here are made of whole sums and products.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -132,38 +132,101 @@ def attention(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.arra
         return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask, stream=_place.get())
     q = q * (scale * math.log2(math.e))  # so that 2 can be the base
     hidden = None if mask is None else mx.where(mask, 0.0, _HIDDEN).swapaxes(-1, -2)
-    B, H, L, _ = q.shape
-    fit = max(1, _BLOCK // (L * k.shape[2]))  # heads, of one pair or of several
+    numbers = q.shape[2] * k.shape[2]
+    return _in_blocks(
+        q.shape[:2], numbers, lambda b, h: _attend(q[b, h], k[b, h], v[b, h], None if hidden is None else hidden[b])
+    )
+
+
+def disentangled_attention(
+    qkv: tuple[mx.array, mx.array, mx.array],
+    places: tuple[mx.array, mx.array],
+    scale: float,
+    mask: mx.array | None,
+) -> mx.array:
+    """Return softmax(scale * (q k^T + c2p + p2c)) v: attention to the contents of tokens, and to their distances.
+
+    c2p is the product of a query with the key of its distance to the other token, p2c that of a key with the query of
+    this distance. The products with all distances are made first, then each row of them is moved to its place.
+
+    Args:
+        qkv: floating [B, H, n, D/H], the first n tokens' queries, and [B, H, L, D/H], all tokens' keys and values.
+        places: of the same dtype, [H, n + L, D/H]: keys of the distances from n - 1 down to -L, and queries of the
+            distances from 1 - L up to n, where a distance is the query's place less the key's.
+        scale: of the scores.
+        mask: bool [B, 1, 1, L], True on real tokens, at least one per row; None where all are real.
+
+    Returns:
+        As q. NaN where a score is not finite.
+
+    Source: transformers' DisentangledSelfAttention; tests/unit/device/test_disentangled.py.
+    """
+    q, k, v = qkv
+    keys, queries = places
+    fast = _by_sums_and_products(q, k, v)
+    factor = scale * (math.log2(math.e) if fast else 1)  # so that 2 can be the base
+    q, queries = q * factor, queries * factor
+    if fast and mask is not None:
+        mask = mx.where(mask, 0.0, _HIDDEN).swapaxes(-1, -2)
+
+    def attend(b: slice, h: slice) -> mx.array:
+        to_places = _skewed(mx.matmul(q[b, h], keys[h].swapaxes(-1, -2), stream=_place.get()), k.shape[2])
+        from_places = _skewed(mx.matmul(k[b, h], queries[h].swapaxes(-1, -2), stream=_place.get()), q.shape[2])
+        shown = None if mask is None else mask[b]
+        if fast:
+            bias = from_places + to_places.swapaxes(-1, -2)
+            return _attend(q[b, h], k[b, h], v[b, h], bias if shown is None else bias + shown)
+        bias = to_places + from_places.swapaxes(-1, -2)
+        return _whole_attention(q[b, h], k[b, h], v[b, h], 1.0, shown, bias)
+
+    return _in_blocks(q.shape[:2], (q.shape[2] + k.shape[2]) * k.shape[2], attend)
+
+
+def _skewed(x: mx.array, columns: int) -> mx.array:
+    """Return y[..., i, j] = x[..., i, j - i + n - 1] of x [..., n, n + columns], by moving where rows begin."""
+    n, width = x.shape[-2:]
+    return x.reshape(*x.shape[:-2], -1)[..., n - 1 : -1].reshape(*x.shape[:-1], width - 1)[..., :columns]
+
+
+def _in_blocks(pairs_and_heads: Sequence[int], numbers: int, attend: Callable[[slice, slice], mx.array]) -> mx.array:
+    """Return attention that is computed for some pairs, or for some heads of a pair, at a time.
+
+    Args:
+        pairs_and_heads: how many there are of both.
+        numbers: that a head of a pair holds at a time.
+        attend: takes the pairs and the heads, gives their attention.
+    """
+    B, H = pairs_and_heads
+    fit = max(1, _BLOCK // numbers)  # heads, of one pair or of several
     rows, heads = max(1, fit // H), min(fit, H)
     attended = []
     for b in range(0, B, rows):
-        bias = None if hidden is None else hidden[b : b + rows]
-        blocks = []
-        for h in range(0, H, heads):
-            part = slice(b, b + rows), slice(h, h + heads)
-            blocks.append(_attend(q[part], k[part], v[part], bias))
+        blocks = [attend(slice(b, b + rows), slice(h, h + heads)) for h in range(0, H, heads)]
         attended.append(mx.concatenate(blocks, axis=1))
     return mx.concatenate(attended, axis=0)
 
 
-def rope(x: mx.array, theta: float) -> mx.array:
-    """Turn the halves of each head by angles that grow with a token's place, which counts from 0.
+def rope(x: mx.array, base: float, offset: int | mx.array = 0) -> mx.array:
+    """Return x, turned by its tokens' positions: numbers D/2 apart make a pair, as in transformers.
 
     Args:
-        x: floating [B, H, L, D/H]. Angles are computed in float32.
-        theta: base of the wave lengths.
+        x: floating [B, H, L, D]. Angles are computed in float32.
+        base: of the wavelengths.
+        offset: the first token's position, or int32 [B], that of each row.
 
-    Returns:
-        As x.
-
-    Source: mx.fast.rope; tests/unit/device/test_operations.py.
+    Source: "RoFormer" (Su et al. 2021); tests/unit/device/test_operations.py.
     """
-    return mx.fast.rope(x, x.shape[-1], traditional=False, base=theta, scale=1.0, offset=0, stream=_place.get())
+    place = _place.get()
+    return mx.fast.rope(x, x.shape[-1], traditional=False, base=base, scale=1.0, offset=offset, stream=place)
 
 
-def _whole_attention(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.array | None) -> mx.array:
+def _whole_attention(
+    q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.array | None, bias: mx.array | None = None
+) -> mx.array:
     """Return attention by a softmax that has a derivative on every device; in the dtype of q."""
     scores = mx.matmul(q * scale, k.swapaxes(-1, -2), stream=_place.get())
+    if bias is not None:
+        scores = scores + bias
     if mask is not None:
         scores = mx.where(mask, scores, mx.array(-mx.inf, scores.dtype))
     return mx.matmul(mx.softmax(scores, axis=-1, precise=True), v, stream=_place.get())

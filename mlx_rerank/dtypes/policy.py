@@ -8,6 +8,7 @@ NAMES = ("float16", "bfloat16", "float32")
 
 FLOAT32_INSIDE = {
     "attention": "softmax and its products are accumulated in float32",
+    "disentangled_attention": "softmax is accumulated in float32",
     "gelu": "its steps are computed in float32, and its result rounded once",
     "layer_norm": "mean and variance of a row are accumulated in float32",
     "rms_norm": "the mean square of a row is accumulated in float32",

@@ -34,7 +34,7 @@ class InTransformers:
         tokenizer: name of its tokenizer's class.
         special_tokens: arguments for a tokenizer that is made of tokenizer.json alone.
         hidden_states: takes a shape, gives the module path of each hidden state, in transformers' order.
-        older_keys: entries of config.json that its configuration reads, and no longer writes.
+        settings: entries of config.json that the model reads, though its configuration's class does not list them.
     """
 
     model: str
@@ -42,7 +42,7 @@ class InTransformers:
     tokenizer: str
     special_tokens: Mapping[str, str]
     hidden_states: Callable[[Any], list[str]]
-    older_keys: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

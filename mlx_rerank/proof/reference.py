@@ -196,13 +196,13 @@ def _of_modules(directory: Path) -> dict[str, np.ndarray]:
 
 
 def _config(transformers: Any, checkpoint: Checkpoint) -> Any:
-    """Return a config.json as transformers' object, of the entries alone that its model has by default.
+    """Return a config.json as transformers' object, of the entries alone that its model has by default, or reads.
 
     Others name quantizers, or repositories with kernels, whose code would be run. Attention is transformers' own.
     """
     its = checkpoint.family.in_transformers
     kind = getattr(transformers, its.config)
-    known = {*kind().to_dict(), "num_labels", *its.older_keys}
+    known = {*kind().to_dict(), "num_labels", *its.settings}
     config = kind.from_dict({name: value for name, value in checkpoint.raw.items() if name in known})
     config._attn_implementation = "eager"
     return config

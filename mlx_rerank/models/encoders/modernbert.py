@@ -237,6 +237,6 @@ FAMILY = Family(
             *(f"layers.{n}" for n in range(shape.num_hidden_layers - 1)),
             "final_norm",  # what transformers gives as the last layer's
         ],
-        older_keys=("global_attn_every_n_layers", "global_rope_theta", "local_rope_theta"),
+        settings=("global_attn_every_n_layers", "global_rope_theta", "local_rope_theta"),
     ),
 )

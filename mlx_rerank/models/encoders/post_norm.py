@@ -8,6 +8,9 @@ no dropout. All arithmetic stays in the dtype of the weights; masks are bool; on
 Shape letters: B pairs, L tokens of the longest pair, D hidden size, H heads.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import mlx.core as mx
 import mlx.nn as nn
 
@@ -110,6 +113,10 @@ class Encoder(Model):
         self.layers = [Layer(shape) for _ in range(shape.num_hidden_layers)]
         self.head = Head(shape)
 
+    def seen_by_layers(self, mask: mx.array | None, length: int) -> Any:
+        """Return what layers get beside the tokens: a mask, bool [B, 1, 1, L] or None; some families add to it."""
+        return mask
+
     def __call__(
         self,
         input_ids: mx.array,
@@ -139,7 +146,9 @@ class Encoder(Model):
         if attention_mask is not None and attention_mask.dtype != mx.bool_:
             # Attention would add an int mask to its logits, which is wrong without any error.
             raise InputError(f"attention_mask must be bool, not {attention_mask.dtype}")
-        mask = None if attention_mask is None else attention_mask[:, None, None, :]
+        mask = self.seen_by_layers(
+            None if attention_mask is None else attention_mask[:, None, None, :], input_ids.shape[1]
+        )
         x = self.embeddings(input_ids, segments, words)
         for layer in self.layers[:-1]:
             x = layer(x, mask)
@@ -147,18 +156,19 @@ class Encoder(Model):
         return self.head(x).astype(mx.float32)
 
 
-def layer_rules(shape: Shape, prefix: str) -> list[Rule]:
+def layer_rules(shape: Shape, prefix: str, projections: Sequence[str] = ("query", "key", "value")) -> list[Rule]:
     """Return the rules of all layers.
 
     Args:
         shape: of the model.
         prefix: of the layers' tensors in a checkpoint, before the layer's number.
+        projections: what the modules are called there that give query, key and value.
     """
     D, F, rules = shape.hidden_size, shape.intermediate_size, []
     for n in range(shape.num_hidden_layers):
         own, theirs = f"layers.{n}", f"{prefix}{n}"
-        projections = [f"{theirs}.attention.self.{part}" for part in ("query", "key", "value")]
-        rules += linear(f"{own}.attention.qkv_proj", projections, D, D)
+        parts = [f"{theirs}.attention.self.{part}" for part in projections]
+        rules += linear(f"{own}.attention.qkv_proj", parts, D, D)
         rules += linear(f"{own}.attention.out_proj", [f"{theirs}.attention.output.dense"], D, D)
         rules += norm(f"{own}.attention_norm", f"{theirs}.attention.output.LayerNorm", D)
         rules += linear(f"{own}.up_proj", [f"{theirs}.intermediate.dense"], F, D)
