@@ -110,12 +110,57 @@ def layer_norm(x: mx.array, weight: mx.array, bias: mx.array | None, eps: float)
     return scaled if bias is None else scaled + bias
 
 
+def rms_norm(x: mx.array, weight: mx.array, eps: float) -> mx.array:
+    """Return x, divided by the root of its mean square, times weight.
+
+    Args:
+        x: floating [..., D].
+        weight: of the same dtype, [D].
+        eps: added to the mean square.
+
+    Source: mx.fast.rms_norm; tests/unit/device/test_decoding_operations.py.
+    """
+    if not _by_sums_and_products(x, weight):
+        return mx.fast.rms_norm(x, weight, eps)
+    D = x.shape[-1]
+    return x * mx.rsqrt((x * x) @ mx.full((D, 1), 1 / D) + eps) * weight
+
+
+def rope(x: mx.array, base: float, offset: int | mx.array = 0) -> mx.array:
+    """Return x, turned by its tokens' positions: numbers D/2 apart make a pair, as in transformers.
+
+    Args:
+        x: floating [B, H, L, D].
+        base: of the wavelengths.
+        offset: the first token's position, or int32 [B], that of each row.
+
+    Source: "RoFormer" (Su et al. 2021); tests/unit/device/test_decoding_operations.py.
+    """
+    return mx.fast.rope(x, x.shape[-1], traditional=False, base=base, scale=1.0, offset=offset)
+
+
+def swiglu(gate: mx.array, up: mx.array) -> mx.array:
+    """Return gate * sigmoid(gate) * up, in their dtype; half precision is computed in float32 and rounded once.
+
+    Source: "GLU Variants Improve Transformer" (Shazeer 2020); tests/unit/device/test_decoding_operations.py.
+    """
+    if _by_sums_and_products(gate, up):
+        power = _power_of_two(mx.abs(gate) * -math.log2(math.e))
+        return gate * mx.where(gate < 0, power, 1.0) / (1.0 + power) * up
+    return _exact_swiglu(gate, up) if _with_derivatives.get() or _on_cpu() else _swiglu_in_one_kernel(gate, up)
+
+
+def score(x: mx.array, row: mx.array) -> mx.array:
+    """Return the product of hidden states [B, D] with a row [D], float32 [B] whatever their dtypes."""
+    return (x.astype(mx.float32) * row.astype(mx.float32)).sum(axis=-1)
+
+
 def attention(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.array | None) -> mx.array:
     """Return softmax(scale * q k^T) v over the tokens that the mask shows.
 
     Args:
         q: floating [B, H, L, D/H], or fewer tokens than k and v have.
-        k: of the same dtype, [B, H, L, D/H].
+        k: of the same dtype, [B, H, L, D/H]; or [B, H/G, L, D/H], each head of which serves G of q's.
         v: as k.
         scale: of the scores.
         mask: bool [B, 1, 1, L], True on real tokens, at least one per row; None where all are real.
@@ -125,6 +170,10 @@ def attention(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.arra
 
     Source: mx.fast.scaled_dot_product_attention; tests/unit/device/test_operations.py.
     """
+    if q.shape[1] != k.shape[1] and (q.shape[2] <= _SHORT or _by_sums_and_products(q, k, v)):
+        # Queries that share keys and values become queries of one head.
+        together = q.reshape(q.shape[0], k.shape[1], -1, q.shape[3])
+        return attention(together, k, v, scale, mask).reshape(q.shape)
     if _with_derivatives.get() and q.shape[2] <= _SHORT:
         return _whole_attention(q, k, v, scale, mask)
     if not _by_sums_and_products(q, k, v):
@@ -201,6 +250,13 @@ def _gelu_gradient(x: mx.array, gradient: mx.array) -> mx.array:
     return (slope * gradient.astype(mx.float32)).astype(x.dtype)
 
 
+def _exact_swiglu(gate: mx.array, up: mx.array) -> mx.array:
+    """Return SwiGLU, computed in float32."""
+    wide = gate.astype(mx.float32)
+    return (wide * mx.sigmoid(wide) * up.astype(mx.float32)).astype(gate.dtype)
+
+
+_swiglu_in_one_kernel = partial(mx.compile, shapeless=True)(_exact_swiglu)
 _gelu_in_one_kernel = partial(mx.compile, shapeless=True)(_exact_gelu)  # not on a CPU, where that starts a C++ compiler
 _gradient_in_one_kernel = partial(mx.compile, shapeless=True)(_gelu_gradient)
 
