@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 
 from mlx_rerank.checkpoints import hub, weights
 from mlx_rerank.checkpoints.config import conversion_record, is_converted
+from mlx_rerank.checkpoints.declared import with_template
 from mlx_rerank.checkpoints.files import (
     TOKENIZER_FILE,
     TORCH_WEIGHTS_FILE,
@@ -45,7 +46,7 @@ class Checkpoint:
     Args:
         directory: where the files are.
         identity: which files these are.
-        raw: config.json as it stands.
+        raw: config.json as it stands, and the template that the caller named.
         family: of the model.
         shape: of the model.
         mapping: of its logits to scores.
@@ -69,6 +70,7 @@ class Checkpoint:
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
         token: bool | str | None = None,
+        template: str | None = None,
     ) -> "Checkpoint":
         """Find a model's directory, downloading it if need be, and read its config.json.
 
@@ -81,9 +83,10 @@ class Checkpoint:
             cache_dir: where downloads are kept.
             local_files_only: download nothing.
             token: for the hub.
+            template: prompt that a language model is read with, where its files do not say.
 
         Raises:
-            InputError: a revision of what is not on the hub, or an argument of the wrong kind.
+            InputError: a revision of what is not on the hub, a template of no use, or an argument of the wrong kind.
             CheckpointNotFoundError: the name leads nowhere.
             CheckpointError: config.json cannot be read, or contradicts itself.
             UnsupportedModelError: it describes a model that this package does not run.
@@ -93,7 +96,7 @@ class Checkpoint:
             model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token
         )
         identity = Identity.of(directory)  # first, so that no file is read before its stamp is
-        raw = config_of(directory)
+        raw = with_template(config_of(directory), directory, template)
         record = conversion_record(raw)
         if not is_converted(raw):
             _require_unpacked(raw)
@@ -202,10 +205,14 @@ class Checkpoint:
         with self.reading():
             return read_bytes(path) if path.exists() else self.tokenizer().to_str().encode()
 
-    def encoder(self) -> PairEncoder:
+    def encoder(self, instruction: str | None = None) -> PairEncoder:
         """Return what turns pairs into rows of token ids, as the tokenizer and the model's frame say.
 
+        Args:
+            instruction: what the model is told to do; what its template says if None.
+
         Raises:
+            InputError: the model reads no instruction.
             CheckpointError: the tokenizer cannot be read, or does not belong to the model.
             UnsupportedModelError: a setting that was saved beside it would make other rows.
         """
@@ -218,6 +225,8 @@ class Checkpoint:
                 raise CheckpointError(
                     f"the tokenizer in {self.directory} makes the frame {frame}; config.json records {recorded}"
                 )
+            if instruction is not None:
+                frame = frame.told(instruction)
             side = self.settings.truncation_side or (tokenizer.truncation or {}).get("direction", "right")
             encoder = PairEncoder(tokenizer, frame, self.shape.vocab_size, side, self.directory / TOKENIZER_FILE)
             require_large_enough(tokenizer, self.shape.vocab_size, self.directory)
@@ -245,17 +254,18 @@ class Checkpoint:
             tensors = self.tensors()
             model = self.family.build(self.shape)
             absent = frozenset() if words else self.table_names
+            float32 = self.family.float32(self.shape)
             if not words:
                 drop_module(model, self.family.words)
             if not self.converted:
                 parameters = weights.port(tensors, self.family, self.shape, dtype)
             elif self.quantized and keep_quantized:
                 nn.quantize(model, class_predicate=lambda path, _: _packing(path, tensors, self.raw))
-                parameters = weights.cast(tensors, dtype)
+                parameters = weights.cast(tensors, dtype, float32)
             else:
-                parameters = weights.unpack(tensors, self.raw, dtype)
+                parameters = weights.unpack(tensors, self.raw, dtype, float32)
             parameters = ((name, value) for name, value in parameters if name not in absent)
-            weights.load_into(model, dict(weights.evaluate(parameters) if evaluate else parameters))
+            weights.load_into(model, dict(weights.evaluate(parameters) if evaluate else parameters), float32)
         return model
 
 

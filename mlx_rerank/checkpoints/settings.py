@@ -86,9 +86,9 @@ class Settings:
         """Return the most tokens of a pair that its makers want to be read: at most the `longest` of the model."""
         return longest if self.max_length is None else int(min(longest, self.max_length))
 
-    def usual_length(self, longest: int) -> int:
-        """Return the most tokens of a pair that are read where nobody says: as `length`, but at most 512."""
-        return min(DEFAULT_MAX_LENGTH, self.length(longest))
+    def usual_length(self, longest: int, usual: int = DEFAULT_MAX_LENGTH) -> int:
+        """Return the most tokens of a pair that are read where nobody says: as `length`, but at most the usual."""
+        return min(usual, self.length(longest))
 
     @property
     def remarks(self) -> Iterator[str]:

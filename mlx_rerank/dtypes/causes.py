@@ -217,7 +217,11 @@ def _cast_on_return(trace: Trace) -> frozenset[str]:
     exempt: set[str] = set()
     for returned in trace.returned:
         key, chain = returned, [returned]
-        while uses[key] == (key != returned) and key in made_by and made_by[key].name in (*_REARRANGING, "Gather", "score"):
+        while (
+            uses[key] == (key != returned)
+            and key in made_by
+            and made_by[key].name in (*_REARRANGING, "Gather", "score")
+        ):
             if made_by[key].name in ("AsType", "score"):  # the latter's result is the logit
                 exempt.update(chain)
                 break

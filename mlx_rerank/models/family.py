@@ -17,6 +17,7 @@ from mlx_rerank.models.layers import Model
 from mlx_rerank.models.mapping import ScoreMapping
 from mlx_rerank.models.rules import Rule
 from mlx_rerank.models.shape import Shape
+from mlx_rerank.models.templates import Template
 from mlx_rerank.pairs.frames import Frame
 
 Config = Mapping[str, Any]
@@ -32,6 +33,9 @@ class InTransformers:
         tokenizer: name of its tokenizer's class.
         special_tokens: arguments for a tokenizer that is made of tokenizer.json alone.
         hidden_states: takes a shape, gives the module path of each hidden state, in transformers' order.
+        restored: name of the class that a converted model is restored as; `model` if None.
+        prefix_space: whether its tokenizer reads texts as after a space.
+        last_token: whether the last layer computes a row's last token alone, not its first.
     """
 
     model: str
@@ -39,6 +43,9 @@ class InTransformers:
     tokenizer: str
     special_tokens: Mapping[str, str]
     hidden_states: Callable[[Any], list[str]]
+    restored: str | None = None
+    prefix_space: bool = True
+    last_token: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,8 @@ class Family:
         packable: takes a shape, gives each layer's matrices that may be packed, by path, with the width of their rows.
         cost: takes a shape, gives what a token costs.
         in_transformers: where the reference finds it.
+        template: of the prompt that its models read; None where there is none.
+        usual_length: most tokens of a pair that are read where nobody says.
     """
 
     name: str
@@ -80,16 +89,24 @@ class Family:
     packable: Callable[[Any], Sequence[Mapping[str, int]]]
     cost: Callable[[Shape], Cost]
     in_transformers: InTransformers
+    template: Template | None = None
+    usual_length: int = 512
 
     def source_shapes(self, shape: Shape) -> dict[str, tuple[int, ...]]:
         """Return name and shape of every tensor that a Hugging Face checkpoint of this shape must hold."""
         return {source.name: source.shape for rule in self.table(shape) for source in rule.sources}
 
+    def float32(self, shape: Shape) -> frozenset[str]:
+        """Return the names of the parameters that stay float32 whatever the model's dtype."""
+        return frozenset(rule.target for rule in self.table(shape) if rule.float32)
+
     def record(self, frame: Frame) -> dict[str, Any]:
         """Return what a converted directory says of its model, so that loading it need not guess."""
+        texts = ("before_query", "after_query", "before_document", "instruction")  # which other frames lack
+        own = {key: value for key, value in asdict(frame).items() if value or key not in texts}
         return {
             "family": self.name,
-            "frame": {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(frame).items()},
+            "frame": {key: list(value) if isinstance(value, tuple) else value for key, value in own.items()},
             "score_rule": self.score_rule,
             "mapping": self.mapping.name,
         }

@@ -94,7 +94,8 @@ def verify(
     same = [i for i, row in enumerate(ours) if _as_in_reference(row) == expected[i]]
     followed = _spread([(ours[i], theirs[i]) for i in same])
     paths = checkpoint.family.in_transformers.hidden_states(checkpoint.shape)
-    drifts, peak = _follow(reranker, reference, paths, followed)
+    last = checkpoint.family.in_transformers.last_token
+    drifts, peak = _follow(reranker, reference, paths, followed, last=last)
     fidelity, truncated, error = _compare_logits(reranker, reference, compared, theirs)
     return Verification(
         model=hub.public_name(model),
@@ -200,9 +201,12 @@ def _spread(rows: list[Followed]) -> list[Followed]:
 
 
 def _follow(
-    reranker: Reranker, reference: ReferenceReranker, paths: list[str], rows: list[Followed]
+    reranker: Reranker, reference: ReferenceReranker, paths: list[str], rows: list[Followed], *, last: bool
 ) -> tuple[dict[str, float], Peak]:
-    """Return the worst relative error of every hidden state, at these module paths, and the largest activation."""
+    """Return the worst relative error of every hidden state, at these module paths, and the largest activation.
+
+    In the last layer MLX computes one token alone: the last, or else the first.
+    """
     drifts: dict[str, float] = {}
     peaks = [Peak(0.0, "")]
     for ours, theirs in rows:
@@ -211,7 +215,7 @@ def _follow(
         peaks += seen
         for path, other in zip(paths, reference.hidden_states(theirs), strict=True):
             state = states[path]
-            other = other[: len(state)]  # MLX computes the first token alone in the last layer
+            other = other[-len(state) :] if last else other[: len(state)]
             error = float(np.sqrt(np.square(state - other).mean() / np.square(other).mean()))
             drifts[path] = max(drifts.get(path, 0.0), _or_infinity(error))
     return drifts, max(peaks, key=lambda peak: peak.value)  # the first, where several are infinite

@@ -41,7 +41,9 @@ def save_trained(
     model = checkpoint.load(mx.float32, keep_quantized=False, evaluate=False)
     parameters: Arrays = dict(tree_flatten(model.parameters()))  # pyright: ignore[reportArgumentType]
     trained = learner.weights() | {name: parameters[name] + added for name, added in learner.updates().items()}
-    model.update(tree_unflatten([(name, value.astype(dtype)) for name, value in (parameters | trained).items()]))
+    model.update(
+        tree_unflatten(list(weights.cast(parameters | trained, dtype, checkpoint.family.float32(checkpoint.shape))))
+    )
     done = dict(checkpoint.raw.get(CONVERSION_KEY, {}))
     config = {key: value for key, value in checkpoint.raw.items() if key not in _DROPPED}
     config |= {
