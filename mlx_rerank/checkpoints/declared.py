@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mlx_rerank.checkpoints import hub
 from mlx_rerank.checkpoints.tokenizer import read_tokenizer
 from mlx_rerank.errors import InputError
 from mlx_rerank.models import TEMPLATES
@@ -12,6 +13,8 @@ from mlx_rerank.models.templates import TEMPLATE_KEY, declared
 
 def with_template(config: Mapping[str, Any], directory: Path, template: str | None) -> Mapping[str, Any]:
     """Return a config.json with the template that its model is read with, where one is declared.
+
+    The names of some repositories on the hub declare one too.
 
     Args:
         config: as it stands; that of a converted directory declares its own.
@@ -23,6 +26,9 @@ def with_template(config: Mapping[str, Any], directory: Path, template: str | No
         CheckpointError: its tokenizer cannot be read, or lacks the tokens that the template reads.
     """
     own = declared(config).get("name")
+    if template is None and own is None:
+        repository = hub.repo_of(directory)
+        template = next((name for name, of in TEMPLATES.items() if repository in of.repositories), None)
     if template is None or template == own:
         return config
     if template not in TEMPLATES:

@@ -25,6 +25,7 @@ class Template:
         instruction: the usual one.
         true_token: whose logit speaks for relevance.
         false_token: whose logit speaks against it.
+        repositories: of the hub whose models are read with it, whatever their files say.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Template:
     instruction: str
     true_token: str
     false_token: str
+    repositories: tuple[str, ...] = ()
 
     def frame(self, tokenizer: Tokenizer, pad: int, hidden: int) -> Frame:
         """Return the frame of this prompt.

@@ -41,6 +41,8 @@ class ReferenceReranker:
         max_length: int | None = None,
         dtype: str = "float32",
         revision: str | None = None,
+        template: str | None = None,
+        instruction: str | None = None,
     ) -> None:
         """Load a checkpoint.
 
@@ -49,6 +51,8 @@ class ReferenceReranker:
             max_length: most tokens of a pair, special tokens included; 512, or the model's limit, if None.
             dtype: float16, bfloat16 or float32.
             revision: branch, tag or commit of a hub model.
+            template: as for `Reranker`.
+            instruction: as for `Reranker`.
 
         Raises:
             CheckpointNotFoundError: the name leads nowhere.
@@ -61,10 +65,12 @@ class ReferenceReranker:
         transformers = imported("transformers")
         require_at_least("transformers", "5.5", "no model is given to transformers that may run code it names")
         transformers.utils.logging.disable_progress_bar()
-        checkpoint = Checkpoint.open(model, revision=revision)
+        checkpoint = Checkpoint.open(model, revision=revision, template=template)
         if dtype not in ("float16", "bfloat16", "float32"):
             raise InputError(f"dtype {dtype!r} is not one of float16, bfloat16, float32")
-        checkpoint.encoder()  # these two refuse a tokenizer or a shape that the libraries would not survive
+        self._instruction = (
+            checkpoint.encoder(instruction).frame.instruction or ""
+        )  # these two refuse a tokenizer or a shape that the libraries would not survive
         checkpoint.tensors()
         with _failures_of(checkpoint.directory):
             self.model, self.tokenizer = self._load(transformers, checkpoint)
@@ -182,7 +188,7 @@ class ReferenceReranker:
         """Return what `_encode` does, of a prompt: its content is one text, cut on the right."""
         template, (prefix, suffix) = self._template, self._around
         assert template is not None
-        before, _, after = template.content.replace("{instruction}", template.instruction).partition("{query}")
+        before, _, after = template.content.replace("{instruction}", self._instruction).partition("{query}")
         before += query + after.removesuffix("{document}")
         with failures_of(self._directory):
             found = self._pieces.encode(before + document, add_special_tokens=False)

@@ -21,6 +21,7 @@ from mlx_rerank.convert.trim import renumbering
 from mlx_rerank.device import kernels
 from mlx_rerank.device.arrays import telling, to_numpy
 from mlx_rerank.errors import InputError, NonFiniteScoreError
+from mlx_rerank.models.templates import declared
 from mlx_rerank.pairs.arguments import check_pairs
 from mlx_rerank.pairs.batching import pad
 from mlx_rerank.pairs.encoded import Row
@@ -86,7 +87,8 @@ def verify(
     kernels.keep_float32()  # in half precision it changes nothing
     with checkpoint.reading(), source.reading():  # so that all are of the same files
         reranker = Reranker(checkpoint.directory, dtype=dtype, device=device, max_length=max_length)
-        reference = ReferenceReranker(source.directory, max_length=reranker.max_length)
+        template = declared(source.raw).get("name")
+        reference = ReferenceReranker(source.directory, max_length=reranker.max_length, template=template)
         numbers = renumbering(source, checkpoint) if against is not None and _trimmed(checkpoint) else None
     allowed = _allowed(checkpoint, reranker.dtype, against is not None)
     compared, theirs, expected = _comparable(checked, reference.rows(checked), numbers)
@@ -119,7 +121,7 @@ def verify(
 def _source(checkpoint: Checkpoint, against: str | Path | None, revision: str | None) -> Checkpoint:
     """Return the checkpoint whose weights the reference runs."""
     if against is not None:
-        return Checkpoint.open(against, revision=revision)
+        return Checkpoint.open(against, revision=revision, template=declared(checkpoint.raw).get("name"))
     if revision is not None:
         raise InputError(f"against_revision {revision!r} is of the model of against: give that too")
     return checkpoint

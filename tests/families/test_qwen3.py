@@ -14,11 +14,13 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from families.checks import PAIRS, FamilyChecks
 from mlx_rerank import Reranker
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
+from mlx_rerank.convert import convert
 from mlx_rerank.errors import InputError, UnsupportedModelError
 from mlx_rerank.models.decoders.qwen3 import TEMPLATE
 from mlx_rerank.models.templates import TEMPLATE_KEY
 from mlx_rerank.pairs.encoder import PairEncoder
 from mlx_rerank.pairs.limits import Limits
+from mlx_rerank.proof.verify import verify
 from mlx_rerank.scoring.score_cache import ScoreCache
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"]
@@ -152,12 +154,17 @@ class TestQwen3(FamilyChecks):
         bare = Path(shutil.copytree(directory, tmp_path / "bare"))
         config = {key: value for key, value in self.config.items() if key != TEMPLATE_KEY}
         (bare / "config.json").write_text(json.dumps(config))
+        known = Path(shutil.copytree(bare, tmp_path / "models--Qwen--Qwen3-Reranker-0.6B" / "snapshots" / ("a" * 40)))
+        assert Checkpoint.open(known).raw[TEMPLATE_KEY] == self.config[TEMPLATE_KEY]
         with pytest.raises(UnsupportedModelError, match=r"a chat model.*template=.*'qwen3-reranker'"):
             Reranker(bare)
         with pytest.raises(InputError, match="'other' is not one of qwen3-reranker"):
             Reranker(bare, template="other")
         found = Reranker(bare, template="qwen3-reranker").logits(PAIRS[:3]).logits
         np.testing.assert_array_equal(found, Reranker(directory).logits(PAIRS[:3]).logits)
+        target = convert(bare, tmp_path / "target", dtype="float32", template="qwen3-reranker")
+        np.testing.assert_allclose(Reranker(target).logits(PAIRS[:3]).logits, found, atol=1e-5, rtol=0)
+        assert verify(target, against=bare, pairs=PAIRS[:3], dtype="float32").passed
         with pytest.raises(InputError, match="of use with a language model alone"):
             Reranker("mini", template="qwen3-reranker")
 

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_rerank.device import operations
-from mlx_rerank.device.causal import causal_attention
+from mlx_rerank.device import causal, operations
 from mlx_rerank.errors import InputError
 from mlx_rerank.models.cost import Cost
 from mlx_rerank.models.layers import Linear, Model, RMSNorm, look_up, some_outputs
@@ -73,7 +72,7 @@ class Attention(nn.Module):
         q, k, v = mx.split(self.qkv_proj(x), [queries, queries + keys], axis=-1)
         start = 0 if past is None else past[0].shape[2]
         k, v = self._keys(k, v, past)
-        attended = causal_attention(self._turned(q, "q_norm", start), k, v, self.shape.head_dim**-0.5)
+        attended = causal.causal_attention(self._turned(q, "q_norm", start), k, v, self.shape.head_dim**-0.5)
         return self._out(attended)
 
     def of_last(self, x: mx.array, last: mx.array, mask: mx.array | None, past: Past | None) -> mx.array:

@@ -37,6 +37,7 @@ TEMPLATE = Template(
     instruction="Given a web search query, retrieve relevant passages that answer the query",
     true_token="yes",
     false_token="no",
+    repositories=tuple(f"Qwen/Qwen3-Reranker-{size}" for size in ("0.6B", "4B", "8B")),
 )
 
 
