@@ -13,7 +13,7 @@ import mlx.nn as nn
 from tokenizers import Tokenizer
 
 from mlx_rerank.checkpoints import hub, weights
-from mlx_rerank.checkpoints.config import conversion_record, is_converted
+from mlx_rerank.checkpoints.config import conversion_record, is_converted, require_unpacked
 from mlx_rerank.checkpoints.declared import with_template
 from mlx_rerank.checkpoints.files import (
     TOKENIZER_FILE,
@@ -30,12 +30,13 @@ from mlx_rerank.checkpoints.tokenizer import read_tokenizer, require_large_enoug
 from mlx_rerank.checkpoints.tokenizer_settings import apply_settings, check_template
 from mlx_rerank.checkpoints.torch_weights import TorchWeights, read_torch_weights
 from mlx_rerank.checkpoints.unread import config_of, instead
-from mlx_rerank.errors import ChangedCheckpointError, CheckpointError, UnsupportedModelError
+from mlx_rerank.errors import ChangedCheckpointError, CheckpointError
 from mlx_rerank.models import family_named, family_of
 from mlx_rerank.models.family import Family, drop_module
 from mlx_rerank.models.layers import Model
 from mlx_rerank.models.mapping import ScoreMapping, mapping_named
 from mlx_rerank.models.shape import Shape
+from mlx_rerank.models.templates import declared
 from mlx_rerank.pairs.encoder import PairEncoder
 
 
@@ -99,7 +100,7 @@ class Checkpoint:
         raw = with_template(config_of(directory), directory, template)
         record = conversion_record(raw)
         if not is_converted(raw):
-            _require_unpacked(raw)
+            require_unpacked(raw)
         family = family_named(record["family"]) if "family" in record else family_of(raw)
         if record.get("score_rule", family.score_rule) != family.score_rule:
             raise CheckpointError(
@@ -213,13 +214,14 @@ class Checkpoint:
 
         Raises:
             InputError: the model reads no instruction.
-            CheckpointError: the tokenizer cannot be read, or does not belong to the model.
-            UnsupportedModelError: a setting that was saved beside it would make other rows.
+            CheckpointError: the tokenizer cannot be read, or does not belong to the model; its subclasses say why.
         """
         with self.reading():
             tokenizer = self.tokenizer()
             apply_settings(tokenizer, self.directory, self.family.in_transformers)
             frame = self.family.frame(tokenizer, self.shape)
+            if (own := declared(self.raw).get("instruction")) is not None:
+                frame = frame.told(own)
             recorded = conversion_record(self.raw).get("frame")
             if recorded not in (None, self.family.record(frame)["frame"]):
                 raise CheckpointError(
@@ -267,16 +269,6 @@ class Checkpoint:
             parameters = ((name, value) for name, value in parameters if name not in absent)
             weights.load_into(model, dict(weights.evaluate(parameters) if evaluate else parameters), float32)
         return model
-
-
-def _require_unpacked(raw: Mapping[str, Any]) -> None:
-    """Raise UnsupportedModelError for weights that another tool packs, or has packed."""
-    for key in ("quantization", "quantization_config"):
-        if raw.get(key) is not None:
-            raise UnsupportedModelError(
-                f"config.json has {key} {raw[key]!r:.80}: mlx-rerank does not read what other tools have packed; "
-                "give it the checkpoint that is not packed, and pack that with `mlx-rerank convert -q`"
-            )
 
 
 def open_tensors(directory: Path) -> MutableMapping[str, Any]:

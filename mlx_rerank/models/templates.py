@@ -1,5 +1,6 @@
 """Templates: the prompts that language models read as rerankers. A checkpoint must declare which is its own."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,12 @@ class Template:
     true_token: str
     false_token: str
     repositories: tuple[str, ...] = ()
+
+    @property
+    def marks(self) -> list[str]:
+        """Texts by which a chat template with this prompt is known: its task, and what stands before each text."""
+        task = max(self.prefix.splitlines(), key=len).partition("<")[0].split('"')[0]
+        return [task, *(part for part in re.split(r"\{\w+\}|\n", self.content) if part)]
 
     def frame(self, tokenizer: Tokenizer, pad: int, hidden: int) -> Frame:
         """Return the frame of this prompt.

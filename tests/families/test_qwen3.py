@@ -1,5 +1,6 @@
 """Qwen3-Reranker: a language model that says yes or no, whose rows are the published prompt's."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any, ClassVar
@@ -149,8 +150,6 @@ class TestQwen3(FamilyChecks):
         np.testing.assert_allclose(scored.logits, original(directory, PAIRS, length), atol=1e-4, rtol=0)
 
     def test_a_template_must_be_declared(self, directory: Path, tmp_path: Path) -> None:
-        import json
-
         bare = Path(shutil.copytree(directory, tmp_path / "bare"))
         config = {key: value for key, value in self.config.items() if key != TEMPLATE_KEY}
         (bare / "config.json").write_text(json.dumps(config))
@@ -167,6 +166,32 @@ class TestQwen3(FamilyChecks):
         assert verify(target, against=bare, pairs=PAIRS[:3], dtype="float32").passed
         with pytest.raises(InputError, match="of use with a language model alone"):
             Reranker("mini", template="qwen3-reranker")
+
+    def test_sentence_transformers_files_declare_it(self, directory: Path, tmp_path: Path) -> None:
+        copy = Path(shutil.copytree(directory, tmp_path / "copy"))
+        config = {key: value for key, value in self.config.items() if key != TEMPLATE_KEY}
+        modules = [("Transformer", ""), ("LogitScore", "1_LogitScore")]
+        saved = {
+            "config.json": config,
+            "modules.json": [{"path": path, "type": f"sentence_transformers.{kind}"} for kind, path in modules],
+            "1_LogitScore/config.json": self.config[TEMPLATE_KEY],
+            "config_sentence_transformers.json": {
+                "model_type": "CrossEncoder", "prompts": {"query": "find a bear"}, "default_prompt_name": "query",
+            },
+        }  # fmt: skip
+        (copy / "1_LogitScore").mkdir()
+        for name, value in saved.items():
+            (copy / name).write_text(json.dumps(value))
+        with pytest.raises(UnsupportedModelError, match="has no prompt that mlx-rerank knows"):
+            Reranker(copy)
+        (copy / "chat_template.jinja").write_text(TEMPLATE.prefix + TEMPLATE.content + TEMPLATE.suffix)
+        expected = Reranker(directory, instruction="find a bear").logits(PAIRS[:3]).logits
+        np.testing.assert_array_equal(Reranker(copy).logits(PAIRS[:3]).logits, expected)
+        target = convert(copy, tmp_path / "target", dtype="float32")
+        np.testing.assert_allclose(Reranker(target).logits(PAIRS[:3]).logits, expected, atol=1e-5, rtol=0)
+        (copy / "1_LogitScore" / "config.json").write_text('{"true_token_id": 1, "false_token_id": null}')
+        with pytest.raises(UnsupportedModelError, match="true_token_id 1; the template 'qwen3-reranker' reads"):
+            Reranker(copy)
 
     def test_an_instruction_is_read_and_keeps_scores_apart(self, directory: Path, tmp_path: Path) -> None:
         cache = tmp_path / "scores"
