@@ -13,11 +13,10 @@ import mlx.nn as nn
 from tokenizers import Tokenizer
 
 from mlx_rerank.checkpoints import hub, weights
-from mlx_rerank.checkpoints.config import conversion_record, is_converted
+from mlx_rerank.checkpoints.config import conversion_record, is_converted, require_unpacked
+from mlx_rerank.checkpoints.declared import with_template
 from mlx_rerank.checkpoints.files import (
     TOKENIZER_FILE,
-    TORCH_WEIGHTS_FILE,
-    WEIGHTS_FILE,
     Identity,
     deciding,
 )
@@ -26,16 +25,17 @@ from mlx_rerank.checkpoints.modules import weights_of_modules, with_modules
 from mlx_rerank.checkpoints.packing import quantization_of
 from mlx_rerank.checkpoints.reading import read_bytes
 from mlx_rerank.checkpoints.settings import Settings
+from mlx_rerank.checkpoints.tensors import open_tensors, shapes_of
 from mlx_rerank.checkpoints.tokenizer import read_tokenizer, require_large_enough
 from mlx_rerank.checkpoints.tokenizer_settings import apply_settings, check_template
-from mlx_rerank.checkpoints.torch_weights import TorchWeights, read_torch_weights
-from mlx_rerank.checkpoints.unread import config_of, instead
-from mlx_rerank.errors import ChangedCheckpointError, CheckpointError, UnsupportedModelError
+from mlx_rerank.checkpoints.unread import config_of
+from mlx_rerank.errors import ChangedCheckpointError, CheckpointError
 from mlx_rerank.models import family_named, family_of
 from mlx_rerank.models.family import Family, drop_module
 from mlx_rerank.models.layers import Model
 from mlx_rerank.models.mapping import ScoreMapping, mapping_named
 from mlx_rerank.models.shape import Shape
+from mlx_rerank.models.templates import declared
 from mlx_rerank.pairs.encoder import PairEncoder
 from mlx_rerank.pairs.tokenizing import failures_of
 
@@ -47,7 +47,7 @@ class Checkpoint:
     Args:
         directory: where the files are.
         identity: which files these are.
-        raw: config.json as it stands.
+        raw: config.json as it stands, and the template that the caller named.
         family: of the model.
         shape: of the model.
         mapping: of its logits to scores.
@@ -71,6 +71,7 @@ class Checkpoint:
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
         token: bool | str | None = None,
+        template: str | None = None,
     ) -> "Checkpoint":
         """Find a model's directory, downloading it if need be, and read its config.json.
 
@@ -83,9 +84,10 @@ class Checkpoint:
             cache_dir: where downloads are kept.
             local_files_only: download nothing.
             token: for the hub.
+            template: prompt that a language model is read with, where its files do not say.
 
         Raises:
-            InputError: a revision of what is not on the hub, or an argument of the wrong kind.
+            InputError: a revision of what is not on the hub, a template of no use, or an argument of the wrong kind.
             CheckpointNotFoundError: the name leads nowhere.
             CheckpointError: config.json cannot be read, or contradicts itself.
             UnsupportedModelError: it describes a model that this package does not run.
@@ -95,10 +97,10 @@ class Checkpoint:
             model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token
         )
         identity = Identity.of(directory)  # first, so that no file is read before its stamp is
-        raw = with_modules(config_of(directory), directory)
+        raw = with_template(with_modules(config_of(directory), directory), directory, template)
         record = conversion_record(raw)
         if not is_converted(raw):
-            _require_unpacked(raw)
+            require_unpacked(raw)
         family = family_named(record["family"]) if "family" in record else family_of(raw)
         if record.get("score_rule", family.score_rule) != family.score_rule:
             raise CheckpointError(
@@ -124,7 +126,7 @@ class Checkpoint:
             MissingDependencyError: they need torch to be read, and it is not installed.
         """
         tensors = open_tensors(self.directory)
-        self._require_fit(_shapes_of(tensors))
+        self._require_fit(shapes_of(tensors))
         return tensors
 
     def _require_fit(self, found: Shapes) -> None:
@@ -208,22 +210,29 @@ class Checkpoint:
         with self.reading():
             return read_bytes(path) if path.exists() else self.tokenizer().to_str().encode()
 
-    def encoder(self) -> PairEncoder:
+    def encoder(self, instruction: str | None = None) -> PairEncoder:
         """Return what turns pairs into rows of token ids, as the tokenizer and the model's frame say.
 
+        Args:
+            instruction: what the model is told to do; what its template says if None.
+
         Raises:
-            CheckpointError: the tokenizer cannot be read, or does not belong to the model.
-            UnsupportedModelError: a setting that was saved beside it would make other rows.
+            InputError: the model reads no instruction.
+            CheckpointError: the tokenizer cannot be read, or does not belong to the model; its subclasses say why.
         """
         with self.reading(), failures_of(self.directory):
             tokenizer = self.tokenizer()
             apply_settings(tokenizer, self.directory, self.family.in_transformers)
             frame = self.family.frame(tokenizer, self.shape)
+            if (own := declared(self.raw).get("instruction")) is not None:
+                frame = frame.told(own)
             recorded = conversion_record(self.raw).get("frame")
             if recorded not in (None, self.family.record(frame)["frame"]):
                 raise CheckpointError(
                     f"the tokenizer in {self.directory} makes the frame {frame}; config.json records {recorded}"
                 )
+            if instruction is not None:
+                frame = frame.told(instruction)
             side = self.settings.truncation_side or (tokenizer.truncation or {}).get("direction", "right")
             encoder = PairEncoder(tokenizer, frame, self.shape.vocab_size, side, self.directory / TOKENIZER_FILE)
             require_large_enough(tokenizer, self.shape.vocab_size, self.directory)
@@ -251,55 +260,19 @@ class Checkpoint:
             tensors = self.tensors()
             model = self.family.build(self.shape)
             absent = frozenset() if words else self.table_names
+            float32 = self.family.float32(self.shape)
             if not words:
                 drop_module(model, self.family.words)
             if not self.converted:
                 parameters = weights.port(tensors, self.family, self.shape, dtype)
             elif self.quantized and keep_quantized:
                 nn.quantize(model, class_predicate=lambda path, _: _packing(path, tensors, self.raw))
-                parameters = weights.cast(tensors, dtype)
+                parameters = weights.cast(tensors, dtype, float32)
             else:
-                parameters = weights.unpack(tensors, self.raw, dtype)
+                parameters = weights.unpack(tensors, self.raw, dtype, float32)
             parameters = ((name, value) for name, value in parameters if name not in absent)
-            weights.load_into(model, dict(weights.evaluate(parameters) if evaluate else parameters))
+            weights.load_into(model, dict(weights.evaluate(parameters) if evaluate else parameters), float32)
         return model
-
-
-def _require_unpacked(raw: Mapping[str, Any]) -> None:
-    """Raise UnsupportedModelError for weights that another tool packs, or has packed."""
-    for key in ("quantization", "quantization_config"):
-        if raw.get(key) is not None:
-            raise UnsupportedModelError(
-                f"config.json has {key} {raw[key]!r:.80}: mlx-rerank does not read what other tools have packed; "
-                "give it the checkpoint that is not packed, and pack that with `mlx-rerank convert -q`"
-            )
-
-
-def open_tensors(directory: Path) -> MutableMapping[str, Any]:
-    """Return a directory's tensors by name, each read when it is used.
-
-    Raises:
-        CheckpointError: there are none, or they are damaged.
-        MissingDependencyError: there is only a pytorch_model.bin, and torch is not installed.
-    """
-    files = weights.safetensors_files(directory)
-    if files:
-        tensors = {name: tensor for path in files for name, tensor in weights.read_safetensors(path).items()}
-        for folder, path in weights_of_modules(directory):
-            tensors |= {f"{folder}/{name}": tensor for name, tensor in weights.read_safetensors(path).items()}
-        return tensors
-    if files := weights.torch_files(directory):
-        return read_torch_weights(files)
-    raise CheckpointError(
-        f"{directory} holds no {WEIGHTS_FILE}, no {TORCH_WEIGHTS_FILE} and no index of shards{instead(directory)}"
-    )
-
-
-def _shapes_of(tensors: Mapping[str, Any]) -> Shapes:
-    """Return the shapes of a directory's tensors, by name; nothing is read."""
-    if isinstance(tensors, TorchWeights):
-        return tensors.shapes
-    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def _packing(path: str, tensors: Mapping[str, Any], raw: Mapping[str, Any]) -> bool | dict[str, Any]:

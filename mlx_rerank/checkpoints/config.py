@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_rerank.checkpoints.reading import read_text
-from mlx_rerank.errors import CheckpointError
+from mlx_rerank.errors import CheckpointError, UnsupportedModelError
 
 CONVERSION_KEY = "mlx_rerank"  # of config.json, under which a converted directory says what was done
 _RECORDED = {  # there, and of what type; what is missing was not recorded yet, or does not apply
@@ -101,6 +101,16 @@ def conversion_record(config: Mapping[str, Any]) -> dict[str, Any]:
                 f"config.json records {record[name]!r:.40} as the {name} of a conversion: convert the model again"
             )
     return record
+
+
+def require_unpacked(raw: Mapping[str, Any]) -> None:
+    """Raise UnsupportedModelError for weights that another tool packs, or has packed."""
+    for key in ("quantization", "quantization_config"):
+        if raw.get(key) is not None:
+            raise UnsupportedModelError(
+                f"config.json has {key} {raw[key]!r:.80}: mlx-rerank does not read what other tools have packed; "
+                "give it the checkpoint that is not packed, and pack that with `mlx-rerank convert -q`"
+            )
 
 
 def _read(path: Path, missing: Any) -> Any:

@@ -42,7 +42,8 @@ def converted(
     if select:
         parameters = select(parameters)
     model = source.family.build(shape or source.shape)
-    weights.load_into(model, dict(weights.evaluate(parameters) if evaluate else parameters))
+    given = dict(weights.evaluate(parameters) if evaluate else parameters)
+    weights.load_into(model, given, source.family.float32(source.shape))
     return model
 
 

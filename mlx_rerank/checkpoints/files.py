@@ -37,6 +37,10 @@ SETTINGS = (
     MODULES_FILE,
 )
 OF_MODULES = ("[0-9]*_*/config.json", "[0-9]*_*/model.safetensors")  # of a head that sentence-transformers saved
+# With which sentence-transformers says that a language model reranks; a converted config.json says it itself.
+LOGIT_SCORE_FILE = "1_LogitScore/config.json"
+CHAT_TEMPLATE_FILE = "chat_template.jinja"
+DECLARING = (LOGIT_SCORE_FILE, CHAT_TEMPLATE_FILE)
 TEXTS = ("LICENSE*", "NOTICE*")  # decide nothing, and go with every copy, too
 
 _TICK = 0.02  # seconds: two changes that are nearer to each other may leave a file with the same times
@@ -84,7 +88,7 @@ def deciding(directory: Path) -> Iterator[Path]:
     with suppress(OSError):  # the directory is gone
         tensors = sorted(directory.glob("*.safetensors"))
     tokenizer = (TOKENIZER_FILE,) if (directory / TOKENIZER_FILE).is_file() else VOCABULARIES
-    yield from (directory / name for name in (CONFIG_FILE, *SETTINGS, *tokenizer, INDEX_FILE))
+    yield from (directory / name for name in (CONFIG_FILE, *SETTINGS, *DECLARING, *tokenizer, INDEX_FILE))
     if not tensors:
         with suppress(OSError):
             tensors = sorted(directory.glob(TORCH_SHARDS))

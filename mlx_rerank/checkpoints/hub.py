@@ -11,6 +11,7 @@ from typing import Any
 from mlx_rerank.checkpoints.files import (
     ADAPTER_FILE,
     CONFIG_FILE,
+    DECLARING,
     INDEX_FILE,
     OF_MODULES,
     SETTINGS,
@@ -24,7 +25,9 @@ from mlx_rerank.checkpoints.files import (
 from mlx_rerank.errors import CheckpointNotFoundError, InputError
 from mlx_rerank.pairs.switches import optional_boolean, require_boolean
 
-_SMALL = (CONFIG_FILE, *SETTINGS, *OF_MODULES, TOKENIZER_FILE, INDEX_FILE, ADAPTER_FILE, *TEXTS, "README.md")
+_SMALL = (
+    CONFIG_FILE, *SETTINGS, *OF_MODULES, *DECLARING, TOKENIZER_FILE, INDEX_FILE, ADAPTER_FILE, *TEXTS, "README.md"
+)  # fmt: skip
 _WEIGHTS = "model*.safetensors"
 EMBEDDED = {"mini": Path(__file__).parents[1] / "assets" / "mini"}
 _COMMIT = re.compile("[0-9a-f]{40}")

@@ -19,8 +19,9 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from mlx_rerank.checkpoints import weights
-from mlx_rerank.checkpoints.checkpoint import Checkpoint, open_tensors
+from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.checkpoints.packing import Quantization, quantization_of
+from mlx_rerank.checkpoints.tensors import open_tensors
 from mlx_rerank.errors import ChangedCheckpointError, InputError, WeightsError
 from mlx_rerank.models.shape import Shape, check_input_ids
 from mlx_rerank.pairs.batching import Batch

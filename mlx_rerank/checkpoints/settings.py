@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from mlx_rerank.checkpoints.config import entry, read_object, read_objects
+from mlx_rerank.checkpoints.declared import LOGIT_SCORE
 from mlx_rerank.errors import CheckpointError, UnsupportedModelError
 from mlx_rerank.models.family import MODULES_KEY
+from mlx_rerank.models.templates import declared
 from mlx_rerank.pairs.limits import Side
 
 DEFAULT_MAX_LENGTH = 512
@@ -57,15 +59,16 @@ class Settings:
         saved = read_object(directory / "config_sentence_transformers.json") or {}
         if saved.get("model_type") != "CrossEncoder":  # then it is of another use of the model
             saved = {}
+        reranks = bool(declared(config))  # a language model, whose prompt is its instruction
         earlier = entry(config, "sentence_transformers", dict, {})
         tokenizer = read_object(directory / "tokenizer_config.json") or {}
         length = entry(tokenizer, "model_max_length" if "model_max_length" in tokenizer else "max_len", int | float)
-        if saved and (MODULES_KEY in config or _has_modules(directory)):
+        if saved and (MODULES_KEY in config or _has_modules(directory, scored=reranks)):
             length = _of_the_module(directory, length)
         side = entry(tokenizer, "truncation_side", str)
         if side not in (None, "right", "left"):
             raise CheckpointError(f"tokenizer_config.json has truncation_side {side!r}: write 'right' or 'left' there")
-        prompts = entry(saved, "prompts", dict, {})
+        prompts = {} if reranks else entry(saved, "prompts", dict, {})
         kind = entry(tokenizer, "tokenizer_class", str, tokenizer_class)
         activation = entry(saved, "activation_fn", str)
         if activation is None and "activation_fn" in earlier:  # where null is the default, whatever follows
@@ -75,7 +78,7 @@ class Settings:
         return cls(
             activation,
             {name: entry(prompts, name, str, "") for name in prompts},
-            entry(saved, "default_prompt_name", str),
+            None if reranks else entry(saved, "default_prompt_name", str),
             length,
             side,
             tuple(entry(saved, "keep_in_fp32_modules", list, [])),
@@ -87,9 +90,9 @@ class Settings:
         """Return the most tokens of a pair that its makers want to be read: at most the `longest` of the model."""
         return longest if self.max_length is None else int(min(longest, self.max_length))
 
-    def usual_length(self, longest: int) -> int:
-        """Return the most tokens of a pair that are read where nobody says: as `length`, but at most 512."""
-        return min(DEFAULT_MAX_LENGTH, self.length(longest))
+    def usual_length(self, longest: int, usual: int = DEFAULT_MAX_LENGTH) -> int:
+        """Return the most tokens of a pair that are read where nobody says: as `length`, but at most the usual."""
+        return min(usual, self.length(longest))
 
     @property
     def remarks(self) -> Iterator[str]:
@@ -110,10 +113,17 @@ class Settings:
             )
 
 
-def _has_modules(directory: Path) -> bool:
-    """Tell whether there is a modules.json; refuse one that lists more than a transformer at the top."""
+def _has_modules(directory: Path, *, scored: bool) -> bool:
+    """Tell whether there is a modules.json; refuse one that lists more than a transformer at the top.
+
+    Args:
+        directory: of the checkpoint.
+        scored: whether a module may follow that reads a score from a language model's logits.
+    """
     modules = read_objects(directory / "modules.json")
     found = [(str(module.get("type")), module.get("path")) for module in modules]
+    if scored and len(found) == 2 and found[1][0].rpartition(".")[2] == LOGIT_SCORE:
+        found.pop()
     if found and not (len(found) == 1 and _TRANSFORMER.fullmatch(found[0][0]) and not found[0][1]):
         listed = ", ".join(f"{kind!r} in {path!r}" for kind, path in found)
         raise UnsupportedModelError(

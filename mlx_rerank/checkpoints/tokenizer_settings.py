@@ -55,7 +55,7 @@ def apply_settings(tokenizer: Tokenizer, directory: Path, known: InTransformers)
     if config is not None:  # else nothing is known of how its tokenizer was made
         tokenizer.encode_special_tokens = entry(config, "split_special_tokens", bool, False)
     if own:
-        _configure(tokenizer, named)
+        _configure(tokenizer, named, known.prefix_space)
 
 
 def _of_class(config: Mapping[str, Any], own: str) -> bool:
@@ -63,11 +63,12 @@ def _of_class(config: Mapping[str, Any], own: str) -> bool:
     return entry(config, "tokenizer_class", str, own).removesuffix("Fast") == own
 
 
-def _configure(tokenizer: Tokenizer, config: Mapping[str, Any]) -> None:
+def _configure(tokenizer: Tokenizer, config: Mapping[str, Any], prefix_space: bool) -> None:
     """Change a tokenizer of the family's own class as its settings say."""
-    if not entry(config, "add_prefix_space", bool, True):
+    if entry(config, "add_prefix_space", bool, prefix_space) != prefix_space:
+        kind = "as after a space" if prefix_space else "as they are"
         raise UnsupportedModelError(
-            "tokenizer_config.json has add_prefix_space False, and texts are read as after a space here: write "
+            f"tokenizer_config.json has add_prefix_space {not prefix_space}, and texts are read {kind} here: write "
             "tokenizer.json as it is meant, and leave this setting out"
         )
     unknown = _content(config.get("unk_token"))
@@ -95,6 +96,9 @@ def check_template(tokenizer: Tokenizer, frame: Frame, directory: Path) -> None:
     Raises:
         UnsupportedModelError: it joins them otherwise, or does not tell the second from the first as it should.
     """
+    if frame.templated:
+        _check_joint(tokenizer, frame, directory)
+        return
     if tokenizer.post_processor is None:  # then transformers puts the family's own there
         return
     query, document = (tokenizer.encode(text, add_special_tokens=False).ids for text in ("a", "b"))
@@ -112,6 +116,17 @@ def check_template(tokenizer: Tokenizer, frame: Frame, directory: Path) -> None:
         raise UnsupportedModelError(
             f"tokenizer_config.json has model_input_names {names}, without token_type_ids; mlx-rerank runs these "
             "models with the document as second segment: add the name if that is right"
+        )
+
+
+def _check_joint(tokenizer: Tokenizer, frame: Frame, directory: Path) -> None:
+    """Check that no token reaches across what is tokenised with a query and what is with a document."""
+    texts = frame.around_query("a?"), frame.around_document("b")
+    apart = [number for text in texts for number in tokenizer.encode(text, add_special_tokens=False).ids]
+    if apart != tokenizer.encode("".join(texts), add_special_tokens=False).ids:
+        raise UnsupportedModelError(
+            f"{directory}: tokenizer.json joins {texts[0][-20:]!r} and {texts[1]!r} to tokens that reach across the "
+            "two, and mlx-rerank tokenises them apart: use the tokenizer.json that the model's makers published"
         )
 
 

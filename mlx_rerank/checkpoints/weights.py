@@ -4,7 +4,8 @@ A Hugging Face checkpoint is turned into this package's parameters one at a time
 each parameter which tensors it is made of. A tensor that no rule asks for is an error, and so is a missing one.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,23 +34,27 @@ def port(
     """Yield this package's parameters, lazily, from the tensors of a Hugging Face checkpoint.
 
     Args:
-        tensors: lazy tensors by their Hugging Face names. Each is taken out when it is used, because a reference to a
-            lazy array keeps the data that the array has read.
+        tensors: lazy tensors by their Hugging Face names. Each is taken out when it is last used, because a reference
+            to a lazy array keeps the data that the array has read.
         family: whose table says what each parameter is made of.
         shape: of the model, which the tensors have (`Checkpoint.tensors`).
-        dtype: what every parameter is cast to.
+        dtype: what every parameter is cast to but those that stay float32.
 
     Raises:
         WeightsError: a tensor is not of a floating dtype.
     """
-    for rule in family.table(shape):
-        parts = [mx.array(tensors.pop(source.name)) for source in rule.sources]
+    table = family.table(shape)
+    uses = Counter(source.name for rule in table for source in rule.sources)
+    for rule in table:
+        uses.subtract(source.name for source in rule.sources)
+        taken = [tensors[s.name] if uses[s.name] else tensors.pop(s.name) for s in rule.sources]
+        parts = [mx.array(tensor) for tensor in taken]
         for source, part in zip(rule.sources, parts, strict=True):
             if part.dtype not in FLOATS:
                 raise WeightsError(
                     f"{source.name} is {part.dtype}; only float16, bfloat16 and float32 weights can be read"
                 )
-        yield rule.target, rule.how.join(*parts).astype(dtype)
+        yield rule.target, rule.how.join(*parts).astype(mx.float32 if rule.float32 else dtype)
 
 
 def evaluate(parameters: Iterable[tuple[str, mx.array]]) -> Iterator[tuple[str, mx.array]]:
@@ -145,15 +150,24 @@ def read_safetensors(path: Path) -> dict[str, mx.array]:
     return loaded
 
 
-def load_into(model: nn.Module, weights: Mapping[str, mx.array]) -> None:
+def load_into(model: nn.Module, weights: Mapping[str, mx.array], float32: Set[str] = frozenset()) -> None:
     """Set every parameter of a model, refusing anything but an exact match of names, shapes and dtype.
+
+    Args:
+        model: whose parameters are set.
+        weights: all of them, by name.
+        float32: names of those that stay float32 whatever the model's dtype.
 
     Raises:
         WeightsError: a parameter is missing, unexpected, misshapen, or of another dtype than the rest.
     """
     parameters = dict(tree_flatten(model.parameters()))
     require_names(weights.keys(), parameters.keys())
-    floats = {name: value.dtype for name, value in weights.items() if mx.issubdtype(value.dtype, mx.floating)}
+    floats = {
+        name: value.dtype
+        for name, value in weights.items()
+        if mx.issubdtype(value.dtype, mx.floating) and name not in float32
+    }
     dtype = next(iter(floats.values()), None)
     for name, value in weights.items():
         if value.shape != parameters[name].shape:
@@ -165,7 +179,10 @@ def load_into(model: nn.Module, weights: Mapping[str, mx.array]) -> None:
 
 
 def unpack(
-    weights: MutableMapping[str, mx.array], config: Mapping[str, Any], dtype: mx.Dtype
+    weights: MutableMapping[str, mx.array],
+    config: Mapping[str, Any],
+    dtype: mx.Dtype,
+    float32: Set[str] = frozenset(),
 ) -> Iterator[tuple[str, mx.array]]:
     """Yield the parameters of a converted checkpoint, lazily, packed ones dequantized.
 
@@ -173,6 +190,7 @@ def unpack(
         weights: lazy parameters as the converter wrote them. Each is taken out when it is used; see `port`.
         config: the checkpoint's config.json.
         dtype: what every parameter is cast to.
+        float32: names of those that stay float32.
 
     Raises:
         CheckpointError: config.json does not say how a parameter is packed.
@@ -198,14 +216,22 @@ def unpack(
                 )
             except (ValueError, RuntimeError) as error:
                 raise WeightsError(f"{name} is not packed as config.json says ({packing}): {error}") from error
-        yield name, value.astype(dtype)
+        yield name, value.astype(mx.float32 if name in float32 else dtype)
 
 
-def cast(weights: MutableMapping[str, mx.array], dtype: mx.Dtype) -> Iterator[tuple[str, mx.array]]:
-    """Yield parameters, taking each out, lazily; floating ones (the scales of packed ones too) in the given dtype."""
+def cast(
+    weights: MutableMapping[str, mx.array], dtype: mx.Dtype, float32: Set[str] = frozenset()
+) -> Iterator[tuple[str, mx.array]]:
+    """Yield parameters, taking each out, lazily; floating ones (the scales of packed ones too) in the given dtype.
+
+    Args:
+        weights: by name.
+        dtype: of all but those that stay float32.
+        float32: names of these.
+    """
     for name in sorted(weights):
-        value = weights.pop(name)
-        yield name, value.astype(dtype) if mx.issubdtype(value.dtype, mx.floating) else value
+        value, own = weights.pop(name), mx.float32 if name in float32 else dtype
+        yield name, value.astype(own) if mx.issubdtype(value.dtype, mx.floating) else value
 
 
 def save(path: Path, model: nn.Module) -> None:

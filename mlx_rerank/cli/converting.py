@@ -8,7 +8,7 @@ from typer import Argument, Option
 
 from mlx_rerank.checkpoints.config import CONVERSION_KEY, read_config
 from mlx_rerank.checkpoints.packing import PACKINGS, Quantization
-from mlx_rerank.cli.options import DryRun, Private, Revision
+from mlx_rerank.cli.options import DryRun, Private, Revision, Template
 from mlx_rerank.errors import InputError, printable
 from mlx_rerank.pairs.files import read_documents
 from mlx_rerank.pairs.samples import pairs_from_corpus
@@ -35,6 +35,7 @@ def convert(
     trim_vocab: Annotated[
         str | None, Option(metavar="FILE", help="Keep only what texts like these need of the vocabulary.")
     ] = None,
+    template: Template = None,
     verify: Annotated[bool, Option("--verify", help="Compare it with PyTorch, and keep the report in it.")] = False,
     upload_repo: Annotated[str | None, Option(metavar="USER/NAME", help="Then upload it to the hub.")] = None,
     private: Private = False,
@@ -68,7 +69,16 @@ def convert(
     if upload_repo is not None and not dry_run:
         require_login(upload_repo)
     texts = None if trim_vocab is None else _texts(trim_vocab)
-    target = convert(hf_path, mlx_path, dtype=dtype, revision=revision, **packing, trim_vocab=texts, name=upload_repo)
+    target = convert(
+        hf_path,
+        mlx_path,
+        dtype=dtype,
+        revision=revision,
+        **packing,
+        trim_vocab=texts,
+        name=upload_repo,
+        template=template,
+    )
     size = sum(path.stat().st_size for path in target.iterdir())
     typer.echo(f"wrote {target} ({size / 1e6:.1f} MB)", err=True)
     if texts:

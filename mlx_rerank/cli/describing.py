@@ -6,10 +6,11 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
-from mlx_rerank.checkpoints.checkpoint import Checkpoint, open_tensors
+from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.checkpoints.config import conversion_record
 from mlx_rerank.checkpoints.hub import commit_of
 from mlx_rerank.checkpoints.mapped import choose_embeddings, weights_bytes
+from mlx_rerank.checkpoints.tensors import open_tensors
 from mlx_rerank.device import blas, memory
 from mlx_rerank.device.names import parse_device
 from mlx_rerank.device.wheel import wheels

@@ -13,10 +13,12 @@ from mlx_rerank.cli.options import (
     Device,
     Dtype,
     Embeddings,
+    Instruction,
     LongDocuments,
     MaxLength,
     Model,
     Revision,
+    Template,
     Timeout,
 )
 from mlx_rerank.errors import InputError
@@ -36,6 +38,8 @@ def explain(
     revision: Revision = None,
     embeddings: Embeddings = None,
     cpu_threads: CpuThreads = None,
+    template: Template = None,
+    instruction: Instruction = None,
     max_passes: Annotated[int | None, Option(min=2, help="Most times that the pair is computed; 128.")] = None,
     as_html: Annotated[bool, Option("--html", help="An HTML fragment.")] = False,
     as_json: AsJson = False,
@@ -58,6 +62,8 @@ def explain(
         embeddings=embeddings,
         revision=revision,
         cpu_threads=cpu_threads,
+        template=template,
+        instruction=instruction,
     )
     reranker = Reranker(model, **vars(options))
     found = reranker.explain(

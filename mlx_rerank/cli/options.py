@@ -32,6 +32,11 @@ Embeddings = Annotated[
 CpuThreads = Annotated[
     int | None, Option("--cpu-threads", help="Cores of a CPU to use, on Linux; this process's share of them.")
 ]
+Template = Annotated[
+    str | None,
+    Option(metavar="NAME", help="The prompt of a language model, where its files do not say: qwen3-reranker."),
+]
+Instruction = Annotated[str | None, Option(metavar="TEXT", help="What such a model is told to do.")]
 Verbose = Annotated[bool, Option("--verbose", "-v", help="Then print time and memory to standard error.")]
 Scores = Annotated[Path | None, Option("--score-cache", metavar="FILE", help="Keep scores there, and look them up.")]
 Private = Annotated[bool, Option("--private", help="Create a repository that only you can see.")]

@@ -17,6 +17,7 @@ from mlx_rerank.cli.options import (
     Dtype,
     Embeddings,
     FirstStage,
+    Instruction,
     Keep,
     LongDocuments,
     MaxLength,
@@ -25,6 +26,7 @@ from mlx_rerank.cli.options import (
     Reference,
     Revision,
     Scores,
+    Template,
     Threshold,
     Timeout,
     Verbose,
@@ -62,6 +64,8 @@ def rank(
     deterministic: Deterministic = False,
     embeddings: Embeddings = None,
     cpu_threads: CpuThreads = None,
+    template: Template = None,
+    instruction: Instruction = None,
     score_cache: Scores = None,
     first_stage: FirstStage = None,
     keep: Keep = None,
@@ -88,6 +92,8 @@ def rank(
         embeddings=embeddings,
         revision=revision,
         cpu_threads=cpu_threads,
+        template=template,
+        instruction=instruction,
         score_cache=score_cache,
     )
     reranker = _reranker(reference, model, options, first_stage=first_stage, keep=keep)
@@ -111,6 +117,8 @@ def score(
     deterministic: Deterministic = False,
     embeddings: Embeddings = None,
     cpu_threads: CpuThreads = None,
+    template: Template = None,
+    instruction: Instruction = None,
     score_cache: Scores = None,
     raw: Raw = False,
     reference: Reference = False,
@@ -134,6 +142,8 @@ def score(
         embeddings=embeddings,
         revision=revision,
         cpu_threads=cpu_threads,
+        template=template,
+        instruction=instruction,
         score_cache=score_cache,
     )
     reranker = _reranker(reference, model, options)
@@ -199,7 +209,14 @@ def _reranker(reference: bool, model: str, options: "ModelOptions", **stages: An
 
     if options.device is not None:
         raise InputError(f"--device {options.device} has no effect with --reference, which runs on the CPU")
-    shared = ("model", "dtype", "max_length", "revision")
+    shared = ("model", "dtype", "max_length", "revision", "template", "instruction")
     _only_mlx(reference, **{k: v for k, v in vars(options).items() if k not in shared}, **stages)
     dtype = "float32" if options.dtype is None else options.dtype
-    return ReferenceReranker(model, revision=options.revision, max_length=options.max_length, dtype=dtype)
+    return ReferenceReranker(
+        model,
+        revision=options.revision,
+        max_length=options.max_length,
+        dtype=dtype,
+        template=options.template,
+        instruction=options.instruction,
+    )

@@ -16,9 +16,11 @@ from mlx_rerank.cli.options import (
     Device,
     Dtype,
     Embeddings,
+    Instruction,
     LongDocuments,
     MaxLength,
     Revision,
+    Template,
 )
 from mlx_rerank.device.optional import framework
 from mlx_rerank.errors import InputError
@@ -56,6 +58,8 @@ def serve(
     deterministic: Deterministic = False,
     embeddings: Embeddings = None,
     cpu_threads: CpuThreads = None,
+    template: Template = None,
+    instruction: Instruction = None,
     keep_alive: Annotated[float, Option(metavar="SECONDS", help="Unload idle models after; -1 for never.")] = 1800.0,
     memory_limit: Annotated[str | None, Option(metavar="BYTES", help="Of all loaded weights, such as 4G.")] = None,
     unknown_model: Annotated[
@@ -109,6 +113,8 @@ def serve(
         embeddings=embeddings,
         revision=revision,
         cpu_threads=cpu_threads,
+        template=template,
+        instruction=instruction,
     )
     if install_service:
         launching.install()

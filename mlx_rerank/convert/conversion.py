@@ -45,6 +45,7 @@ def convert(
     target_bits: float | None = None,
     trim_vocab: Iterable[str] | None = None,
     name: str | None = None,
+    template: str | None = None,
 ) -> Path:
     """Write an MLX directory that `Reranker` loads without transformers or torch.
 
@@ -60,6 +61,7 @@ def convert(
         trim_vocab: texts of the kind that will be read. The vocabulary keeps only the pieces that they use, and the
             single characters of their scripts; a text of such pieces scores as before. If None, it keeps all.
         name: what the model card calls the model; as the directory if None.
+        template: the prompt that a language model was trained to rerank with, where its files do not say.
 
     Returns:
         The directory: model.safetensors, config.json, tokenizer.json, a README.md model card, and the source's
@@ -79,7 +81,7 @@ def convert(
     if target_bits is not None and (layers, embeddings) != (None, None):
         raise InputError("target_bits chooses how layers and embeddings are packed: give it, or give these")
     mlx_dtype = parse_dtype(dtype)
-    source = checkpoint = Checkpoint.open(hf_path, revision=revision)
+    source = checkpoint = Checkpoint.open(hf_path, revision=revision, template=template)
     if checkpoint.converted:
         raise CheckpointError(f"{hf_path} was converted already: give the Hugging Face checkpoint it was made from")
     source.tensors()  # refuses a pytorch_model.bin that does not fit, before anything that takes long

@@ -110,12 +110,58 @@ def layer_norm(x: mx.array, weight: mx.array, bias: mx.array | None, eps: float)
     return scaled if bias is None else scaled + bias
 
 
+def rms_norm(x: mx.array, weight: mx.array, eps: float) -> mx.array:
+    """Return x, divided by the root of its mean square, times weight.
+
+    Args:
+        x: floating [..., D].
+        weight: of the same dtype, [D].
+        eps: added to the mean square.
+
+    Source: mx.fast.rms_norm; tests/unit/device/test_decoding_operations.py.
+    """
+    if not _by_sums_and_products(x, weight):
+        return mx.fast.rms_norm(x, weight, eps)
+    D = x.shape[-1]
+    return x * mx.rsqrt((x * x) @ mx.full((D, 1), 1 / D) + eps) * weight
+
+
+def rope(x: mx.array, base: float, offset: int | mx.array = 0) -> mx.array:
+    """Return x, turned by its tokens' positions: numbers D/2 apart make a pair, as in transformers.
+
+    Args:
+        x: floating [B, H, L, D].
+        base: of the wavelengths.
+        offset: the first token's position, or int32 [B], that of each row.
+
+    Source: "RoFormer" (Su et al. 2021); tests/unit/device/test_decoding_operations.py.
+    """
+    place = _place.get()
+    return mx.fast.rope(x, x.shape[-1], traditional=False, base=base, scale=1.0, offset=offset, stream=place)
+
+
+def swiglu(gate: mx.array, up: mx.array) -> mx.array:
+    """Return gate * sigmoid(gate) * up, in their dtype; half precision is computed in float32 and rounded once.
+
+    Source: "GLU Variants Improve Transformer" (Shazeer 2020); tests/unit/device/test_decoding_operations.py.
+    """
+    if _by_sums_and_products(gate, up):
+        power = _power_of_two(mx.abs(gate) * -math.log2(math.e))
+        return gate * mx.where(gate < 0, power, 1.0) / (1.0 + power) * up
+    return _exact_swiglu(gate, up) if _with_derivatives.get() or _on_cpu() else _swiglu_in_one_kernel(gate, up)
+
+
+def score(x: mx.array, row: mx.array) -> mx.array:
+    """Return the product of hidden states [B, D] with a row [D], float32 [B] whatever their dtypes."""
+    return (x.astype(mx.float32) * row.astype(mx.float32)).sum(axis=-1)
+
+
 def attention(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.array | None) -> mx.array:
     """Return softmax(scale * q k^T) v over the tokens that the mask shows.
 
     Args:
         q: floating [B, H, L, D/H], or fewer tokens than k and v have.
-        k: of the same dtype, [B, H, L, D/H].
+        k: of the same dtype, [B, H, L, D/H]; or [B, H/G, L, D/H], each head of which serves G of q's.
         v: as k.
         scale: of the scores.
         mask: bool [B, 1, 1, L], or one row for each of q's tokens, True where a token is seen, at least one in each
@@ -126,6 +172,10 @@ def attention(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.arra
 
     Source: mx.fast.scaled_dot_product_attention; tests/unit/device/test_operations.py.
     """
+    if q.shape[1] != k.shape[1] and (q.shape[2] <= _SHORT or _by_sums_and_products(q, k, v)):
+        # Queries that share keys and values become queries of one head.
+        together = q.reshape(q.shape[0], k.shape[1], -1, q.shape[3])
+        return attention(together, k, v, scale, mask).reshape(q.shape)
     if _with_derivatives.get() and q.shape[2] <= _SHORT:
         return _whole_attention(q, k, v, scale, mask)
     if not _by_sums_and_products(q, k, v):
@@ -136,56 +186,6 @@ def attention(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.arra
     return _in_blocks(
         q.shape[:2], numbers, lambda b, h: _attend(q[b, h], k[b, h], v[b, h], None if hidden is None else hidden[b])
     )
-
-
-def disentangled_attention(
-    qkv: tuple[mx.array, mx.array, mx.array],
-    places: tuple[mx.array, mx.array],
-    scale: float,
-    mask: mx.array | None,
-) -> mx.array:
-    """Return softmax(scale * (q k^T + c2p + p2c)) v: attention to the contents of tokens, and to their distances.
-
-    c2p is the product of a query with the key of its distance to the other token, p2c that of a key with the query of
-    this distance. The products with all distances are made first, then each row of them is moved to its place.
-
-    Args:
-        qkv: floating [B, H, n, D/H], the first n tokens' queries, and [B, H, L, D/H], all tokens' keys and values.
-        places: of the same dtype, [H, n + L, D/H]: keys of the distances from n - 1 down to -L, and queries of the
-            distances from 1 - L up to n, where a distance is the query's place less the key's.
-        scale: of the scores.
-        mask: bool [B, 1, 1, L], True on real tokens, at least one per row; None where all are real.
-
-    Returns:
-        As q. NaN where a score is not finite.
-
-    Source: transformers' DisentangledSelfAttention; tests/unit/device/test_disentangled.py.
-    """
-    q, k, v = qkv
-    keys, queries = places
-    fast = _by_sums_and_products(q, k, v)
-    factor = scale * (math.log2(math.e) if fast else 1)  # so that 2 can be the base
-    q, queries = q * factor, queries * factor
-    if fast and mask is not None:
-        mask = mx.where(mask, 0.0, _HIDDEN).swapaxes(-1, -2)
-
-    def attend(b: slice, h: slice) -> mx.array:
-        to_places = _skewed(mx.matmul(q[b, h], keys[h].swapaxes(-1, -2), stream=_place.get()), k.shape[2])
-        from_places = _skewed(mx.matmul(k[b, h], queries[h].swapaxes(-1, -2), stream=_place.get()), q.shape[2])
-        shown = None if mask is None else mask[b]
-        if fast:
-            bias = from_places + to_places.swapaxes(-1, -2)
-            return _attend(q[b, h], k[b, h], v[b, h], bias if shown is None else bias + shown)
-        bias = to_places + from_places.swapaxes(-1, -2)
-        return _whole_attention(q[b, h], k[b, h], v[b, h], 1.0, shown, bias)
-
-    return _in_blocks(q.shape[:2], (q.shape[2] + k.shape[2]) * k.shape[2], attend)
-
-
-def _skewed(x: mx.array, columns: int) -> mx.array:
-    """Return y[..., i, j] = x[..., i, j - i + n - 1] of x [..., n, n + columns], by moving where rows begin."""
-    n, width = x.shape[-2:]
-    return x.reshape(*x.shape[:-2], -1)[..., n - 1 : -1].reshape(*x.shape[:-1], width - 1)[..., :columns]
 
 
 def _in_blocks(pairs_and_heads: Sequence[int], numbers: int, attend: Callable[[slice, slice], mx.array]) -> mx.array:
@@ -204,20 +204,6 @@ def _in_blocks(pairs_and_heads: Sequence[int], numbers: int, attend: Callable[[s
         blocks = [attend(slice(b, b + rows), slice(h, h + heads)) for h in range(0, H, heads)]
         attended.append(mx.concatenate(blocks, axis=1))
     return mx.concatenate(attended, axis=0)
-
-
-def rope(x: mx.array, base: float, offset: int | mx.array = 0) -> mx.array:
-    """Return x, turned by its tokens' positions: numbers D/2 apart make a pair, as in transformers.
-
-    Args:
-        x: floating [B, H, L, D]. Angles are computed in float32.
-        base: of the wavelengths.
-        offset: the first token's position, or int32 [B], that of each row.
-
-    Source: "RoFormer" (Su et al. 2021); tests/unit/device/test_operations.py.
-    """
-    place = _place.get()
-    return mx.fast.rope(x, x.shape[-1], traditional=False, base=base, scale=1.0, offset=offset, stream=place)
 
 
 def _whole_attention(
@@ -280,6 +266,13 @@ def _gelu_gradient(x: mx.array, gradient: mx.array) -> mx.array:
     return (slope * gradient.astype(mx.float32)).astype(x.dtype)
 
 
+def _exact_swiglu(gate: mx.array, up: mx.array) -> mx.array:
+    """Return SwiGLU, computed in float32."""
+    wide = gate.astype(mx.float32)
+    return (wide * mx.sigmoid(wide) * up.astype(mx.float32)).astype(gate.dtype)
+
+
+_swiglu_in_one_kernel = partial(mx.compile, shapeless=True)(_exact_swiglu)
 _gelu_in_one_kernel = partial(mx.compile, shapeless=True)(_exact_gelu)  # not on a CPU, where that starts a C++ compiler
 _gradient_in_one_kernel = partial(mx.compile, shapeless=True)(_gelu_gradient)
 

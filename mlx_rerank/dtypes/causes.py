@@ -211,14 +211,18 @@ def _operand(value: Value, name: str = "") -> Operand:
 
 
 def _cast_on_return(trace: Trace) -> frozenset[str]:
-    """Return the keys of arrays that only cast the model's last result, to return it."""
+    """Return the keys of arrays that only cast the model's last result, to return it, or compute it in float32."""
     made_by = {value.key: operation for operation in trace.operations for value in operation.outputs}
     uses = Counter(value.key for operation in trace.operations for value in operation.inputs)
     exempt: set[str] = set()
     for returned in trace.returned:
         key, chain = returned, [returned]
-        while uses[key] == (key != returned) and key in made_by and made_by[key].name in (*_REARRANGING, "Gather"):
-            if made_by[key].name == "AsType":
+        while (
+            uses[key] == (key != returned)
+            and key in made_by
+            and made_by[key].name in (*_REARRANGING, "Gather", "score")
+        ):
+            if made_by[key].name in ("AsType", "score"):  # the latter's result is the logit
                 exempt.update(chain)
                 break
             key = made_by[key].inputs[0].key

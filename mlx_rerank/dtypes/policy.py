@@ -8,12 +8,15 @@ NAMES = ("float16", "bfloat16", "float32")
 
 FLOAT32_INSIDE = {
     "attention": "softmax and its products are accumulated in float32",
+    "causal_attention": "softmax and its products are accumulated in float32",
     "disentangled_attention": "softmax is accumulated in float32",
     "gelu": "its steps are computed in float32, and its result rounded once",
     "layer_norm": "mean and variance of a row are accumulated in float32",
     "rms_norm": "the mean square of a row is accumulated in float32",
     "rope": "angles are computed in float32",
     "scaled_dot_product_attention": "softmax and its products are accumulated in float32",
+    "score": "the last product is computed in float32, and is the logit",
+    "swiglu": "its steps are computed in float32, and its result rounded once",
 }
 """Functions of `mlx.core.fast`, and of `mlx_rerank.device.operations`, that may compute in float32 inside, and why."""
 

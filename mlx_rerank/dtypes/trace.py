@@ -10,9 +10,11 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
-from mlx_rerank.device import operations
+from mlx_rerank.device import causal, disentangled, operations
 from mlx_rerank.dtypes.patching import Patch, patched
 from mlx_rerank.errors import InputError, RerankError
+
+_OWNERS = (mx.fast, mx, operations, causal, disentangled)  # of functions that count as one operation
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ class _Calls:
 
     def patches(self, kinds: Iterable[type], whole: Iterable[str]) -> list[Patch]:
         """Return patches that record calls of these modules and functions; functions hide the operations inside."""
-        owners = {f: next(owner for owner in (mx.fast, mx, operations) if hasattr(owner, f)) for f in whole}
+        owners = {f: next(owner for owner in _OWNERS if hasattr(owner, f)) for f in whole}
         functions = [(owner, f, partial(self._of_function, f)) for f, owner in owners.items()]
         return [*((kind, "__call__", self._of_module) for kind in kinds), *functions]
 

@@ -4,10 +4,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlx_rerank.errors import CheckpointError, UnsupportedModelError
+from mlx_rerank.models.decoders import qwen3
 from mlx_rerank.models.encoders import bert, deberta, modernbert, modernbert_modules, xlm_roberta
 from mlx_rerank.models.family import Family
 
-FAMILIES = (xlm_roberta.FAMILY, bert.FAMILY, modernbert_modules.FAMILY, modernbert.FAMILY, deberta.FAMILY)
+FAMILIES = (
+    xlm_roberta.FAMILY,
+    bert.FAMILY,
+    modernbert_modules.FAMILY,
+    modernbert.FAMILY,
+    deberta.FAMILY,
+    qwen3.FAMILY,
+)
+TEMPLATES = {family.template.name: family.template for family in FAMILIES if family.template}
 
 
 def family_of(config: Mapping[str, Any]) -> Family:

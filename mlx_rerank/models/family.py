@@ -18,6 +18,7 @@ from mlx_rerank.models.layers import Model
 from mlx_rerank.models.mapping import ScoreMapping
 from mlx_rerank.models.rules import Rule
 from mlx_rerank.models.shape import Shape
+from mlx_rerank.models.templates import Template
 from mlx_rerank.pairs.frames import Frame
 
 Config = Mapping[str, Any]
@@ -35,6 +36,9 @@ class InTransformers:
         special_tokens: arguments for a tokenizer that is made of tokenizer.json alone.
         hidden_states: takes a shape, gives the module path of each hidden state, in transformers' order.
         settings: entries of config.json that the model reads, though its configuration's class does not list them.
+        restored: name of the class that a converted model is restored as; `model` if None.
+        prefix_space: whether its tokenizer reads texts as after a space.
+        last_token: whether the last layer computes a row's last token alone, not its first.
     """
 
     model: str
@@ -43,6 +47,9 @@ class InTransformers:
     special_tokens: Mapping[str, str]
     hidden_states: Callable[[Any], list[str]]
     settings: tuple[str, ...] = ()
+    restored: str | None = None
+    prefix_space: bool = True
+    last_token: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,8 @@ class Family:
         cost: takes a shape, gives what a token costs.
         in_transformers: where the reference finds it.
         known: its models on the hub.
+        template: of the prompt that its models read; None where there is none.
+        usual_length: most tokens of a pair that are read where nobody says.
     """
 
     name: str
@@ -86,16 +95,24 @@ class Family:
     cost: Callable[[Shape], Cost]
     in_transformers: InTransformers
     known: tuple[KnownModel, ...] = ()
+    template: Template | None = None
+    usual_length: int = 512
 
     def source_shapes(self, shape: Shape) -> dict[str, tuple[int, ...]]:
         """Return name and shape of every tensor that a Hugging Face checkpoint of this shape must hold."""
         return {source.name: source.shape for rule in self.table(shape) for source in rule.sources}
 
+    def float32(self, shape: Shape) -> frozenset[str]:
+        """Return the names of the parameters that stay float32 whatever the model's dtype."""
+        return frozenset(rule.target for rule in self.table(shape) if rule.float32)
+
     def record(self, frame: Frame) -> dict[str, Any]:
         """Return what a converted directory says of its model, so that loading it need not guess."""
+        texts = ("before_query", "after_query", "before_document", "instruction")  # which other frames lack
+        own = {key: value for key, value in asdict(frame).items() if value or key not in texts}
         return {
             "family": self.name,
-            "frame": {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(frame).items()},
+            "frame": {key: list(value) if isinstance(value, tuple) else value for key, value in own.items()},
             "score_rule": self.score_rule,
             "mapping": self.mapping.name,
         }

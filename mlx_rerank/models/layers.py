@@ -55,3 +55,11 @@ class LayerNorm(nn.LayerNorm):
     def __call__(self, x: mx.array) -> mx.array:
         """Map [..., D] to [..., D]."""
         return operations.layer_norm(x, self.weight, self.get("bias"), self.eps)
+
+
+class RMSNorm(nn.RMSNorm):
+    """Normalisation by the root of the mean square, with a weight."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """Map [..., D] to [..., D]."""
+        return operations.rms_norm(x, self.weight, self.eps)

@@ -41,11 +41,15 @@ class Rule:
         target: its path in the model.
         sources: the tensors that it is made of.
         how: they are joined.
+        restored: the tensors that `how` restores, where these are not the sources.
+        float32: whether it stays float32 whatever the model's dtype.
     """
 
     target: str
     sources: tuple[Source, ...]
     how: Join
+    restored: tuple[Source, ...] | None = None
+    float32: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -77,20 +81,27 @@ def copied(target: str, source: str, shape: tuple[int, ...]) -> Rule:
     return Rule(target, (Source(source, shape),), STACKED)
 
 
-def linear(target: str, sources: Sequence[str], outputs: int, inputs: int, *, bias: bool = True) -> list[Rule]:
+def linear(
+    target: str, sources: Sequence[str], outputs: int | Sequence[int], inputs: int, *, bias: bool = True
+) -> list[Rule]:
     """Return the rules of a linear module's weight and bias, each stacked from those of other modules.
 
     Args:
         target: path of the module.
         sources: paths of the modules in the checkpoint.
-        outputs: of each of these modules.
+        outputs: of each of these modules; one number if all have as many.
         inputs: of every module.
         bias: whether they have one.
     """
-    shapes = {"weight": (outputs, inputs)} | ({"bias": (outputs,)} if bias else {})
+    rows = [outputs] * len(sources) if isinstance(outputs, int) else outputs
+    tails = {"weight": (inputs,)} | ({"bias": ()} if bias else {})
     return [
-        Rule(f"{target}.{kind}", tuple(Source(f"{source}.{kind}", shape) for source in sources), STACKED)
-        for kind, shape in shapes.items()
+        Rule(
+            f"{target}.{kind}",
+            tuple(Source(f"{source}.{kind}", (n, *tail)) for source, n in zip(sources, rows, strict=True)),
+            STACKED,
+        )
+        for kind, tail in tails.items()
     ]
 
 

@@ -52,9 +52,9 @@ def read_shape(kind: type[S], config: Mapping[str, Any], special_tokens: int, **
             continue
         if field.name not in config:
             raise CheckpointError(f"config.json has no {field.name!r}; a checkpoint must state its shape")
-        values[field.name] = _number(field.name, config[field.name], float if field.type is float else int)
+        values[field.name] = _number(field.name, config[field.name], field.type if field.type in (float, bool) else int)
     shape = kind(**values)
-    if shape.hidden_size % shape.num_attention_heads:
+    if "head_dim" not in values and shape.hidden_size % shape.num_attention_heads:
         raise CheckpointError(
             f"hidden_size {shape.hidden_size} is not a multiple of num_attention_heads {shape.num_attention_heads}"
         )
@@ -89,7 +89,11 @@ def check_input_ids(input_ids: np.ndarray, shape: Shape) -> None:
 
 
 def _number(name: str, value: Any, kind: type) -> int | float:
-    """Return a number of a kind: ids from 0, sizes from 1, the epsilon above 0. An int will do for a float."""
+    """Return a number or boolean: ids from 0, sizes from 1, the epsilon above 0. An int will do for a float."""
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise CheckpointError(f"config.json: {name} must be true or false, found {value!r:.40}")
+        return value
     least = 0 if name.endswith("_id") else 1e-30 if kind is float else 1
     most = _MOST_LAYERS if name == "num_hidden_layers" else _MOST
     if isinstance(value, bool) or not isinstance(value, (int, kind)) or not least <= value <= most:

@@ -75,8 +75,13 @@ class PairEncoder:
         side = self._truncation_side if limits.truncation_side is None else limits.truncation_side
         return side == "left"
 
-    def tokens(self, text: str) -> tuple[list[int], np.ndarray]:
+    def tokens(self, text: str, before: str = "", after: str = "") -> tuple[list[int], np.ndarray]:
         """Return a text's token ids without special tokens, and the characters of each, int64 [T, 2].
+
+        Args:
+            text: of a query or document.
+            before: text that is tokenised as one with it; its characters have negative places.
+            after: text that is tokenised as one with it.
 
         Raises:
             InputError: it is not valid Unicode.
@@ -84,8 +89,13 @@ class PairEncoder:
         """
         require_unicode(text)
         with failures_of(self._name):  # a batch of one, as encode holds up other threads
-            (encoding,) = self._tokenizer.encode_batch([text], add_special_tokens=False)
-        return encoding.ids, _offsets(encoding)
+            (encoding,) = self._tokenizer.encode_batch([before + text + after], add_special_tokens=False)
+        return encoding.ids, _offsets(encoding) - len(before)
+
+    def split(self, limits: Limits, query_length: int, document_length: int) -> tuple[int, int]:
+        """Return how many tokens of a query and of a document are kept, with those of texts around them."""
+        room = limits.room(self.frame.special_tokens)
+        return limits.split(query_length, document_length, room, whole_query=self.frame.templated)
 
     def encode(
         self,
@@ -110,20 +120,22 @@ class PairEncoder:
 
         Source: FlagEmbedding 1.4.2 BaseReranker.compute_score_single_gpu; tests/parity/test_flagembedding.py.
         """
-        room, known = limits.room(self.frame.special_tokens), {} if known is None else known
-        texts = dict.fromkeys(text for pair in pairs for text in pair)
+        limits.room(self.frame.special_tokens)
+        known = {} if known is None else known
+        around = [(self.frame.around_query(query), self.frame.around_document(document)) for query, document in pairs]
+        texts = dict.fromkeys(text for pair in around for text in pair)
         ids = {text: known[text] for text in texts if text in known}
         ids |= self._tokenise([text for text in texts if text not in ids], check)
         known.clear()
         known.update(ids)
-        splits = [limits.split(len(ids[query]), len(ids[document]), room) for query, document in pairs]
-        cut = [pair[1] for pair, (_, kept) in zip(pairs, splits, strict=True) if kept < len(ids[pair[1]])]
+        splits = [self.split(limits, len(ids[query]), len(ids[document])) for query, document in around]
+        cut = [pair[1] for pair, (_, own), (_, kept) in zip(pairs, around, splits, strict=True) if kept < len(ids[own])]
         from_left = self.cuts_left(limits)
         rows = _Rows(limits, from_left, self.frame.special_tokens, self._places(cut))
-        for (query, document), split in zip(pairs, splits, strict=True):
+        for pair, (query, document), split in zip(pairs, around, splits, strict=True):
             q, d = ids[query], ids[document]
-            windows = rows.add((query, document), (len(q), len(d)), split)
-            kept = q[len(q) - split[0] :] if from_left else q[: split[0]]
+            windows = rows.add(pair, (len(q), len(d)), split)
+            kept = q[len(q) - split[0] :] if from_left and not self.frame.templated else q[: split[0]]
             rows.sequences += self.frame.rows(kept, [d[a:b] for a, b in windows])
         return rows.encoded()
 
@@ -142,11 +154,13 @@ class PairEncoder:
 
     def _places(self, documents: Sequence[str]) -> dict[str, np.ndarray]:
         """Return where the tokens of documents are; only documents that are cut need this."""
-        texts, places = list(dict.fromkeys(documents)), {}
+        texts, places, before = list(dict.fromkeys(documents)), {}, len(self.frame.before_document)
         for chunk in chunks(texts):
+            given = [self.frame.around_document(text) for text in chunk]
             with failures_of(self._name):
-                encodings = self._tokenizer.encode_batch(chunk, add_special_tokens=False)
-            places.update((text, _offsets(encoding)) for text, encoding in zip(chunk, encodings, strict=True))
+                encodings = self._tokenizer.encode_batch(given, add_special_tokens=False)
+            offsets = [np.maximum(_offsets(encoding) - before, 0) for encoding in encodings]
+            places.update(zip(chunk, offsets, strict=True))
         return places
 
 

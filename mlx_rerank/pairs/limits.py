@@ -79,13 +79,16 @@ class Limits:
             )
         return self.max_length - special_tokens
 
-    def split(self, query_length: int, document_length: int, room: int) -> tuple[int, int]:
+    def split(
+        self, query_length: int, document_length: int, room: int, *, whole_query: bool = False
+    ) -> tuple[int, int]:
         """Return how many tokens of a query and of a document are kept: the query's share first, then the rest.
 
         Args:
             query_length: tokens of the query.
             document_length: tokens of the document.
             room: most tokens of both, as `room` says.
+            whole_query: whether the query keeps all that fits, unless it has a limit of its own.
 
         Source: with longest_first, tokenizers 0.23 `truncate_encodings`; compared in tests/unit/pairs/test_encoder.py.
         """
@@ -93,7 +96,8 @@ class Limits:
             half = (room + (query_length > document_length)) // 2  # if odd, the longer text gets one more
             wanted = max(half, room - document_length)
         else:
-            wanted = self.max_length * 3 // 4 if self.query_max_length is None else self.query_max_length
+            usual = room if whole_query else self.max_length * 3 // 4
+            wanted = usual if self.query_max_length is None else self.query_max_length
         windows = isinstance(self.long_documents, Windows)
         query = min(query_length, wanted, room * 3 // 4 if windows else room)
         document = min(document_length, room - query)

@@ -17,6 +17,7 @@ from mlx_rerank.device.optional import imported, require_at_least
 from mlx_rerank.errors import CheckpointError, InputError, RerankError
 from mlx_rerank.models.family import MODULES_KEY
 from mlx_rerank.models.shape import check_input_ids
+from mlx_rerank.models.templates import declared
 from mlx_rerank.pairs.arguments import Document, require_unicode
 from mlx_rerank.pairs.tokenizing import failures_of
 from mlx_rerank.proof import restore
@@ -43,6 +44,8 @@ class ReferenceReranker:
         max_length: int | None = None,
         dtype: str = "float32",
         revision: str | None = None,
+        template: str | None = None,
+        instruction: str | None = None,
     ) -> None:
         """Load a checkpoint.
 
@@ -51,6 +54,8 @@ class ReferenceReranker:
             max_length: most tokens of a pair, special tokens included; 512, or the model's limit, if None.
             dtype: float16, bfloat16 or float32.
             revision: branch, tag or commit of a hub model.
+            template: as for `Reranker`.
+            instruction: as for `Reranker`.
 
         Raises:
             CheckpointNotFoundError: the name leads nowhere.
@@ -63,21 +68,29 @@ class ReferenceReranker:
         transformers = imported("transformers")
         require_at_least("transformers", "5.5", "no model is given to transformers that may run code it names")
         transformers.utils.logging.disable_progress_bar()
-        checkpoint = Checkpoint.open(model, revision=revision)
+        checkpoint = Checkpoint.open(model, revision=revision, template=template)
         if dtype not in ("float16", "bfloat16", "float32"):
             raise InputError(f"dtype {dtype!r} is not one of float16, bfloat16, float32")
-        checkpoint.encoder()  # these two refuse a tokenizer or a shape that the libraries would not survive
+        self._instruction = (
+            checkpoint.encoder(instruction).frame.instruction or ""
+        )  # these two refuse a tokenizer or a shape that the libraries would not survive
         checkpoint.tensors()
         with _failures_of(checkpoint.directory):
             self.model, self.tokenizer = self._load(transformers, checkpoint)
         self.model.to(getattr(self._torch, dtype)).eval()
+        self._template, self._declared = checkpoint.family.template, declared(checkpoint.raw)
         self._mapping, self._shape, self._directory = checkpoint.mapping, checkpoint.shape, checkpoint.directory
         self._pieces = self.tokenizer.backend_tokenizer
         self._pieces.no_truncation()
         self._pieces.no_padding()
         self._special_tokens = self._pieces.num_special_tokens_to_add(is_pair=True)
+        if self._template is not None:
+            self._around = [self._ids(text) for text in (self._template.prefix, self._template.suffix)]
+            self._special_tokens = sum(map(len, self._around))
+            self.tokenizer.padding_side = "right"
         limit = checkpoint.shape.max_length
-        self.max_length = checkpoint.settings.usual_length(limit) if max_length is None else max_length
+        usual = checkpoint.settings.usual_length(limit, checkpoint.family.usual_length)
+        self.max_length = usual if max_length is None else max_length
         if not self._special_tokens < self.max_length <= limit:
             raise InputError(f"max_length {max_length} is not between {self._special_tokens + 1} and {limit}")
 
@@ -90,7 +103,7 @@ class ReferenceReranker:
             if MODULES_KEY in checkpoint.raw:
                 model = with_head(model, checkpoint.raw, _of_modules(checkpoint.directory))
             return model, transformers.AutoTokenizer.from_pretrained(directory, **_OWN_CODE)
-        model, restored = kind(config), restore.state_dict(directory)
+        model, restored = getattr(transformers, its.restored or its.model)(config), restore.state_dict(directory)
         state = {name: self._torch.from_numpy(value) for name, value in restored.items() if "/" not in name}
         model.load_state_dict(state, strict=True)
         if MODULES_KEY in checkpoint.raw:
@@ -142,6 +155,8 @@ class ReferenceReranker:
     def inputs(self, rows: Sequence[ReferenceRow]) -> Any:
         """Return rows as one padded batch of tensors, by name."""
         given = {"input_ids": [row.ids for row in rows], "token_type_ids": [row.segments for row in rows]}
+        if self._template is not None:
+            del given["token_type_ids"]
         padded = dict(self.tokenizer.pad(given, padding=True, return_tensors="pt"))
         check_input_ids(padded["input_ids"].numpy(), self._shape)
         return padded
@@ -151,6 +166,8 @@ class ReferenceReranker:
 
         The query is cut to three quarters of max_length, then the document to fit.
         """
+        if self._template is not None:
+            return self._encode_prompt(query, document)
         with failures_of(self._directory):
             q, d = (self._pieces.encode(text, add_special_tokens=False) for text in (query, document))
         total, offsets, room = len(q) + len(d), d.offsets, self.max_length - self._special_tokens
@@ -170,10 +187,33 @@ class ReferenceReranker:
         segments = pair.type_ids if known > 1 else [0] * len(pair)
         return ReferenceRow(pair.ids, segments), total - len(q) - read, (begin, end)
 
+    def _ids(self, text: str) -> list[int]:
+        """Return the ids of a text, without special tokens."""
+        return self._pieces.encode(text, add_special_tokens=False).ids
+
+    def _encode_prompt(self, query: str, document: str) -> tuple[ReferenceRow, int, tuple[int, int]]:
+        """Return what `_encode` does, of a prompt: its content is one text, cut on the right."""
+        template, (prefix, suffix) = self._template, self._around
+        assert template is not None
+        before, _, after = template.content.replace("{instruction}", self._instruction).partition("{query}")
+        before += query + after.removesuffix("{document}")
+        with failures_of(self._directory):
+            found = self._pieces.encode(before + document, add_special_tokens=False)
+        kept = min(len(found.ids), self.max_length - self._special_tokens)
+        cut = len(found.ids) - kept
+        end = max(0, found.offsets[kept - 1][1] - len(before)) if cut else len(document)
+        ids = [*prefix, *found.ids[:kept], *suffix]
+        return ReferenceRow(ids, [0] * len(ids)), cut, (0, end)
+
     def _forward(self, rows: Sequence[ReferenceRow]) -> np.ndarray:
         """Return float32 logits of one padded batch."""
         with self._torch.no_grad(), _failures_of(self._directory):
-            return self.model(**self.inputs(rows)).logits.view(-1).float().numpy()
+            given = self.inputs(rows)
+            logits = self.model(**given).logits
+            if logits.dim() == 3:  # a language model's, of every token and every word
+                last = logits[self._torch.arange(len(rows)), given["attention_mask"].sum(dim=-1) - 1].float()
+                logits = last[:, self._declared["true_token_id"]] - last[:, self._declared["false_token_id"]]
+            return logits.view(-1).float().numpy()
 
 
 @contextmanager
@@ -205,6 +245,8 @@ def _config(transformers: Any, checkpoint: Checkpoint) -> Any:
     known = {*kind().to_dict(), "num_labels", *its.settings}
     config = kind.from_dict({name: value for name, value in checkpoint.raw.items() if name in known})
     config._attn_implementation = "eager"
+    if checkpoint.family.template is not None:
+        config.num_labels, config.pad_token_id = 1, checkpoint.encoder().pad_token_id
     return config
 
 

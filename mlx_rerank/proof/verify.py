@@ -21,6 +21,7 @@ from mlx_rerank.convert.trim import renumbering
 from mlx_rerank.device import kernels
 from mlx_rerank.device.arrays import telling, to_numpy
 from mlx_rerank.errors import InputError, NonFiniteScoreError
+from mlx_rerank.models.templates import declared
 from mlx_rerank.pairs.arguments import check_pairs
 from mlx_rerank.pairs.batching import pad
 from mlx_rerank.pairs.encoded import Row
@@ -86,7 +87,8 @@ def verify(
     kernels.keep_float32()  # in half precision it changes nothing
     with checkpoint.reading(), source.reading():  # so that all are of the same files
         reranker = Reranker(checkpoint.directory, dtype=dtype, device=device, max_length=max_length)
-        reference = ReferenceReranker(source.directory, max_length=reranker.max_length)
+        template = declared(source.raw).get("name")
+        reference = ReferenceReranker(source.directory, max_length=reranker.max_length, template=template)
         numbers = renumbering(source, checkpoint) if against is not None and _trimmed(checkpoint) else None
     allowed = _allowed(checkpoint, reranker.dtype, against is not None)
     compared, theirs, expected = _comparable(checked, reference.rows(checked), numbers)
@@ -94,7 +96,8 @@ def verify(
     same = [i for i, row in enumerate(ours) if _as_in_reference(row) == expected[i]]
     followed = _spread([(ours[i], theirs[i]) for i in same])
     paths = checkpoint.family.in_transformers.hidden_states(checkpoint.shape)
-    drifts, peak = _follow(reranker, reference, paths, followed)
+    last = checkpoint.family.in_transformers.last_token
+    drifts, peak = _follow(reranker, reference, paths, followed, last=last)
     fidelity, truncated, error = _compare_logits(reranker, reference, compared, theirs)
     return Verification(
         model=hub.public_name(model),
@@ -118,7 +121,7 @@ def verify(
 def _source(checkpoint: Checkpoint, against: str | Path | None, revision: str | None) -> Checkpoint:
     """Return the checkpoint whose weights the reference runs."""
     if against is not None:
-        return Checkpoint.open(against, revision=revision)
+        return Checkpoint.open(against, revision=revision, template=declared(checkpoint.raw).get("name"))
     if revision is not None:
         raise InputError(f"against_revision {revision!r} is of the model of against: give that too")
     return checkpoint
@@ -200,9 +203,12 @@ def _spread(rows: list[Followed]) -> list[Followed]:
 
 
 def _follow(
-    reranker: Reranker, reference: ReferenceReranker, paths: list[str], rows: list[Followed]
+    reranker: Reranker, reference: ReferenceReranker, paths: list[str], rows: list[Followed], *, last: bool
 ) -> tuple[dict[str, float], Peak]:
-    """Return the worst relative error of every hidden state, at these module paths, and the largest activation."""
+    """Return the worst relative error of every hidden state, at these module paths, and the largest activation.
+
+    In the last layer MLX computes one token alone: the last, or else the first.
+    """
     drifts: dict[str, float] = {}
     peaks = [Peak(0.0, "")]
     for ours, theirs in rows:
@@ -211,7 +217,7 @@ def _follow(
         peaks += seen
         for path, other in zip(paths, reference.hidden_states(theirs), strict=True):
             state = states[path]
-            other = other[: len(state)]  # MLX computes the first token alone in the last layer
+            other = other[-len(state) :] if last else other[: len(state)]
             error = float(np.sqrt(np.square(state - other).mean() / np.square(other).mean()))
             drifts[path] = max(drifts.get(path, 0.0), _or_infinity(error))
     return drifts, max(peaks, key=lambda peak: peak.value)  # the first, where several are infinite

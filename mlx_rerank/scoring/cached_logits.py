@@ -30,12 +30,14 @@ class Computation:
         dtype: that the model runs in.
         device: "gpu" or "cpu".
         deterministic: whether each pair has a batch of its own.
+        instruction: what the model is told, if it is told; of a template of its own.
     """
 
     fingerprint: str
     dtype: str
     device: str
     deterministic: bool
+    instruction: str | None = None
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,13 @@ class CachedLogits:
 
     @classmethod
     def open(
-        cls, path: str | Path, checkpoint: Checkpoint, dtype: str, device: str, deterministic: bool
+        cls,
+        path: str | Path,
+        checkpoint: Checkpoint,
+        dtype: str,
+        device: str,
+        deterministic: bool,
+        instruction: str | None = None,
     ) -> "CachedLogits":
         """Open a score cache for a model.
 
@@ -57,7 +65,7 @@ class CachedLogits:
             CheckpointError: a file of the checkpoint is not there.
         """
         cache = ScoreCache(path)
-        computation = Computation(checkpoint.fingerprint(cache.digest), dtype, device, deterministic)
+        computation = Computation(checkpoint.fingerprint(cache.digest), dtype, device, deterministic, instruction)
         return cls(cache, computation, checkpoint.mapping)
 
     def complete(
@@ -126,10 +134,16 @@ def _scores(names: Sequence[bytes], computed: PairLogits) -> dict[bytes, CachedS
 def keys(computation: Computation, limits: Limits, pairs: Sequence[Pair]) -> list[bytes]:
     """Return a hash for each pair, of its texts and of everything else that its logit depends on."""
     versions = __version__, version("mlx")
-    common = _hash(json.dumps([astuple(computation), astuple(limits), versions]))
+    common = _hash(json.dumps([_told(computation), astuple(limits), versions]))
     texts = {text: _hash(text) for text in dict.fromkeys(text for pair in pairs for text in pair)}
     # All hashes have one length, so that these bytes can be split into query and document in only one way.
     return [blake2b(common + texts[query] + texts[document], digest_size=_BYTES).digest() for query, document in pairs]
+
+
+def _told(computation: Computation) -> tuple:
+    """Return what a computation depends on, without an instruction where there is none: as before there were any."""
+    values = astuple(computation)
+    return values if values[-1] is not None else values[:-1]
 
 
 def _hash(text: str) -> bytes:

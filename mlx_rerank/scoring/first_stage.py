@@ -68,7 +68,7 @@ class FirstStage:
             kind = type(model).__name__
             raise InputError(f"first_stage must be a name, a directory or a Reranker, not a {kind}: {model!r:.60}")
         checkpoint = Checkpoint.open(model, cache_dir=options.cache_dir)
-        options = replace(options, revision=None)
+        options = replace(options, revision=None, template=None, instruction=None)
         if options.max_length is not None:
             wanted = require_whole_number("max_length", options.max_length, least=0)
             options = replace(options, max_length=min(wanted, checkpoint.shape.max_length))

@@ -43,6 +43,8 @@ class ModelOptions:
     cache_dir: str | Path | None = None
     score_cache: str | Path | None = None
     cpu_threads: int | None = None
+    template: str | None = None
+    instruction: str | None = None
 
     def __post_init__(self) -> None:
         """Raise InputError for a value that no model can be loaded with."""
@@ -87,19 +89,22 @@ class LoadedModel:
             ChangedCheckpointError: there are others.
         """
         device, dtype = options.on
-        checkpoint = Checkpoint.open(model, revision=options.revision, cache_dir=options.cache_dir)
+        checkpoint = Checkpoint.open(
+            model, revision=options.revision, cache_dir=options.cache_dir, template=options.template
+        )
         self._directory, self._identity = checkpoint.directory.resolve(), checkpoint.identity.key
         if identity not in (None, self._identity):
             raise ChangedCheckpointError(
                 f"{self._directory} is not what it was when this model was pickled or copied: a file was changed, or "
                 "this is another machine; load the model by its name"
             )
-        self.shape, self.mapping, self.encoder = checkpoint.shape, checkpoint.mapping, checkpoint.encoder()
+        self.shape, self.mapping = checkpoint.shape, checkpoint.mapping
+        self.encoder = checkpoint.encoder(options.instruction)
         self.dtype = dtype_name(dtype)
         self.device = "gpu" if device.type == device.type.gpu else "cpu"
         for remark in checkpoint.settings.remarks:
             logger.warning(remark)
-        usual_length = checkpoint.settings.usual_length(self.shape.max_length)
+        usual_length = checkpoint.settings.usual_length(self.shape.max_length, checkpoint.family.usual_length)
         longest = self.checked_length(usual_length if options.max_length is None else options.max_length)
         self.limits = Limits(longest, long_documents=parse_long_documents(options.long_documents))
         usual = default_token_budget(checkpoint.family.cost(self.shape), device, dtype, longest)
@@ -110,8 +115,9 @@ class LoadedModel:
             from mlx_rerank.scoring.cached_logits import CachedLogits  # here, because some Pythons have no sqlite
 
             self._cached = CachedLogits.open(
-                options.score_cache, checkpoint, self.dtype, self.device, options.deterministic
-            )
+                options.score_cache, checkpoint, self.dtype, self.device, options.deterministic,
+                self.encoder.frame.instruction,
+            )  # fmt: skip
         self.engine = Engine(checkpoint, dtype, device, options.embeddings, options.cpu_threads)
         self._options = replace(options.absolute(), dtype=self.dtype, device=self.device, revision=None)
 

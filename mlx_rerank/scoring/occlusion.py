@@ -139,21 +139,38 @@ class _Occlusion:
 
     def _read(self, limits: Limits, begin: int, end: int) -> tuple[list[Word], list[Word]]:
         """Return the words that the row holds, of the query and of the document from begin to end."""
-        query, document = self._pair
-        q_ids, q_offsets = self._encoder.tokens(query)
-        d_ids, d_offsets = self._encoder.tokens(document)
-        frame = self._encoder.frame
-        q, _ = limits.split(len(q_ids), len(d_ids), limits.room(frame.special_tokens))
-        first = len(q_ids) - q if self._encoder.cuts_left(limits) else 0
-        asked_begin = int(q_offsets[first, 0]) if first else 0
-        asked_end = len(query) if first + q == len(q_ids) else int(q_offsets[q - 1, 1])
-        asked = words_of(query, q_offsets[first : first + q], (asked_begin, asked_end), frame.query_at)
+        (query, document), frame = self._pair, self._encoder.frame
+        q_ids, q_offsets = self._encoder.tokens(query, frame.query_text, frame.after_query)
+        d_ids, d_offsets = self._encoder.tokens(document, frame.before_document)
+        d_offsets = np.maximum(d_offsets, 0)
+        q, _ = self._encoder.split(limits, len(q_ids), len(d_ids))
+        first = len(q_ids) - q if self._encoder.cuts_left(limits) and not frame.templated else 0
+        own = np.flatnonzero((q_offsets[:, 1] > 0) & (q_offsets[:, 0] < len(query))) if frame.templated else None
+        asked = self._asked(q_offsets, first, first + q, own)
         start = frame.document_at(q)
         tokens = self._row.ids[start : self._row.tokens - len(frame.end)].tolist()
         # The row's first document token begins where the span begins, but several tokens may share that character.
         places = np.flatnonzero(d_offsets[:, 0] == begin).tolist()
         d = next((place for place in places if d_ids[place : place + len(tokens)] == tokens), 0)
         return asked, words_of(document, d_offsets[d : d + len(tokens)], (begin, end), start)
+
+    def _asked(self, offsets: np.ndarray, first: int, last: int, own: np.ndarray | None) -> list[Word]:
+        """Return the words of the query that the row holds.
+
+        Args:
+            offsets: int64 [T, 2], the query's characters of each token.
+            first: token that is kept.
+            last: the token after the last that is kept.
+            own: tokens that have characters of the query; all if None.
+        """
+        query, place, whole = self._pair[0], self._encoder.frame.query_at, len(offsets)
+        if own is not None:  # others are of texts around it
+            begin, whole = (int(own[0]), int(own[-1]) + 1) if len(own) else (0, 0)
+            first, last, place = begin, max(begin, min(last, whole)), place + begin
+            offsets = np.clip(offsets, 0, len(query))
+        start = int(offsets[first, 0]) if first and first < last else 0
+        end = len(query) if last == whole else int(offsets[last - 1, 1]) if last > first else 0
+        return words_of(query, offsets[first:last], (start, end), place)
 
     def _weigh(self, divided: Sequence[Sequence[Word]]) -> list[_Part]:
         """Hide each of some parts in turn."""

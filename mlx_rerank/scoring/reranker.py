@@ -46,6 +46,8 @@ class Reranker:
         cache_dir: str | Path | None = None,
         score_cache: str | Path | None = None,
         cpu_threads: int | None = None,
+        template: str | None = None,
+        instruction: str | None = None,
         first_stage: "str | Path | Reranker | None" = None,
         keep: int | None = None,
     ) -> None:
@@ -68,9 +70,11 @@ class Reranker:
             cache_dir: where hub downloads are kept.
             score_cache: a file, made if need be, that keeps scores, as they were first computed, for all processes.
             cpu_threads: cores of a CPU to use, on Linux; if None, this process's share of them (device/cores.py).
+            template: the prompt that a language model was trained to rerank with, where its files do not say.
+            instruction: what such a model is told to do; what its template says if None.
             first_stage: a faster model that chooses which candidates of `rank` this one scores; the others are left
                 out, as scores of two models cannot be compared. A name is loaded with these options, except revision,
-                and max_length cut to its limit; a Reranker keeps its own.
+                template and instruction, and max_length cut to its limit; a Reranker keeps its own.
             keep: candidates that the first stage chooses, 20 if None; if there are no more, it is skipped.
 
         Raises:
@@ -84,7 +88,7 @@ class Reranker:
         options = ModelOptions(
             dtype=dtype, device=device, max_length=max_length, long_documents=long_documents, token_budget=token_budget,
             deterministic=deterministic, embeddings=embeddings, revision=revision, cache_dir=cache_dir,
-            score_cache=score_cache, cpu_threads=cpu_threads,
+            score_cache=score_cache, cpu_threads=cpu_threads, template=template, instruction=instruction,
         )  # fmt: skip
         self.first_stage = FirstStage.load(first_stage, keep, options)
         self.model = LoadedModel(model, options)
@@ -94,14 +98,10 @@ class Reranker:
     encoder = property(attrgetter("model.encoder"), doc="What turns pairs into token ids.")
     engine = property(attrgetter("model.engine"), doc="What computes.")
     engines = property(lambda self: [of.model.engine for of in (self, self.first_stage) if of], doc="Of all stages.")
+    loaded = property(lambda self: any(engine.loaded for engine in self.engines), doc="Whether weights are in memory.")
     embeddings = property(attrgetter("model.engine.embeddings"), doc='Where word embeddings are: "resident", "mapped".')
     token_budget = property(attrgetter("model.token_budget"), doc="Most padded tokens of a batch.")
     deterministic = property(attrgetter("model.deterministic"), doc="Whether each pair is computed alone.")
-
-    @property
-    def loaded(self) -> bool:
-        """Whether the weights, or those of the first stage, are in memory."""
-        return any(engine.loaded for engine in self.engines)
 
     def unload(self) -> None:
         """Free the memory of the weights, the first stage's too; the next batch of any caller loads them again.

@@ -9,9 +9,10 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from mlx_rerank.checkpoints import hub, weights
 from mlx_rerank.checkpoints.card import model_card
-from mlx_rerank.checkpoints.checkpoint import Checkpoint, open_tensors
+from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.checkpoints.config import CONVERSION_KEY
 from mlx_rerank.checkpoints.packing import quantization_of
+from mlx_rerank.checkpoints.tensors import open_tensors
 from mlx_rerank.checkpoints.writing import write_model
 from mlx_rerank.convert.quantize import Recipe, describe_recipe, quantize
 from mlx_rerank.train.learner import Arrays, Learner
@@ -41,7 +42,9 @@ def save_trained(
     model = checkpoint.load(mx.float32, keep_quantized=False, evaluate=False)
     parameters: Arrays = dict(tree_flatten(model.parameters()))  # pyright: ignore[reportArgumentType]
     trained = learner.weights() | {name: parameters[name] + added for name, added in learner.updates().items()}
-    model.update(tree_unflatten([(name, value.astype(dtype)) for name, value in (parameters | trained).items()]))
+    model.update(
+        tree_unflatten(list(weights.cast(parameters | trained, dtype, checkpoint.family.float32(checkpoint.shape))))
+    )
     done = dict(checkpoint.raw.get(CONVERSION_KEY, {}))
     config = {key: value for key, value in checkpoint.raw.items() if key not in _DROPPED}
     config |= {

@@ -144,7 +144,7 @@ class Run:
         """
         self.options, longest = options, checkpoint.shape.max_length
         self.encoder, self.mapping = checkpoint.encoder(), checkpoint.mapping
-        usual_length = checkpoint.settings.usual_length(longest)
+        usual_length = checkpoint.settings.usual_length(longest, checkpoint.family.usual_length)
         wanted = usual_length if options.max_length is None else options.max_length
         self.max_length = checked_length(wanted, longest, self.encoder.frame.special_tokens)
         mapped = not options.train_embeddings and (

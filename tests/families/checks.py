@@ -114,6 +114,8 @@ class FamilyChecks:
     config: ClassVar[dict[str, Any]]  # of a tiny checkpoint
     real: ClassVar[dict[str, Any]]  # changes of it to a shape that people use
     refused: ClassVar[list[tuple[dict[str, Any], str]]]  # changes that make a relative that is not run, and the reason
+    original = staticmethod(original_logits)
+    prompt: ClassVar[int] = 0  # tokens of a row that surround its texts, beside those that mark their ends
     trims: ClassVar[bool]  # whether vocabularies of its tokenizers can be trimmed
 
     @staticmethod
@@ -129,8 +131,12 @@ class FamilyChecks:
     @pytest.fixture(scope="class")
     @classmethod
     def directory(cls, family: Family, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        target = tmp_path_factory.mktemp(cls.name) / "tiny"
-        return write(target, cls.config, seeded(family, cls.config), cls.tokenizer())
+        return cls.written(tmp_path_factory.mktemp(cls.name) / "tiny", family, cls.config)
+
+    @classmethod
+    def written(cls, target: Path, family: Family, config: Mapping[str, Any]) -> Path:
+        """Write a seeded checkpoint."""
+        return write(target, config, seeded(family, config), cls.tokenizer())
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -183,7 +189,7 @@ class FamilyChecks:
                 assert [int(i >= row.second) for i in range(row.tokens)] == expected["token_type_ids"][0]
 
     def test_float32_logits_are_those_of_transformers(self, directory: Path, short: list[tuple[str, str]]) -> None:
-        expected = original_logits(directory, short)
+        expected = self.original(directory, short)
         assert np.ptp(expected) > 0.5  # or equal logits would prove nothing
         found = Reranker(directory, device="cpu").logits(short).logits
         np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
@@ -193,7 +199,7 @@ class FamilyChecks:
         tokenizer = self.tokenizer()  # with more tokens, or it would be taken for another model's
         tokenizer.add_tokens([f"<{i}>" for i in range(config["vocab_size"] // 2)])
         directory = write(tmp_path / "real", config, seeded(family, config, std=0.06), tokenizer)
-        expected = original_logits(directory, short)
+        expected = self.original(directory, short)
         assert np.ptp(expected) > 0.05
         np.testing.assert_allclose(Reranker(directory).logits(short).logits, expected, atol=1e-4, rtol=0)
 
@@ -209,11 +215,11 @@ class FamilyChecks:
         np.testing.assert_allclose(together, alone, atol=1e-5, rtol=0)
 
     def test_long_pairs_and_windows(self, directory: Path) -> None:
-        whole = Reranker(directory, long_documents=Windows(16, 4), max_length=64)
+        whole = Reranker(directory, long_documents=Windows(16, 4), max_length=64 + self.prompt)
         scored = whole.logits(PAIRS)
         assert scored.truncated_tokens[6] == 0
         assert (scored.spans[6] != (0, len(PAIRS[6][1]))).any()
-        assert Reranker(directory, max_length=16).logits(PAIRS).truncated_tokens[6] > 0
+        assert Reranker(directory, max_length=16 + self.prompt).logits(PAIRS).truncated_tokens[6] > 0
 
     def test_the_audit_finds_nothing_and_names_a_planted_upcast(self, directory: Path, family: Family) -> None:
         cells = audit_checkpoint(str(directory))
@@ -224,7 +230,7 @@ class FamilyChecks:
         path = next(iter(family.packable(checkpoint.shape)[0]))
         planted = module_at(model, path)
         planted.bias = mx.zeros(planted.weight.shape[0], mx.float32)
-        row = checkpoint.encoder().encode(PAIRS[:1], Limits(64)).sequences[0]
+        row = checkpoint.encoder().encode(PAIRS[:1], Limits(64 + self.prompt)).sequences[0]
         found = audit(model, dtype, **inputs_of(pad([row], 0), checkpoint.shape, None))
         assert [violation.path for violation in found] == [path]
 

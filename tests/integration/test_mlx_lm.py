@@ -7,8 +7,9 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
-from mlx_rerank.checkpoints.checkpoint import Checkpoint, open_tensors
+from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.checkpoints.packing import Quantization
+from mlx_rerank.checkpoints.tensors import open_tensors
 from mlx_rerank.convert import convert
 
 WORDS = "embeddings.word_embeddings"

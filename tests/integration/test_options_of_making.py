@@ -64,6 +64,7 @@ CONVERTING: dict[str, Case] = {
     "q_recipe": (["--q-recipe", "uniform"], "only along with --quantize"),
     "q_target_bits": (["--q-target-bits", "5.5"], "only along with --quantize"),
     "trim_vocab": (["--trim-vocab", "corpus.txt"], None),
+    "template": (["--template", "other"], "template 'other' is not one of"),
     "verify": (["--verify"], "needs torch"),
     "upload_repo": (["--upload-repo", "user/tiny"], None),
     "private": (["--private"], "say where to with --upload-repo"),

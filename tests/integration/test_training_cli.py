@@ -13,8 +13,8 @@ import pytest
 from training_data import make_examples
 
 from mlx_rerank import Reranker, cli
-from mlx_rerank.checkpoints.checkpoint import open_tensors
 from mlx_rerank.checkpoints.hub import EMBEDDED
+from mlx_rerank.checkpoints.tensors import open_tensors
 from mlx_rerank.train import TrainingOptions, train
 
 COMMAND = [sys.executable, "-m", "mlx_rerank", "train"]

@@ -15,7 +15,7 @@ import mlx.nn as nn
 import numpy as np
 from tokenizers import Tokenizer
 
-from mlx_rerank.device import operations
+from mlx_rerank.device import disentangled, operations
 from mlx_rerank.errors import CheckpointError
 from mlx_rerank.models.cost import Cost
 from mlx_rerank.models.encoders import post_norm
@@ -146,7 +146,7 @@ class SelfAttention(post_norm.SelfAttention):
         queries = queries[mask.buckets[1 : n + L + 1]]  # of the distances 1 - L ... n
         qkv = tuple(part.reshape(B, -1, self.num_heads, D // self.num_heads).swapaxes(1, 2) for part in (q, k, v))
         places = tuple(part.reshape(n + L, self.num_heads, -1).swapaxes(0, 1) for part in (keys, queries))
-        attended = operations.disentangled_attention(qkv, places, self.scale, mask.mask)  # pyright: ignore
+        attended = disentangled.disentangled_attention(qkv, places, self.scale, mask.mask)  # pyright: ignore
         return self.out_proj(attended.swapaxes(1, 2).reshape(B, -1, D))
 
 

@@ -25,6 +25,8 @@ LOADING: dict[str, Case] = {  # options, what comes of them: an error that says 
     "long_documents": (["--long-documents", "windows"], None),
     "revision": (["--revision", "v1"], "revision 'v1' is for models of the hub"),
     "cpu_threads": (["--cpu-threads", "0"], "cpu_threads must be a whole number of at least 1, not 0"),
+    "template": (["--template", "other"], "template 'other' is not one of"),
+    "instruction": (["--instruction", "find"], "reads no instruction"),
     "embeddings": (["--embeddings", "mapped", "--model", "damaged"], "cannot be mapped"),
     "timeout": (["--timeout", "1e-9"], "pairs were scored in 1e-09 s|passes of an explanation were done in 1e-09 s"),
 }
@@ -92,6 +94,8 @@ SERVING = {
     "deterministic": Asked({"deterministic": True}),
     "embeddings": Asked({"embeddings": "mapped"}),
     "cpu_threads": Asked({"cpu_threads": 1}),
+    "template": Asked({"template": "qwen3-reranker"}),
+    "instruction": Asked({"instruction": "find"}),
     "keep_alive": Asked({"keep_alive": 0}),
     "memory_limit": Asked({"memory_limit": "1G"}),
     "unknown_model": Asked({"unknown_model": "404"}),

@@ -35,6 +35,8 @@ LOADING = {
     "cache_dir": Asked({"cache_dir": "elsewhere"}, beside={"model": "test/tiny"}),
     "score_cache": Asked({"score_cache": "scores.db"}),
     "cpu_threads": Asked({"cpu_threads": 0}, refused="cpu_threads must be a whole number of at least 1, not 0"),
+    "template": Asked({"template": "other"}, refused="template 'other' is not one of"),
+    "instruction": Asked({"instruction": "find"}, refused="reads no instruction"),
     "first_stage": Asked({"first_stage": "other"}),
     "keep": Asked({"keep": 2}, beside={"first_stage": "other"}),
 }
@@ -93,6 +95,7 @@ CONVERTING = {
     "target_bits": Asked({"target_bits": 0.5}, refused="0.5 bits a weight cannot be met"),
     "trim_vocab": Asked({"trim_vocab": ["the panda"]}),
     "name": Asked({"name": "another name"}),
+    "template": Asked({"template": "other"}, refused="template 'other' is not one of"),
 }
 
 

@@ -11,8 +11,9 @@ from checkpoints import FAMILY, TINY, random_tensors, shape_of, write_checkpoint
 from mlx.utils import tree_flatten
 from safetensors.numpy import save_file
 
-from mlx_rerank.checkpoints.checkpoint import Checkpoint, open_tensors
+from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.checkpoints.packing import Quantization
+from mlx_rerank.checkpoints.tensors import open_tensors
 from mlx_rerank.checkpoints.weights import cast, load_into, unpack
 from mlx_rerank.convert import convert
 from mlx_rerank.errors import CheckpointError, WeightsError

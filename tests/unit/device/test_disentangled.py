@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from mlx_rerank.device import operations
+from mlx_rerank.device.disentangled import disentangled_attention
 
 
 def gathered(q: np.ndarray, k: np.ndarray, v: np.ndarray, places: tuple[np.ndarray, np.ndarray], shown: np.ndarray):
@@ -34,8 +35,8 @@ def test_attention_to_distances_is_what_its_definition_says(
     given = [tuple(mx.array(part.astype(np.float32)) for part in parts) for parts in ((q, k, v), places)]
     if derivatives:
         with operations.differentiable():
-            found = operations.disentangled_attention(*given, 0.3, mx.array(shown)[:, None, None])  # pyright: ignore
+            found = disentangled_attention(*given, 0.3, mx.array(shown)[:, None, None])  # pyright: ignore
     else:
-        found = operations.disentangled_attention(*given, 0.3, mx.array(shown)[:, None, None])  # pyright: ignore
+        found = disentangled_attention(*given, 0.3, mx.array(shown)[:, None, None])  # pyright: ignore
     expected = gathered(q * 0.3, k, v, (places[0], places[1] * 0.3), shown)
     np.testing.assert_allclose(np.array(found), expected, atol=2e-5, rtol=0)

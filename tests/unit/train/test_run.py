@@ -13,8 +13,8 @@ from training_data import make_examples, make_run, text
 
 from mlx_rerank import Reranker
 from mlx_rerank.checkpoints import mapped
-from mlx_rerank.checkpoints.checkpoint import open_tensors
 from mlx_rerank.checkpoints.packing import Quantization
+from mlx_rerank.checkpoints.tensors import open_tensors
 from mlx_rerank.convert import convert
 from mlx_rerank.errors import InputError, OutputError, OutputExistsError
 from mlx_rerank.train import Example, TrainingOptions, train, trainer

@@ -1,0 +1,1 @@
+"""Families of decoders: a file each, and the layers that several share."""
