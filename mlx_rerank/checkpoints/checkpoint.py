@@ -14,15 +14,9 @@ from tokenizers import Tokenizer
 
 from mlx_rerank.checkpoints import hub, weights
 from mlx_rerank.checkpoints.config import conversion_record, is_converted
-from mlx_rerank.checkpoints.files import (
-    TOKENIZER_FILE,
-    TORCH_WEIGHTS_FILE,
-    WEIGHTS_FILE,
-    Identity,
-    deciding,
-)
+from mlx_rerank.checkpoints.files import TOKENIZER_FILE, TORCH_WEIGHTS_FILE, WEIGHTS_FILE, Identity, deciding
 from mlx_rerank.checkpoints.fit import Shapes, require_fit
-from mlx_rerank.checkpoints.modules import weights_of_modules, with_modules
+from mlx_rerank.checkpoints.modules import shapes_of_modules, tensors_of_modules, with_modules
 from mlx_rerank.checkpoints.packing import quantization_of
 from mlx_rerank.checkpoints.reading import read_bytes
 from mlx_rerank.checkpoints.settings import Settings
@@ -108,10 +102,7 @@ class Checkpoint:
         with opened.reading():
             files = weights.safetensors_files(directory)
             if files:
-                shapes = weights.stored_shapes(files)
-                for folder, path in weights_of_modules(directory):
-                    shapes |= {f"{folder}/{name}": size for name, size in weights.stored_shapes([path]).items()}
-                opened._require_fit(shapes)
+                opened._require_fit(weights.stored_shapes(files) | shapes_of_modules(directory))
         return opened
 
     def tensors(self) -> MutableMapping[str, Any]:
@@ -284,9 +275,7 @@ def open_tensors(directory: Path) -> MutableMapping[str, Any]:
     files = weights.safetensors_files(directory)
     if files:
         tensors = {name: tensor for path in files for name, tensor in weights.read_safetensors(path).items()}
-        for folder, path in weights_of_modules(directory):
-            tensors |= {f"{folder}/{name}": tensor for name, tensor in weights.read_safetensors(path).items()}
-        return tensors
+        return tensors | tensors_of_modules(directory)
     if files := weights.torch_files(directory):
         return read_torch_weights(files)
     raise CheckpointError(
