@@ -4,6 +4,7 @@ import argparse
 
 import mlx.core as mx
 
+from mlx_rerank.device.names import parse_device
 from mlx_rerank.device.operations import on
 from mlx_rerank.models.encoders.modernbert import FAMILY
 
@@ -28,7 +29,7 @@ def main() -> None:
     """Print megabytes: of the weights, and the most that MLX held beside them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tokens", type=int, nargs="*", default=[8192])
-    with on(mx.cpu):
+    with on(parse_device("cpu")):
         model = FAMILY.build(FAMILY.shape(BASE))
         mx.eval(model.parameters())
         weights = mx.get_active_memory()

@@ -21,7 +21,7 @@ from mlx_rerank.checkpoints.files import (
     deciding,
 )
 from mlx_rerank.checkpoints.fit import Shapes, require_fit
-from mlx_rerank.checkpoints.modules import weights_of_modules, with_modules
+from mlx_rerank.checkpoints.modules import shapes_of_modules, with_modules
 from mlx_rerank.checkpoints.packing import quantization_of
 from mlx_rerank.checkpoints.reading import read_bytes
 from mlx_rerank.checkpoints.settings import Settings
@@ -111,10 +111,7 @@ class Checkpoint:
         with opened.reading():
             files = weights.safetensors_files(directory)
             if files:
-                shapes = weights.stored_shapes(files)
-                for folder, path in weights_of_modules(directory):
-                    shapes |= {f"{folder}/{name}": size for name, size in weights.stored_shapes([path]).items()}
-                opened._require_fit(shapes)
+                opened._require_fit(weights.stored_shapes(files) | shapes_of_modules(directory))
         return opened
 
     def tensors(self) -> MutableMapping[str, Any]:

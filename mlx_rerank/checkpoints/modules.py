@@ -1,15 +1,19 @@
 """Heads that sentence-transformers keeps apart from a model, one folder for each module, as modules.json lists them."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import mlx.core as mx
+
+from mlx_rerank.checkpoints import weights
 from mlx_rerank.checkpoints.config import is_converted, read_object, read_objects
 from mlx_rerank.checkpoints.files import CONFIG_FILE, MODULES_FILE, SENTENCE_TRANSFORMERS_FILE, WEIGHTS_FILE
 from mlx_rerank.errors import UnsupportedModelError
 from mlx_rerank.models.family import MODULES_KEY
 
+T = TypeVar("T")
 _FOLDER = re.compile(r"[0-9]+_\w+")  # as sentence-transformers names them; a path could lead anywhere
 
 
@@ -37,12 +41,25 @@ def with_modules(config: Mapping[str, Any], directory: Path) -> dict[str, Any]:
     return rest | {MODULES_KEY: found} if found else rest
 
 
-def weights_of_modules(directory: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the folder of each module that has weights, and their file."""
-    for module in _head(directory):
-        path = str(module.get("path"))
-        if _FOLDER.fullmatch(path) and (file := directory / path / WEIGHTS_FILE).is_file():
-            yield path, file
+def shapes_of_modules(directory: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the modules' tensors, each by its folder and its name; only headers are read.
+
+    Raises:
+        CheckpointError: a file is damaged.
+    """
+    return _named(directory, lambda path: weights.stored_shapes([path]))
+
+
+def tensors_of_modules(directory: Path) -> dict[str, mx.array]:
+    """Return the modules' tensors, lazy, by the same names; raises what `shapes_of_modules` does."""
+    return _named(directory, weights.read_safetensors)
+
+
+def _named(directory: Path, read: Callable[[Path], Mapping[str, T]]) -> dict[str, T]:
+    """Return what is read of each module's weights, by its folder and its name."""
+    folders = [str(module.get("path")) for module in _head(directory)]
+    files = {folder: directory / folder / WEIGHTS_FILE for folder in folders if _FOLDER.fullmatch(folder)}
+    return {f"{folder}/{n}": one for folder, path in files.items() if path.is_file() for n, one in read(path).items()}
 
 
 def _head(directory: Path) -> list[dict[str, Any]]:

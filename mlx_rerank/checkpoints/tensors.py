@@ -7,7 +7,7 @@ from typing import Any
 from mlx_rerank.checkpoints import weights
 from mlx_rerank.checkpoints.files import TORCH_WEIGHTS_FILE, WEIGHTS_FILE
 from mlx_rerank.checkpoints.fit import Shapes
-from mlx_rerank.checkpoints.modules import weights_of_modules
+from mlx_rerank.checkpoints.modules import tensors_of_modules
 from mlx_rerank.checkpoints.torch_weights import TorchWeights, read_torch_weights
 from mlx_rerank.checkpoints.unread import instead
 from mlx_rerank.errors import CheckpointError
@@ -23,9 +23,7 @@ def open_tensors(directory: Path) -> MutableMapping[str, Any]:
     files = weights.safetensors_files(directory)
     if files:
         tensors = {name: tensor for path in files for name, tensor in weights.read_safetensors(path).items()}
-        for folder, path in weights_of_modules(directory):
-            tensors |= {f"{folder}/{name}": tensor for name, tensor in weights.read_safetensors(path).items()}
-        return tensors
+        return tensors | tensors_of_modules(directory)
     if files := weights.torch_files(directory):
         return read_torch_weights(files)
     raise CheckpointError(

@@ -70,15 +70,9 @@ def convert(
         require_login(upload_repo)
     texts = None if trim_vocab is None else _texts(trim_vocab)
     target = convert(
-        hf_path,
-        mlx_path,
-        dtype=dtype,
-        revision=revision,
-        **packing,
-        trim_vocab=texts,
-        name=upload_repo,
-        template=template,
-    )
+        hf_path, mlx_path, dtype=dtype, revision=revision, trim_vocab=texts, name=upload_repo,
+        template=template, **packing,
+    )  # fmt: skip
     size = sum(path.stat().st_size for path in target.iterdir())
     typer.echo(f"wrote {target} ({size / 1e6:.1f} MB)", err=True)
     if texts:

@@ -10,13 +10,13 @@ from mlx_rerank.device.optional import imported
 from mlx_rerank.models.family import MODULES_KEY
 
 
-def with_head(backbone: Any, config: Mapping[str, Any], state: Mapping[str, np.ndarray]) -> Any:
+def with_head(backbone: Any, config: Mapping[str, Any], state: Mapping[str, Any]) -> Any:
     """Return a torch module that is called as a classifier of transformers is.
 
     Args:
         backbone: transformers' model without a head.
         config: config.json with what the modules' files say.
-        state: the modules' tensors; their names begin with the modules' folders.
+        state: tensors of numpy or MLX, those of modules among them, whose names begin with the modules' folders.
 
     Source: sentence_transformers' Pooling, Dense and LayerNorm, version 6.2; tests/families/test_modernbert_modules.py.
     """
@@ -26,7 +26,7 @@ def with_head(backbone: Any, config: Mapping[str, Any], state: Mapping[str, np.n
     steps = torch.nn.Sequential()
     for module in modules:
         own = {
-            name.rpartition(".")[2]: torch.from_numpy(np.array(value))
+            name.rpartition(".")[2]: torch.from_numpy(np.array(value, dtype=np.float32))
             for name, value in state.items()
             if name.startswith(f"{module['path']}/")
         }

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
-from mlx_rerank.checkpoints.modules import weights_of_modules
 from mlx_rerank.device.optional import imported, require_at_least
 from mlx_rerank.errors import CheckpointError, InputError, RerankError
 from mlx_rerank.models.family import MODULES_KEY
@@ -101,7 +100,7 @@ class ReferenceReranker:
         if not checkpoint.converted:
             model = kind.from_pretrained(directory, config=config, attn_implementation="eager", **_OWN_CODE)
             if MODULES_KEY in checkpoint.raw:
-                model = with_head(model, checkpoint.raw, _of_modules(checkpoint.directory))
+                model = with_head(model, checkpoint.raw, checkpoint.tensors())
             return model, transformers.AutoTokenizer.from_pretrained(directory, **_OWN_CODE)
         model, restored = getattr(transformers, its.restored or its.model)(config), restore.state_dict(directory)
         state = {name: self._torch.from_numpy(value) for name, value in restored.items() if "/" not in name}
@@ -226,13 +225,6 @@ def _failures_of(directory: Path) -> Iterator[None]:
     except Exception as error:
         reason = str(error).strip().partition("\n")[0]
         raise CheckpointError(f"{directory} cannot be run by PyTorch: {type(error).__name__}: {reason}") from error
-
-
-def _of_modules(directory: Path) -> dict[str, np.ndarray]:
-    """Return the tensors of a head's modules, their names after those of their folders."""
-    load = imported("safetensors.torch").load_file
-    files = weights_of_modules(directory)
-    return {f"{folder}/{name}": value.float().numpy() for folder, path in files for name, value in load(path).items()}
 
 
 def _config(transformers: Any, checkpoint: Checkpoint) -> Any:

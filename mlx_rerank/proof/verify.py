@@ -21,6 +21,7 @@ from mlx_rerank.convert.trim import renumbering
 from mlx_rerank.device import kernels
 from mlx_rerank.device.arrays import telling, to_numpy
 from mlx_rerank.errors import InputError, NonFiniteScoreError
+from mlx_rerank.models.family import InTransformers
 from mlx_rerank.models.templates import declared
 from mlx_rerank.pairs.arguments import check_pairs
 from mlx_rerank.pairs.batching import pad
@@ -95,9 +96,7 @@ def verify(
     ours = _rows(reranker, compared)
     same = [i for i, row in enumerate(ours) if _as_in_reference(row) == expected[i]]
     followed = _spread([(ours[i], theirs[i]) for i in same])
-    paths = checkpoint.family.in_transformers.hidden_states(checkpoint.shape)
-    last = checkpoint.family.in_transformers.last_token
-    drifts, peak = _follow(reranker, reference, paths, followed, last=last)
+    drifts, peak = _follow(reranker, reference, checkpoint.family.in_transformers, followed)
     fidelity, truncated, error = _compare_logits(reranker, reference, compared, theirs)
     return Verification(
         model=hub.public_name(model),
@@ -203,21 +202,21 @@ def _spread(rows: list[Followed]) -> list[Followed]:
 
 
 def _follow(
-    reranker: Reranker, reference: ReferenceReranker, paths: list[str], rows: list[Followed], *, last: bool
+    reranker: Reranker, reference: ReferenceReranker, its: InTransformers, rows: list[Followed]
 ) -> tuple[dict[str, float], Peak]:
-    """Return the worst relative error of every hidden state, at these module paths, and the largest activation.
+    """Return the worst relative error of every hidden state, by module path, and the largest activation.
 
     In the last layer MLX computes one token alone: the last, or else the first.
     """
     drifts: dict[str, float] = {}
-    peaks = [Peak(0.0, "")]
+    peaks, paths = [Peak(0.0, "")], its.hidden_states(reranker.config)
     for ours, theirs in rows:
         batch = pad([ours], reranker.encoder.pad_token_id)
         states, seen = reranker.engine.apply(partial(_states, paths), batch)
         peaks += seen
         for path, other in zip(paths, reference.hidden_states(theirs), strict=True):
             state = states[path]
-            other = other[-len(state) :] if last else other[: len(state)]
+            other = other[-len(state) :] if its.last_token else other[: len(state)]
             error = float(np.sqrt(np.square(state - other).mean() / np.square(other).mean()))
             drifts[path] = max(drifts.get(path, 0.0), _or_infinity(error))
     return drifts, max(peaks, key=lambda peak: peak.value)  # the first, where several are infinite

@@ -100,6 +100,8 @@ def test_a_mean_and_the_older_keys(tmp_path: Path, pooling: dict[str, Any]) -> N
         (changed(2, dimension=64), "3_LayerNorm"),
         (changed(3, out_features=2), "4_Dense"),
         (changed(1, bias=None), "2_Dense"),
+        ({MODULES_KEY: "1_Pooling"}, "a list of modules"),
+        ({MODULES_KEY: [{}]}, "a list of modules"),
     ],
 )
 def test_modules_whose_sizes_do_not_fit_are_refused(change: dict[str, Any], reason: str) -> None:

@@ -18,6 +18,7 @@ from mlx_rerank.errors import CheckpointError, UnsupportedModelError
 from mlx_rerank.models.decoders import language_model
 from mlx_rerank.models.decoders.language_model import DecoderShape, LanguageModel, Switches
 from mlx_rerank.models.family import Family, InTransformers, require_values
+from mlx_rerank.models.known import KnownModel
 from mlx_rerank.models.mapping import SIGMOID
 from mlx_rerank.models.rules import Join, Rule, Shapes, Source
 from mlx_rerank.models.shape import read_shape
@@ -150,4 +151,8 @@ FAMILY = Family(
     ),
     template=TEMPLATE,
     usual_length=8192,
+    known=tuple(
+        KnownModel(f"Qwen/Qwen3-Reranker-{size}B", "", millions, "many", "Apache-2.0", 40960)
+        for size, millions in {"0.6": 600, "4": 4000, "8": 8000}.items()
+    ),
 )

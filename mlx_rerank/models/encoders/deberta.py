@@ -27,6 +27,7 @@ from mlx_rerank.models.family import (
     require_values,
     wanted,
 )
+from mlx_rerank.models.known import KnownModel
 from mlx_rerank.models.layers import LayerNorm, look_up, some_outputs
 from mlx_rerank.models.mapping import SIGMOID
 from mlx_rerank.models.rules import Rule, copied, linear, norm
@@ -293,8 +294,12 @@ FAMILY = Family(
             "pad_token": "[PAD]",
             "unk_token": "[UNK]",
             "mask_token": "[MASK]",
-        },
+        },  # fmt: skip
         hidden_states=post_norm.hidden_states,
         settings=("position_buckets", "share_att_key", "norm_rel_ebd"),
+    ),
+    known=tuple(
+        KnownModel(f"mixedbread-ai/mxbai-rerank-{size}-v1", licence="Apache-2.0", longest_pair=512)
+        for size in ("xsmall", "base", "large")
     ),
 )

@@ -17,6 +17,7 @@ from mlx_rerank.errors import CheckpointError, InputError
 from mlx_rerank.models.cost import Cost
 from mlx_rerank.models.encoders.modernbert_shape import EXAMPLE, TITLE, ModernBertShape, accepts, read
 from mlx_rerank.models.family import Family, InTransformers, require_special_tokens
+from mlx_rerank.models.known import KnownModel
 from mlx_rerank.models.layers import LayerNorm, Linear, Model, look_up, some_outputs
 from mlx_rerank.models.mapping import SIGMOID
 from mlx_rerank.models.rules import Rule, copied, linear, norm
@@ -238,5 +239,10 @@ FAMILY = Family(
             "final_norm",  # what transformers gives as the last layer's
         ],
         settings=("global_attn_every_n_layers", "global_rope_theta", "local_rope_theta"),
+    ),
+    known=(
+        KnownModel(EXAMPLE, "reads the mean of its tokens", 150, "English", "Apache-2.0", 8192),
+        KnownModel("ibm-granite/granite-embedding-reranker-english-r2", "", None, "English", "Apache-2.0"),
+        KnownModel("cl-nagoya/ruri-v3-reranker-310m", "", 310, "Japanese", "Apache-2.0"),
     ),
 )

@@ -16,6 +16,7 @@ from mlx_rerank.errors import CheckpointError, UnsupportedModelError
 from mlx_rerank.models.encoders import modernbert
 from mlx_rerank.models.encoders.modernbert_shape import ModernBertShape, read, require_run
 from mlx_rerank.models.family import MODULES_KEY, wanted
+from mlx_rerank.models.known import LEFT_AS_LOGITS, KnownModel
 from mlx_rerank.models.layers import LayerNorm, Linear
 from mlx_rerank.models.rules import Rule, linear, norm
 
@@ -24,7 +25,7 @@ _WANTED = wanted(_TITLE, _EXAMPLE)
 _EPS = 1e-5  # torch's own, which the modules' files do not state
 _TYPE = "sentence_transformers."
 _ACTIVATIONS = {
-    "torch.nn.modules.activation.GELU": operations.gelu,
+    "torch.nn.modules.activation.GELU": lambda x: operations.gelu(x),  # looked up at each call, as audits replace it
     "torch.nn.modules.activation.Tanh": mx.tanh,
     "torch.nn.modules.linear.Identity": lambda x: x,
 }
@@ -95,7 +96,25 @@ def _accepts(config: Mapping[str, Any]) -> bool:
             f"{_WANTED} with architectures ['ModernBertModel']; found {config.get('architectures')} under modules"
         )
     require_run(config, _WANTED)
-    pooling, *steps = config[MODULES_KEY]
+    _require_head(config)
+    return True
+
+
+def _require_head(config: Mapping[str, Any]) -> None:
+    """Refuse modules that are not run.
+
+    Raises:
+        UnsupportedModelError: there are some.
+        CheckpointError: the modules are no list of objects with a path.
+    """
+    modules = config.get(MODULES_KEY)
+    if (
+        not isinstance(modules, list)
+        or not modules
+        or not all(isinstance(one, dict) and isinstance(one.get("path"), str) for one in modules)
+    ):
+        raise CheckpointError(f"config.json has {MODULES_KEY} {modules!r:.80}, where a list of modules is expected")
+    pooling, *steps = modules
     _require_module(pooling, "Pooling", _POOLING)
     _mean(pooling)
     for step in steps:
@@ -104,14 +123,13 @@ def _accepts(config: Mapping[str, Any]) -> bool:
             continue
         output = "scores" if step is steps[-1] else "sentence_embedding"
         _require_module(step, "Dense", {**_DENSE, "module_output_name": output})
-        if step.get("activation_function") not in _ACTIVATIONS:
+        if str(step.get("activation_function")) not in _ACTIVATIONS:
             raise UnsupportedModelError(
                 f"{_WANTED} with activations {', '.join(_ACTIVATIONS)}; found {step.get('activation_function')!r} in "
                 f"{step['path']}"
             )
     if not steps or _kind(steps[-1]) != "Dense":
         raise UnsupportedModelError(f"{_WANTED} whose last module is a Dense that gives 'scores'; found none")
-    return True
 
 
 def _kind(module: Mapping[str, Any]) -> str:
@@ -157,8 +175,10 @@ def _shape(config: Mapping[str, Any]) -> ModularShape:
     Raises:
         CheckpointError: sizes of modules are missing, or do not follow from one another.
     """
+    _require_head(config)  # a converted directory is opened by its record alone
     pooling, *modules = config[MODULES_KEY]
-    width, steps = config.get("hidden_size"), []
+    width: Any = config.get("hidden_size")
+    steps: list[Step] = []
     sizes = [pooling[key] for key in ("embedding_dimension", "word_embedding_dimension") if key in pooling]
     _require_width(pooling, sizes[0] if sizes else None, width)
     for module in modules:
@@ -176,8 +196,7 @@ def _shape(config: Mapping[str, Any]) -> ModularShape:
             )
         steps.append(Step(module["path"], width, outputs, bias, module["activation_function"]))
         width = outputs
-    own = read(config)
-    return ModularShape(**(vars(own) | {"mean": _mean(pooling)}), steps=tuple(steps))
+    return ModularShape(**vars(replace(read(config), mean=_mean(pooling))), steps=tuple(steps))
 
 
 def _require_width(module: Mapping[str, Any], found: Any, expected: Any) -> None:
@@ -213,4 +232,8 @@ FAMILY = replace(
     build=_build,
     score_rule="the first token, or the mean of all, as the pooling says, by the modules of the head",
     in_transformers=replace(modernbert.FAMILY.in_transformers, model="ModernBertModel"),
+    known=tuple(
+        KnownModel(f"cross-encoder/ettin-reranker-{size}-v1", LEFT_AS_LOGITS, millions, "English", "Apache-2.0", 8192)
+        for size, millions in {"17m": 17, "32m": 32, "68m": 68, "150m": 150, "400m": 400, "1b": 1000}.items()
+    ),
 )

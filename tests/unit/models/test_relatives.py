@@ -27,7 +27,7 @@ RELATIVES: dict[str, tuple[dict[str, Any], str]] = {  # its config.json, in part
     "bge-m3": ({"model_type": "xlm-roberta", "architectures": ["XLMRobertaModel"]}, "an embedding model"),
     "ColBERT": ({"model_type": "bert", "architectures": ["HF_ColBERT"]}, "'HF_ColBERT'"),
     "SPLADE": ({"model_type": "bert", "architectures": ["BertForMaskedLM"]}, "'BertForMaskedLM'"),
-    "a causal model": ({"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]}, "'Qwen3ForCausalLM'"),
+    "a chat model": ({"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]}, "a chat model.*template="),
     "EuroBERT": ({"model_type": "eurobert", "architectures": ["EuroBertForSequenceClassification"]}, "'eurobert'"),
     "T5": ({"model_type": "t5", "architectures": ["T5ForConditionalGeneration"]}, "'t5'"),
     "unheard of": ({"model_type": "unheard", "architectures": ["UnheardForSequenceClassification"]}, "'unheard'"),
