@@ -286,15 +286,9 @@ FAMILY = Family(
         model="DebertaV2ForSequenceClassification",
         config="DebertaV2Config",
         tokenizer="DebertaV2Tokenizer",
-        special_tokens={
-            "bos_token": "[CLS]",
-            "cls_token": "[CLS]",
-            "eos_token": "[SEP]",
-            "sep_token": "[SEP]",
-            "pad_token": "[PAD]",
-            "unk_token": "[UNK]",
-            "mask_token": "[MASK]",
-        },  # fmt: skip
+        special_tokens=dict.fromkeys(("bos_token", "cls_token"), "[CLS]")
+        | dict.fromkeys(("eos_token", "sep_token"), "[SEP]")
+        | {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "mask")},
         hidden_states=post_norm.hidden_states,
         settings=("position_buckets", "share_att_key", "norm_rel_ebd"),
     ),
