@@ -10,13 +10,13 @@ from mlx_rerank.device.optional import imported
 from mlx_rerank.models.family import MODULES_KEY
 
 
-def with_head(backbone: Any, config: Mapping[str, Any], state: Mapping[str, Any]) -> Any:
+def with_head(backbone: Any, config: Mapping[str, Any], state: Mapping[str, np.ndarray]) -> Any:
     """Return a torch module that is called as a classifier of transformers is.
 
     Args:
         backbone: transformers' model without a head.
         config: config.json with what the modules' files say.
-        state: tensors of numpy or MLX, those of modules among them, whose names begin with the modules' folders.
+        state: tensors, those of modules among them, whose names begin with the modules' folders.
 
     Source: sentence_transformers' Pooling, Dense and LayerNorm, version 6.2; tests/families/test_modernbert_modules.py.
     """

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import mlx.core as mx
 import numpy as np
 
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
@@ -100,7 +101,9 @@ class ReferenceReranker:
         if not checkpoint.converted:
             model = kind.from_pretrained(directory, config=config, attn_implementation="eager", **_OWN_CODE)
             if MODULES_KEY in checkpoint.raw:
-                model = with_head(model, checkpoint.raw, checkpoint.tensors())
+                tensors = {n: t for n, t in checkpoint.tensors().items() if "/" in n}  # numpy has no bfloat16
+                state = {n: np.array(t.astype(mx.float32)) for n, t in tensors.items()}
+                model = with_head(model, checkpoint.raw, state)
             return model, transformers.AutoTokenizer.from_pretrained(directory, **_OWN_CODE)
         model, restored = getattr(transformers, its.restored or its.model)(config), restore.state_dict(directory)
         state = {name: self._torch.from_numpy(value) for name, value in restored.items() if "/" not in name}
