@@ -44,7 +44,7 @@ def operations(
         found.append(_embeddings(shape, rows * length, itemsize))
         for layer in range(shape.num_hidden_layers):
             last = first_token_only and layer == shape.num_hidden_layers - 1
-            found += _layer(shape, rows, length, 1 if last else length, itemsize)
+            found += _layer(cost, rows, length, 1 if last else length, itemsize)
         D = shape.hidden_size
         found += [_product("head", rows, D, D, itemsize), _product("head", rows, D, 1, itemsize)]
     return found
@@ -65,9 +65,9 @@ def by_name(found: Sequence[Operation]) -> list[Operation]:
     return [Operation(n, sum(each.flops for each in of[n]), sum(each.bytes for each in of[n])) for n in names]
 
 
-def _layer(shape: ModelShape, rows: int, length: int, queries: int, itemsize: int) -> list[Operation]:
+def _layer(cost: Cost, rows: int, length: int, queries: int, itemsize: int) -> list[Operation]:
     """Return a layer's operations, if only the first `queries` tokens of each row are carried on."""
-    D, F = shape.hidden_size, shape.intermediate_size
+    D, (up, down) = cost.shape.hidden_size, cost.products[2:]
     tokens, kept = rows * length, rows * queries
     projections = [_product("projections", tokens, D, 3 * D, itemsize)]
     if queries < length:
@@ -79,8 +79,8 @@ def _layer(shape: ModelShape, rows: int, length: int, queries: int, itemsize: in
         *projections,
         Operation("attention", 2 * 2 * rows * queries * length * D, (2 * tokens + 2 * kept) * D * itemsize),
         _product("projections", kept, D, D, itemsize),
-        _product("feed-forward", kept, D, F, itemsize),
-        _product("feed-forward", kept, F, D, itemsize),
+        _product("feed-forward", kept, *up, itemsize),
+        _product("feed-forward", kept, *down, itemsize),
     ]
 
 

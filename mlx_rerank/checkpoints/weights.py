@@ -42,8 +42,9 @@ def port(
     Raises:
         WeightsError: a tensor is not of a floating dtype.
     """
+    names = family.names(tensors)
     for rule in family.table(shape):
-        parts = [mx.array(tensors.pop(source.name)) for source in rule.sources]
+        parts = [mx.array(tensors.pop(names[source.name])) for source in rule.sources]
         for source, part in zip(rule.sources, parts, strict=True):
             if part.dtype not in FLOATS:
                 raise WeightsError(

@@ -145,6 +145,23 @@ def attention(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.arra
     return mx.concatenate(attended, axis=0)
 
 
+def rope(x: mx.array, theta: float, scale: float = 1.0) -> mx.array:
+    """Turn the halves of each head by angles that grow with a token's place, which counts from 0.
+
+    Args:
+        x: floating [B, H, L, D/H]. Angles are computed in float32.
+        theta: base of the wave lengths.
+        scale: of the places.
+
+    Returns:
+        As x.
+
+    Source: mx.fast.rope; tests/unit/device/test_operations.py.
+    """
+    place = _place.get()
+    return mx.fast.rope(x, x.shape[-1], traditional=False, base=theta, scale=scale, offset=0, stream=place)
+
+
 def _whole_attention(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.array | None) -> mx.array:
     """Return attention by a softmax that has a derivative on every device; in the dtype of q."""
     scores = mx.matmul(q * scale, k.swapaxes(-1, -2), stream=_place.get())

@@ -13,15 +13,17 @@ class Cost:
 
     Args:
         shape: of the model.
+        gated: whether the first matrix of the feed-forward also makes a gate, which its activation is multiplied with.
     """
 
     shape: Shape
+    gated: bool = False
 
     @property
     def products(self) -> list[tuple[int, int]]:
         """Inputs and outputs of the matrix products of a layer: to query, key and value; back; up; down."""
         D, F = self.shape.hidden_size, self.shape.intermediate_size
-        return [(D, 3 * D), (D, D), (D, F), (F, D)]
+        return [(D, 3 * D), (D, D), (D, 2 * F if self.gated else F), (F, D)]
 
     def operations(self, length: int) -> int:
         """Return all layers' operations on one token of a pair of this length: an addition for each multiplication."""
@@ -37,6 +39,7 @@ class Cost:
             itemsize: bytes of a number.
         """
         D, H = self.shape.hidden_size, self.shape.num_attention_heads
-        feed_forward = 3 * self.shape.intermediate_size + 2 * D  # before, in and after the activation; input, residual
+        # Before, in and after the activation, and a gate; input, residual.
+        feed_forward = (4 if self.gated else 3) * self.shape.intermediate_size + 2 * D
         scores = 0 if D // H in _FUSED_HEADS else 2 * H * length + 5 * D  # before and after the softmax
         return itemsize * max(feed_forward, scores)

@@ -4,14 +4,14 @@ A family is one file of `encoders` or `decoders`, and a line in the registry (`m
 folders nobody names a family, a tensor of a checkpoint or a special token.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import mlx.nn as nn
 from tokenizers import Tokenizer
 
-from mlx_rerank.errors import CheckpointError, UnsupportedModelError
+from mlx_rerank.errors import CheckpointError, UnsupportedModelError, WeightsError
 from mlx_rerank.models.cost import Cost
 from mlx_rerank.models.layers import Model
 from mlx_rerank.models.mapping import ScoreMapping
@@ -32,6 +32,7 @@ class InTransformers:
         tokenizer: name of its tokenizer's class.
         special_tokens: arguments for a tokenizer that is made of tokenizer.json alone.
         hidden_states: takes a shape, gives the module path of each hidden state, in transformers' order.
+        translated: takes a config.json, gives one that its configuration's class reads.
     """
 
     model: str
@@ -39,6 +40,7 @@ class InTransformers:
     tokenizer: str
     special_tokens: Mapping[str, str]
     hidden_states: Callable[[Any], list[str]]
+    translated: Callable[[Config], Config] = dict
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class Family:
         packable: takes a shape, gives each layer's matrices that may be packed, by path, with the width of their rows.
         cost: takes a shape, gives what a token costs.
         in_transformers: where the reference finds it.
+        renamed: takes a tensor's name in a checkpoint, gives the table's, where checkpoints differ in that.
     """
 
     name: str
@@ -80,10 +83,23 @@ class Family:
     packable: Callable[[Any], Sequence[Mapping[str, int]]]
     cost: Callable[[Shape], Cost]
     in_transformers: InTransformers
+    renamed: Callable[[str], str] = str
 
     def source_shapes(self, shape: Shape) -> dict[str, tuple[int, ...]]:
         """Return name and shape of every tensor that a Hugging Face checkpoint of this shape must hold."""
         return {source.name: source.shape for rule in self.table(shape) for source in rule.sources}
+
+    def names(self, found: Iterable[str]) -> dict[str, str]:
+        """Return the names of a checkpoint's tensors by what the table calls them.
+
+        Raises:
+            WeightsError: two of them would be the same tensor.
+        """
+        names: dict[str, str] = {}
+        for name in found:
+            if (other := names.setdefault(self.renamed(name), name)) != name:
+                raise WeightsError(f"{name} and {other} are names of the same weight: save the model again with one")
+        return names
 
     def record(self, frame: Frame) -> dict[str, Any]:
         """Return what a converted directory says of its model, so that loading it need not guess."""

@@ -85,9 +85,11 @@ class ReferenceReranker:
         if not checkpoint.converted:
             model = kind.from_pretrained(directory, config=config, attn_implementation="eager", **_OWN_CODE)
             return model, transformers.AutoTokenizer.from_pretrained(directory, **_OWN_CODE)
-        model = kind(config)
         state = {name: self._torch.from_numpy(value) for name, value in restore.state_dict(directory).items()}
-        model.load_state_dict(state, strict=True)
+        kept = {"state_dict": state, "dtype": self._torch.float32, "output_loading_info": True}
+        model, info = kind.from_pretrained(None, config=config, attn_implementation="eager", **kept)
+        if wrong := {problem: sorted(names) for problem, names in info.items() if names}:
+            raise ValueError(f"the restored weights do not fit: {wrong}")
         path, saved = str(directory / "tokenizer.json"), checkpoint.settings.truncation_side
         side = {} if saved is None else {"truncation_side": saved}
         return model, transformers.PreTrainedTokenizerFast(tokenizer_file=path, **its.special_tokens, **side)
@@ -186,9 +188,10 @@ def _config(transformers: Any, checkpoint: Checkpoint) -> Any:
 
     Others name quantizers, or repositories with kernels, whose code would be run. Attention is transformers' own.
     """
-    kind = getattr(transformers, checkpoint.family.in_transformers.config)
+    its = checkpoint.family.in_transformers
+    kind = getattr(transformers, its.config)
     known = {*kind().to_dict(), "num_labels"}
-    config = kind.from_dict({name: value for name, value in checkpoint.raw.items() if name in known})
+    config = kind.from_dict({name: value for name, value in its.translated(checkpoint.raw).items() if name in known})
     config._attn_implementation = "eager"
     return config
 

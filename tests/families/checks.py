@@ -19,6 +19,7 @@ from mlx_rerank import Reranker
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.checkpoints.mapped import inputs_of
 from mlx_rerank.checkpoints.packing import Quantization
+from mlx_rerank.checkpoints.weights import stored_shapes
 from mlx_rerank.convert import convert
 from mlx_rerank.dtypes import NAMES, audit, parse_dtype
 from mlx_rerank.models import FAMILIES, family_named, family_of
@@ -70,9 +71,15 @@ def write(directory: Path, config: Mapping[str, Any], tensors: Tensors, tokenize
 def original_logits(directory: Path, pairs: list[tuple[str, str]]) -> np.ndarray:
     """Return what transformers makes of pairs that fit, each alone, tokenised by its own pair call; float32 [N]."""
     import torch
+    import transformers
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    model = AutoModelForSequenceClassification.from_pretrained(directory).float().eval()
+    saved = json.loads((directory / "config.json").read_text())
+    its = family_of(saved).in_transformers
+    kind, config = getattr(transformers, its.config), None
+    if saved["model_type"] != kind.model_type:  # else transformers reads it by itself
+        config = kind.from_dict(dict(its.translated(saved)))
+    model = AutoModelForSequenceClassification.from_pretrained(directory, config=config).float().eval()
     tokenizer, found = AutoTokenizer.from_pretrained(directory), []
     for query, document in pairs:
         with torch.no_grad():
@@ -124,12 +131,14 @@ class FamilyChecks:
                 family_of(self.config | change)
             assert type(caught.value).__name__ == "UnsupportedModelError"
 
-    def test_the_table_names_what_transformers_saves(self, family: Family) -> None:
+    def test_the_table_names_what_transformers_saves(self, family: Family, tmp_path: Path) -> None:
         import transformers
 
         its = family.in_transformers
-        model = getattr(transformers, its.model)(getattr(transformers, its.config).from_dict(dict(self.config)))
-        saved = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        config = getattr(transformers, its.config).from_dict(dict(its.translated(self.config)))
+        getattr(transformers, its.model)(config).save_pretrained(tmp_path)
+        shapes = stored_shapes([tmp_path / "model.safetensors"])
+        saved = {own: shapes[name] for own, name in family.names(shapes).items()}
         read = {name: shape for name, shape in saved.items() if not name.startswith(family.ignored)}
         assert read == family.source_shapes(family.shape(self.config))
 
