@@ -27,6 +27,8 @@ def require_fit(found: Shapes, config: Mapping[str, Any], family: Family, shape:
     """
     expected = _of_converter(found, config, family, shape) if converted else family.source_shapes(shape)
     ignored = () if converted else family.ignored
+    if not converted:
+        found = {own: found[name] for own, name in family.names(found).items()}
     read = {name for name in found if name in expected or not name.startswith(ignored)}
     require_names(read, expected.keys(), _wrapped(found, expected))
     for name, wanted in expected.items():

@@ -144,8 +144,8 @@ class MappedEmbeddings:
             CheckpointError: a file is damaged, or is not the one that was opened.
             WeightsError: the table is missing, or not what config.json says.
         """
-        names = sorted(checkpoint.table_names) if checkpoint.converted else [_words_source(checkpoint)]
         with checkpoint.reading():
+            names = sorted(checkpoint.table_names) if checkpoint.converted else [_words_source(checkpoint)]
             found = _find(checkpoint.directory, names)
         parts = {name.rpartition(".")[2]: part for name, part in found.items()}
         packing = quantization_of(checkpoint.raw, checkpoint.family.words) if "scales" in parts else None
@@ -213,8 +213,10 @@ class MappedEmbeddings:
 
 def _words_source(checkpoint: Checkpoint) -> str:
     """Return the name of the table in a Hugging Face checkpoint."""
-    rules = checkpoint.family.table(checkpoint.shape)
-    return next(rule.sources[0].name for rule in rules if rule.target == f"{checkpoint.family.words}.weight")
+    family = checkpoint.family
+    rules = family.table(checkpoint.shape)
+    name = next(rule.sources[0].name for rule in rules if rule.target == f"{family.words}.weight")
+    return family.names(weights.stored_shapes(weights.safetensors_files(checkpoint.directory))).get(name, name)
 
 
 def _find(directory: Path, names: list[str]) -> dict[str, Rows]:

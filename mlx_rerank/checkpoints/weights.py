@@ -43,11 +43,11 @@ def port(
     Raises:
         WeightsError: a tensor is not of a floating dtype.
     """
-    table = family.table(shape)
+    table, names = family.table(shape), family.names(tensors)
     uses = Counter(source.name for rule in table for source in rule.sources)
     for rule in table:
         uses.subtract(source.name for source in rule.sources)
-        taken = [tensors[s.name] if uses[s.name] else tensors.pop(s.name) for s in rule.sources]
+        taken = [tensors[names[s.name]] if uses[s.name] else tensors.pop(names[s.name]) for s in rule.sources]
         parts = [mx.array(tensor) for tensor in taken]
         for source, part in zip(rule.sources, parts, strict=True):
             if part.dtype not in FLOATS:

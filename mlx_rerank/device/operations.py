@@ -126,18 +126,19 @@ def rms_norm(x: mx.array, weight: mx.array, eps: float) -> mx.array:
     return x * mx.rsqrt((x * x) @ mx.full((D, 1), 1 / D) + eps) * weight
 
 
-def rope(x: mx.array, base: float, offset: int | mx.array = 0) -> mx.array:
+def rope(x: mx.array, base: float, offset: int | mx.array = 0, *, scale: float = 1.0) -> mx.array:
     """Return x, turned by its tokens' positions: numbers D/2 apart make a pair, as in transformers.
 
     Args:
         x: floating [B, H, L, D].
         base: of the wavelengths.
         offset: the first token's position, or int32 [B], that of each row.
+        scale: of positions.
 
     Source: "RoFormer" (Su et al. 2021); tests/unit/device/test_decoding_operations.py.
     """
     place = _place.get()
-    return mx.fast.rope(x, x.shape[-1], traditional=False, base=base, scale=1.0, offset=offset, stream=place)
+    return mx.fast.rope(x, x.shape[-1], traditional=False, base=base, scale=scale, offset=offset, stream=place)
 
 
 def swiglu(gate: mx.array, up: mx.array) -> mx.array:

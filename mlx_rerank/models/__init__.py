@@ -5,7 +5,7 @@ from typing import Any
 
 from mlx_rerank.errors import CheckpointError, UnsupportedModelError
 from mlx_rerank.models.decoders import qwen3
-from mlx_rerank.models.encoders import bert, deberta, modernbert, modernbert_modules, xlm_roberta
+from mlx_rerank.models.encoders import bert, deberta, gte, modernbert, modernbert_modules, xlm_roberta
 from mlx_rerank.models.family import Family
 
 FAMILIES = (
@@ -14,6 +14,7 @@ FAMILIES = (
     modernbert_modules.FAMILY,
     modernbert.FAMILY,
     deberta.FAMILY,
+    gte.FAMILY,
     qwen3.FAMILY,
 )
 TEMPLATES = {family.template.name: family.template for family in FAMILIES if family.template}

@@ -4,14 +4,14 @@ A family is one file of `encoders` or `decoders`, and a line in the registry (`m
 folders nobody names a family, a tensor of a checkpoint or a special token.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import mlx.nn as nn
 from tokenizers import Tokenizer
 
-from mlx_rerank.errors import CheckpointError, UnsupportedModelError
+from mlx_rerank.errors import CheckpointError, UnsupportedModelError, WeightsError
 from mlx_rerank.models.cost import Cost
 from mlx_rerank.models.known import KnownModel
 from mlx_rerank.models.layers import Model
@@ -39,6 +39,7 @@ class InTransformers:
         restored: name of the class that a converted model is restored as; `model` if None.
         prefix_space: whether its tokenizer reads texts as after a space.
         last_token: whether the last layer computes a row's last token alone, not its first.
+        translated: takes a config.json, gives one that its configuration's class reads.
     """
 
     model: str
@@ -50,6 +51,7 @@ class InTransformers:
     restored: str | None = None
     prefix_space: bool = True
     last_token: bool = False
+    translated: Callable[[Config], Config] = dict
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class Family:
         known: its models on the hub.
         template: of the prompt that its models read; None where there is none.
         usual_length: most tokens of a pair that are read where nobody says.
+        renamed: takes a tensor's name in a checkpoint, gives the table's, where checkpoints differ in that.
     """
 
     name: str
@@ -98,6 +101,8 @@ class Family:
     template: Template | None = None
     usual_length: int = 512
 
+    renamed: Callable[[str], str] = str
+
     def source_shapes(self, shape: Shape) -> dict[str, tuple[int, ...]]:
         """Return name and shape of every tensor that a Hugging Face checkpoint of this shape must hold."""
         return {source.name: source.shape for rule in self.table(shape) for source in rule.sources}
@@ -105,6 +110,18 @@ class Family:
     def float32(self, shape: Shape) -> frozenset[str]:
         """Return the names of the parameters that stay float32 whatever the model's dtype."""
         return frozenset(rule.target for rule in self.table(shape) if rule.float32)
+
+    def names(self, found: Iterable[str]) -> dict[str, str]:
+        """Return the names of a checkpoint's tensors by what the table calls them.
+
+        Raises:
+            WeightsError: two of them would be the same tensor.
+        """
+        names: dict[str, str] = {}
+        for name in found:
+            if (other := names.setdefault(self.renamed(name), name)) != name:
+                raise WeightsError(f"{name} and {other} are names of the same weight: save the model again with one")
+        return names
 
     def record(self, frame: Frame) -> dict[str, Any]:
         """Return what a converted directory says of its model, so that loading it need not guess."""

@@ -105,9 +105,13 @@ class ReferenceReranker:
                 state = {n: np.array(t.astype(mx.float32)) for n, t in tensors.items()}
                 model = with_head(model, checkpoint.raw, state)
             return model, transformers.AutoTokenizer.from_pretrained(directory, **_OWN_CODE)
-        model, restored = getattr(transformers, its.restored or its.model)(config), restore.state_dict(directory)
+        restored = restore.state_dict(directory)
         state = {name: self._torch.from_numpy(value) for name, value in restored.items() if "/" not in name}
-        model.load_state_dict(state, strict=True)
+        kept = {"state_dict": state, "dtype": self._torch.float32, "output_loading_info": True}
+        kind = getattr(transformers, its.restored or its.model)
+        model, info = kind.from_pretrained(None, config=config, attn_implementation="eager", **kept)
+        if wrong := {problem: sorted(names) for problem, names in info.items() if names}:
+            raise ValueError(f"the restored weights do not fit: {wrong}")
         if MODULES_KEY in checkpoint.raw:
             model = with_head(model, checkpoint.raw, restored)
         path, saved = str(directory / "tokenizer.json"), checkpoint.settings.truncation_side
@@ -238,7 +242,7 @@ def _config(transformers: Any, checkpoint: Checkpoint) -> Any:
     its = checkpoint.family.in_transformers
     kind = getattr(transformers, its.config)
     known = {*kind().to_dict(), "num_labels", *its.settings}
-    config = kind.from_dict({name: value for name, value in checkpoint.raw.items() if name in known})
+    config = kind.from_dict({name: value for name, value in its.translated(checkpoint.raw).items() if name in known})
     config._attn_implementation = "eager"
     if checkpoint.family.template is not None:
         config.num_labels, config.pad_token_id = 1, checkpoint.encoder().pad_token_id

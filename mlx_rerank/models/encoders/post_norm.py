@@ -56,6 +56,10 @@ class SelfAttention(nn.Module):
         self.qkv_proj = Linear(shape.hidden_size, 3 * shape.hidden_size)
         self.out_proj = Linear(shape.hidden_size, shape.hidden_size)
 
+    def placed(self, heads: mx.array) -> mx.array:
+        """Return queries or keys, [B, H, L, D/H], with their places, where the embeddings do not have these."""
+        return heads
+
     def __call__(self, x: mx.array, mask: mx.array | None, *, first_token_only: bool = False) -> mx.array:
         """Map [B, L, D] to [B, L, D], or to the first token's [B, 1, D].
 
@@ -68,7 +72,7 @@ class SelfAttention(nn.Module):
         else:
             q, k, v = mx.split(self.qkv_proj(x), 3, axis=-1)
         q, k, v = (part.reshape(B, -1, self.num_heads, D // self.num_heads).swapaxes(1, 2) for part in (q, k, v))
-        attended = operations.attention(q, k, v, self.scale, mask)  # (B, H, L or 1, D/H)
+        attended = operations.attention(self.placed(q), self.placed(k), v, self.scale, mask)  # (B, H, L or 1, D/H)
         return self.out_proj(attended.swapaxes(1, 2).reshape(B, -1, D))
 
 
@@ -106,7 +110,7 @@ class Head(nn.Module):
 class Encoder(Model):
     """The whole model: token ids in, one logit per pair out."""
 
-    def __init__(self, shape: Shape, embeddings: Embeddings) -> None:
+    def __init__(self, shape: Shape, embeddings: nn.Module) -> None:
         super().__init__()
         self.shape = shape
         self.embeddings = embeddings
