@@ -13,6 +13,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
+from mlx_rerank.device.arrays import to_numpy
 from mlx_rerank.device.optional import imported, require_at_least
 from mlx_rerank.errors import CheckpointError, InputError, RerankError
 from mlx_rerank.models.family import MODULES_KEY
@@ -102,7 +103,7 @@ class ReferenceReranker:
             model = kind.from_pretrained(directory, config=config, attn_implementation="eager", **_OWN_CODE)
             if MODULES_KEY in checkpoint.raw:
                 tensors = {n: t for n, t in checkpoint.tensors().items() if "/" in n}  # numpy has no bfloat16
-                state = {n: np.array(t.astype(mx.float32)) for n, t in tensors.items()}
+                state = {n: to_numpy(t.astype(mx.float32)) for n, t in tensors.items()}
                 model = with_head(model, checkpoint.raw, state)
             return model, transformers.AutoTokenizer.from_pretrained(directory, **_OWN_CODE)
         restored = restore.state_dict(directory)
