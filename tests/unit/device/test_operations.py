@@ -218,3 +218,24 @@ def test_another_threads_device_changes_nothing(monkeypatch: pytest.MonkeyPatch)
         with operations.differentiable():
             mx.eval(operations.attention(q, q, q, 1.0, None))
     assert seen == [stream] * 5
+
+
+@pytest.mark.parametrize(("theta", "scale"), [(1e4, 1.0), (1.6e5, 0.9)])
+def test_rope_turns_halves_by_places(theta: float, scale: float) -> None:
+    x = np.random.default_rng(4).normal(size=(2, 3, 700, 16))
+    angles = scale * np.arange(700)[:, None] * theta ** -(np.arange(0, 16, 2) / 16)
+    turns = np.exp(1j * angles) * (x[..., :8] + 1j * x[..., 8:])  # half and half as one complex number each
+    expected, largest = np.concatenate([turns.real, turns.imag], axis=-1), np.abs(x).max()
+    for dtype, name in ((mx.float32, "float32"), (mx.float16, "float16"), (mx.bfloat16, "bfloat16")):
+        found = operations.rope(mx.array(x).astype(dtype), theta, scale)
+        assert found.dtype == dtype
+        # An angle is off by its own roundings in float32; then x, cosine, sine, products and sum are rounded.
+        bound = largest * math.sqrt(2) * (8 * 700 * bounds.UNIT["float32"] + 5 * bounds.UNIT[name])
+        np.testing.assert_allclose(np.array(found.astype(mx.float32)), expected, atol=bound, rtol=0)
+
+
+def test_rope_has_a_derivative() -> None:
+    x = mx.random.normal((1, 2, 50, 8))
+    with operations.differentiable():
+        gradient = mx.grad(lambda x: (operations.rope(x, 1e4, 0.5) ** 2).sum())(x)
+    np.testing.assert_allclose(np.array(gradient), 2 * np.array(x), atol=1e-5)  # turning changes no length
