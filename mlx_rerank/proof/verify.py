@@ -87,17 +87,16 @@ def verify(
     kernels.keep_float32()  # in half precision it changes nothing
     with checkpoint.reading(), source.reading():  # so that all are of the same files
         reranker = Reranker(checkpoint.directory, dtype=dtype, device=device, max_length=max_length)
-        template = declared(source.raw).get("name")
-        reference = ReferenceReranker(source.directory, max_length=reranker.max_length, template=template)
+        prompt = declared(source.raw).get("name")
+        reference = ReferenceReranker(source.directory, max_length=reranker.max_length, template=prompt)
         numbers = renumbering(source, checkpoint) if against is not None and _trimmed(checkpoint) else None
     allowed = _allowed(checkpoint, reranker.dtype, against is not None)
     compared, theirs, expected = _comparable(checked, reference.rows(checked), numbers)
     ours = _rows(reranker, compared)
     same = [i for i, row in enumerate(ours) if _as_in_reference(row) == expected[i]]
     followed = _spread([(ours[i], theirs[i]) for i in same])
-    paths = checkpoint.family.in_transformers.hidden_states(checkpoint.shape)
-    last = checkpoint.family.in_transformers.last_token
-    drifts, peak = _follow(reranker, reference, paths, followed, last=last)
+    its = checkpoint.family.in_transformers
+    drifts, peak = _follow(reranker, reference, its.hidden_states(checkpoint.shape), followed, last=its.last_token)
     fidelity, truncated, error = _compare_logits(reranker, reference, compared, theirs)
     return Verification(
         model=hub.public_name(model),

@@ -207,7 +207,8 @@ class TestQwen3(FamilyChecks):
     def test_a_prefix_is_computed_once(self, directory: Path) -> None:
         """Keys and values of what rows begin with give the same logits as the rows do."""
         checkpoint = Checkpoint.open(directory)
-        model, encoder = checkpoint.load(mx.float32, keep_quantized=False), checkpoint.encoder()
+        model: Any = checkpoint.load(mx.float32, keep_quantized=False)
+        encoder = checkpoint.encoder()
         rows = encoder.encode([("what is it?", text) for text in ("rain", "a bear in the sea")], Limits(200)).sequences
         ids = [mx.array(row.ids[None]) for row in rows]
         expected = [model(row).item() for row in ids]
