@@ -69,8 +69,8 @@ def convert(
     if upload_repo is not None and not dry_run:
         require_login(upload_repo)
     texts = None if trim_vocab is None else _texts(trim_vocab)
-    options = {"trim_vocab": texts, "name": upload_repo, "template": template, **packing}
-    target = convert(hf_path, mlx_path, dtype=dtype, revision=revision, **options)
+    told: dict[str, Any] = {"name": upload_repo, "template": template}
+    target = convert(hf_path, mlx_path, dtype=dtype, revision=revision, **packing, trim_vocab=texts, **told)
     size = sum(path.stat().st_size for path in target.iterdir())
     typer.echo(f"wrote {target} ({size / 1e6:.1f} MB)", err=True)
     if texts:

@@ -69,7 +69,7 @@ class Template:
         Raises:
             CheckpointError: the tokenizer lacks a token.
         """
-        found = {"name": self.name}
+        found: dict[str, Any] = {"name": self.name}
         for name, token in (("true_token_id", self.true_token), ("false_token_id", self.false_token)):
             if (number := tokenizer.token_to_id(token)) is None:
                 raise CheckpointError(f"the tokenizer has no token {token!r}, which the template {self.name!r} reads")

@@ -88,8 +88,8 @@ def verify(
     kernels.keep_float32()  # in half precision it changes nothing
     with checkpoint.reading(), source.reading():  # so that all are of the same files
         reranker = Reranker(checkpoint.directory, dtype=dtype, device=device, max_length=max_length)
-        template = declared(source.raw).get("name")
-        reference = ReferenceReranker(source.directory, max_length=reranker.max_length, template=template)
+        prompt = declared(source.raw).get("name")
+        reference = ReferenceReranker(source.directory, max_length=reranker.max_length, template=prompt)
         numbers = renumbering(source, checkpoint) if against is not None and _trimmed(checkpoint) else None
     allowed = _allowed(checkpoint, reranker.dtype, against is not None)
     compared, theirs, expected = _comparable(checked, reference.rows(checked), numbers)

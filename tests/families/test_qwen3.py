@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from families.checks import PAIRS, FamilyChecks
+from families.checks import PAIRS, FamilyChecks, seeded
 from mlx_rerank import Reranker
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
+from mlx_rerank.checkpoints.packing import Quantization
 from mlx_rerank.convert import convert
 from mlx_rerank.errors import InputError, UnsupportedModelError
 from mlx_rerank.models.decoders.qwen3 import TEMPLATE
@@ -204,10 +205,23 @@ class TestQwen3(FamilyChecks):
             Reranker("mini", instruction="find a bear")
         assert ScoreCache(cache)
 
+    @pytest.mark.parametrize("how", ["as it is", "converted", "packed"])
+    def test_the_row_of_scores_stays_float32(self, family, directory: Path, tmp_path: Path, how: str) -> None:
+        packing = Quantization(32, 4, "affine") if how == "packed" else None
+        if how != "as it is":
+            source, directory = directory, tmp_path / "target"
+            convert(source, directory, dtype="float16", layers=packing, embeddings=packing)
+        model: Any = Checkpoint.open(directory).load(mx.float16, keep_quantized=how == "packed")
+        table, declared = seeded(family, self.config)["model.embed_tokens.weight"], self.config[TEMPLATE_KEY]
+        expected = table[declared["true_token_id"]] - table[declared["false_token_id"]]
+        assert model.head.norm.weight.dtype == mx.float16
+        np.testing.assert_array_equal(np.array(model.head.row)[0], expected)
+
     def test_a_prefix_is_computed_once(self, directory: Path) -> None:
         """Keys and values of what rows begin with give the same logits as the rows do."""
         checkpoint = Checkpoint.open(directory)
-        model, encoder = checkpoint.load(mx.float32, keep_quantized=False), checkpoint.encoder()
+        model: Any = checkpoint.load(mx.float32, keep_quantized=False)
+        encoder = checkpoint.encoder()
         rows = encoder.encode([("what is it?", text) for text in ("rain", "a bear in the sea")], Limits(200)).sequences
         ids = [mx.array(row.ids[None]) for row in rows]
         expected = [model(row).item() for row in ids]

@@ -11,6 +11,7 @@ Shape letters: B pairs, L tokens of the longest pair, P tokens of a prefix, D hi
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -205,8 +206,9 @@ class LanguageModel(Model):
             raise InputError(f"{input_ids.shape[1]} tokens exceed the model's {self.shape.max_length}: truncate first")
         if attention_mask is not None and attention_mask.dtype != mx.bool_:
             raise InputError(f"attention_mask must be bool, not {attention_mask.dtype}")
-        past = prefix or [None] * len(self.layers)
-        x = self.embeddings(input_ids, words, self.head.norm.weight.dtype)
+        past: Sequence[Past | None] = prefix or [None] * len(self.layers)
+        norm: Any = self.head.norm
+        x = self.embeddings(input_ids, words, norm.weight.dtype)
         for layer, own in zip(self.layers[:-1], past, strict=False):
             x = layer(x, past=own)
         last = mx.full(x.shape[:1], x.shape[1] - 1, mx.int32)

@@ -95,10 +95,12 @@ def _shape(config: Mapping[str, Any]) -> Qwen3Shape:
 
 def _frame(tokenizer: Tokenizer, shape: Qwen3Shape) -> Frame:
     """Return the published prompt; a space hides a word."""
-    ids = {token: tokenizer.token_to_id(token) for token in (_PAD, _SPACE, "<|im_start|>", "<|im_end|>")}
-    if missing := [token for token, number in ids.items() if number is None]:
-        raise CheckpointError(f"tokenizer.json has no {', '.join(missing)}: a Qwen3 reranker needs all of {list(ids)}")
-    return TEMPLATE.frame(tokenizer, ids[_PAD], ids[_SPACE])
+    names = (_PAD, _SPACE, "<|im_start|>", "<|im_end|>")
+    pad, space, *marks = map(tokenizer.token_to_id, names)
+    if pad is None or space is None or None in marks:
+        missing = [name for name in names if tokenizer.token_to_id(name) is None]
+        raise CheckpointError(f"tokenizer.json has no {', '.join(missing)}: a Qwen3 reranker needs all of {names}")
+    return TEMPLATE.frame(tokenizer, pad, space)
 
 
 def _row(shape: Qwen3Shape) -> Rule:

@@ -82,8 +82,7 @@ def test_one_query_of_heads_that_share_keys(way: str, torch: ModuleType) -> None
     shown = np.arange(9) < np.array([[9], [4]])
     mask = shown[:, None, None]
     with WAYS[way]():
-        given = (mx.array(array) for array in (q, k, v))
-        found = np.array(operations.attention(*given, 8**-0.5, mx.array(mask.tolist())))
+        found = np.array(operations.attention(mx.array(q), mx.array(k), mx.array(v), 8**-0.5, mx.array(mask.tolist())))
     shared = (np.repeat(array, 2, axis=1).astype(np.float64) for array in (k, v))
     expected = torch.nn.functional.scaled_dot_product_attention(
         *map(torch.from_numpy, (q.astype(np.float64), *shared)), attn_mask=torch.from_numpy(mask)
@@ -94,9 +93,9 @@ def test_one_query_of_heads_that_share_keys(way: str, torch: ModuleType) -> None
 def test_a_score_is_float32_whatever_the_dtype() -> None:
     x, row = (mx.array(RNG.standard_normal(shape)).astype(mx.float16) for shape in ((3, 64), (64,)))
     found = operations.score(x, row)
-    wide = [np.array(array.astype(mx.float32)) for array in (x, row)]
+    states, weights = (np.array(array.astype(mx.float32)) for array in (x, row))
     assert found.dtype == mx.float32
-    assert (np.abs(np.array(found) - wide[0].astype(np.float64) @ wide[1]) <= bounds.product(*wide)).all()
+    assert (np.abs(np.array(found) - states.astype(np.float64) @ weights) <= bounds.product(states, weights)).all()
 
 
 def _most(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> float:
