@@ -9,7 +9,7 @@ import mlx.core as mx
 import pytest
 import reference_pages
 import typer
-from doc_blocks import DOCS, PAGES, ROOT, Block, blocks, commands, run_python, run_shell, write_files
+from doc_blocks import DOCS, PAGES, ROOT, Block, blocks, commands, named, run_python, run_shell, write_files
 from servers import Server
 
 from mlx_rerank import Reranker, cli
@@ -52,15 +52,19 @@ def test_what_is_quoted_is_in_the_file(block: Block) -> None:
     assert block.code in (ROOT / block.reason).read_text(encoding="utf-8")
 
 
-def test_options_exist_of_commands_that_are_not_run() -> None:
+def test_commands_and_their_options_exist_in_blocks_prose_and_forms() -> None:
     known = _options(typer.main.get_command(cli.app))
-    found = [(block, words) for block in BLOCKS if block.language == "sh" for words in commands(block)]
+    shell = [(f"{block.page}:{block.line}", block) for block in BLOCKS if block.language == "sh"]
+    found = [(place, words) for place, block in shell for words in commands(block.code)]
+    told = list(named())
     assert len(found) >= 40
-    for block, words in found:
+    assert len(told) >= 40
+    assert {place for place, _ in told} >= {".github/ISSUE_TEMPLATE/mac_result.yml", "README.md", "SECURITY.md"}
+    for place, words in found + told:
         name = " ".join(words[:2]) if words[0] == "bench" else words[0]
         options = known["" if name.startswith("-") else name]
         given = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)}
-        assert given <= options, f"{block.page}:{block.line}: {name}"
+        assert given <= options, f"{place}: {name}"
 
 
 def _options(command: Any, name: str = "") -> dict[str, set[str]]:
@@ -94,7 +98,7 @@ def test_files_that_pages_include_have_no_links_of_their_own() -> None:
     included = [
         name for page in PAGES for name in re.findall(r'^--8<-- "(.+)"$', page.read_text("utf-8"), re.MULTILINE)
     ]
-    assert sorted(included) == ["CONTRIBUTING.md", "SECURITY.md"]
+    assert sorted(included) == ["CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"]
     for name in included:
         assert re.findall(r"\]\((?!https?:).+?\)", (ROOT / name).read_text("utf-8")) == [], name
 

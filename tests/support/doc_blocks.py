@@ -107,8 +107,17 @@ def run_shell(block: Block, url: str) -> None:
     assert done.returncode == 0, f"{block.page}:{block.line}: {done.stdout}{done.stderr}"
 
 
-def commands(block: Block) -> Iterator[list[str]]:
-    """Yield the words of each command of this package in a block, whether or not the block is run."""
-    for line in block.code.replace("\\\n", " ").splitlines():
+def commands(code: str) -> Iterator[list[str]]:
+    """Yield the words of each command of this package in code, whether or not it is run."""
+    for line in code.replace("\\\n", " ").splitlines():
         for command in re.findall(r"(?<![\w/-])mlx-rerank +([a-z-][^|<>;&]*)", line.partition("#")[0]):
             yield shlex.split(command)
+
+
+def named() -> Iterator[tuple[str, list[str]]]:
+    """Yield the commands that prose and forms name, and those of blocks that are indented: file, and words."""
+    for path in (*PAGES, *sorted(ROOT.glob("*.md")), *sorted((ROOT / ".github").rglob("*.*"))):
+        text = path.read_text(encoding="utf-8")
+        found = re.findall(r"`(mlx-rerank\s[^`]+)`|^(?: {4}|\s+value: )(mlx-rerank .+)", text, re.MULTILINE)
+        for code in ("".join(one) for one in found):
+            yield from ((str(path.relative_to(ROOT)), words) for words in commands(" ".join(code.split())))
