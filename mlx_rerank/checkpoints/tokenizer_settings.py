@@ -7,6 +7,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import ByteLevel
 
 from mlx_rerank.checkpoints.config import entry, read_object
 from mlx_rerank.errors import CheckpointError, UnsupportedModelError
@@ -65,7 +66,9 @@ def _of_class(config: Mapping[str, Any], own: str) -> bool:
 
 def _configure(tokenizer: Tokenizer, config: Mapping[str, Any]) -> None:
     """Change a tokenizer of the family's own class as its settings say."""
-    if not entry(config, "add_prefix_space", bool, True):
+    if isinstance(tokenizer.pre_tokenizer, ByteLevel):
+        tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=entry(config, "add_prefix_space", bool, False))
+    elif not entry(config, "add_prefix_space", bool, True):
         raise UnsupportedModelError(
             "tokenizer_config.json has add_prefix_space False, and texts are read as after a space here: write "
             "tokenizer.json as it is meant, and leave this setting out"

@@ -46,7 +46,7 @@ class Embeddings(post_norm.Embeddings):
 
     def __init__(self, shape: BertShape) -> None:
         super().__init__(shape)
-        self.token_type_embeddings = nn.Embedding(shape.type_vocab_size, shape.hidden_size)
+        self.token_type_embeddings = nn.Embedding(shape.type_vocab_size, shape.word_size)
 
     def places(self, input_ids: mx.array, segments: mx.array | None) -> mx.array:
         """Return embeddings of positions, which count from 0 in every row, and of segments.

@@ -32,6 +32,7 @@ _TITLE, _EXAMPLE = "XLM-RoBERTa", "BAAI/bge-reranker-v2-m3"
 _WANTED = wanted(_TITLE, _EXAMPLE)
 _SPECIAL_TOKENS = 4  # <s> query </s></s> document </s>
 _TOKENS = "roberta.embeddings."
+EXPECTED = {"hidden_act": "gelu", "position_embedding_type": "absolute", "is_decoder": False, "type_vocab_size": 1}
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,7 @@ class XLMRoberta(post_norm.Encoder):
 
 def _accepts(config: Mapping[str, Any]) -> bool:
     """Tell whether a config.json is of an XLM-RoBERTa; refuse all but a single-label sequence classifier."""
-    expected = {"hidden_act": "gelu", "position_embedding_type": "absolute", "is_decoder": False, "type_vocab_size": 1}
-    return is_classifier(config, _WANTED, "xlm-roberta", "XLMRoberta", expected)
+    return is_classifier(config, _WANTED, "xlm-roberta", "XLMRoberta", EXPECTED)
 
 
 def _shape(config: Mapping[str, Any]) -> XLMRobertaShape:
