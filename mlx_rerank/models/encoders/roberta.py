@@ -1,7 +1,8 @@
 """RoBERTa and DistilRoBERTa with a single-label classification head.
 
 Follows transformers' RobertaForSequenceClassification ("RoBERTa: A Robustly Optimized BERT Pretraining Approach", Liu
-et al. 2019). The model is that of XLM-RoBERTa; only its pieces, byte-level BPE, are others. tests/families/test_roberta.py.
+et al. 2019). The model is that of XLM-RoBERTa; only its pieces, byte-level BPE, are others.
+tests/families/test_roberta.py.
 """
 
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from tokenizers import Tokenizer
 from mlx_rerank.errors import CheckpointError
 from mlx_rerank.models.encoders import xlm_roberta
 from mlx_rerank.models.family import is_classifier, wanted
+from mlx_rerank.models.known import KnownModel
 from mlx_rerank.pairs.frames import Frame
 
 _TITLE, _EXAMPLE = "RoBERTa", "cross-encoder/stsb-distilroberta-base"
@@ -45,5 +47,9 @@ FAMILY = replace(
         model="RobertaForSequenceClassification",
         config="RobertaConfig",
         tokenizer="RobertaTokenizer",
+    ),
+    known=(
+        KnownModel("cross-encoder/stsb-distilroberta-base", "similarity of sentences", 82, "English", None, 512),
+        KnownModel("cross-encoder/stsb-roberta-base", "similarity of sentences", 125, "English", None, 512),
     ),
 )
