@@ -41,13 +41,11 @@ class Rule:
         target: its path in the model.
         sources: the tensors that it is made of.
         how: they are joined.
-        restored: the tensors that `how` restores, where these are not the sources.
     """
 
     target: str
     sources: tuple[Source, ...]
     how: Join
-    restored: tuple[Source, ...] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:

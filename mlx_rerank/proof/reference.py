@@ -17,7 +17,7 @@ from mlx_rerank.errors import CheckpointError, InputError, RerankError
 from mlx_rerank.models.shape import check_input_ids
 from mlx_rerank.pairs.arguments import Document, require_unicode
 from mlx_rerank.pairs.tokenizing import failures_of
-from mlx_rerank.proof import renamed, restore
+from mlx_rerank.proof import restore
 from mlx_rerank.scoring.results import PairLogits, RankedDocument, require_finite
 
 _OWN_CODE = {"trust_remote_code": False, "local_files_only": True}  # else a terminal is asked, and a prompt answered
@@ -83,20 +83,14 @@ class ReferenceReranker:
         directory, its = checkpoint.directory, checkpoint.family.in_transformers
         kind, config = getattr(transformers, its.model), _config(transformers, checkpoint)
         if not checkpoint.converted:
-            if renamed.is_renamed(checkpoint):
-                model = self._of_state(kind(config), renamed.state_dict(checkpoint))
-            else:
-                model = kind.from_pretrained(directory, config=config, attn_implementation="eager", **_OWN_CODE)
+            model = kind.from_pretrained(directory, config=config, attn_implementation="eager", **_OWN_CODE)
             return model, transformers.AutoTokenizer.from_pretrained(directory, **_OWN_CODE)
-        model = self._of_state(kind(config), restore.state_dict(directory))
+        model = kind(config)
+        state = {name: self._torch.from_numpy(value) for name, value in restore.state_dict(directory).items()}
+        model.load_state_dict(state, strict=True)
         path, saved = str(directory / "tokenizer.json"), checkpoint.settings.truncation_side
         side = {} if saved is None else {"truncation_side": saved}
         return model, transformers.PreTrainedTokenizerFast(tokenizer_file=path, **its.special_tokens, **side)
-
-    def _of_state(self, model: Any, state: dict[str, np.ndarray]) -> Any:
-        """Return a model of transformers with these tensors, which must be all of its own."""
-        model.load_state_dict({name: self._torch.from_numpy(value) for name, value in state.items()}, strict=True)
-        return model
 
     def logits(self, pairs: Sequence[tuple[str, str]], batch_size: int = 16) -> PairLogits:
         """Run the model on (query, document) pairs, in batches of similar length."""

@@ -19,7 +19,7 @@ def state_dict(directory: Path) -> dict[str, np.ndarray]:
     weights = _unpacked(load_file(directory / "model.safetensors"), checkpoint.raw.get("quantization", {}))
     state = {}
     for rule in checkpoint.family.table(checkpoint.shape):
-        names, shapes = zip(*(rule.restored or rule.sources), strict=True)
+        names, shapes = zip(*rule.sources, strict=True)
         state |= zip(names, rule.how.separate(weights[rule.target], shapes), strict=True)
     return state
 

@@ -87,7 +87,6 @@ class FamilyChecks:
     config: ClassVar[dict[str, Any]]  # of a tiny checkpoint
     real: ClassVar[dict[str, Any]]  # changes of it to a shape that people use
     refused: ClassVar[list[tuple[dict[str, Any], str]]]  # changes that make a relative that is not run, and the reason
-    original = staticmethod(original_logits)
     trims: ClassVar[bool]  # whether vocabularies of its tokenizers can be trimmed
 
     @staticmethod
@@ -132,8 +131,7 @@ class FamilyChecks:
         model = getattr(transformers, its.model)(getattr(transformers, its.config).from_dict(dict(self.config)))
         saved = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         read = {name: shape for name, shape in saved.items() if not name.startswith(family.ignored)}
-        rules = family.table(family.shape(self.config))
-        assert read == {name: shape for rule in rules for name, shape in rule.restored or rule.sources}
+        assert read == family.source_shapes(family.shape(self.config))
 
     def test_every_parameter_has_a_rule(self, family: Family) -> None:
         shape = family.shape(self.config)
@@ -156,7 +154,7 @@ class FamilyChecks:
                 assert [int(i >= row.second) for i in range(row.tokens)] == expected["token_type_ids"][0]
 
     def test_float32_logits_are_those_of_transformers(self, directory: Path, short: list[tuple[str, str]]) -> None:
-        expected = self.original(directory, short)
+        expected = original_logits(directory, short)
         assert np.ptp(expected) > 0.5  # or equal logits would prove nothing
         found = Reranker(directory, device="cpu").logits(short).logits
         np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
@@ -166,7 +164,7 @@ class FamilyChecks:
         tokenizer = self.tokenizer()  # with more tokens, or it would be taken for another model's
         tokenizer.add_tokens([f"<{i}>" for i in range(config["vocab_size"] // 2)])
         directory = write(tmp_path / "real", config, seeded(family, config, std=0.06), tokenizer)
-        expected = self.original(directory, short)
+        expected = original_logits(directory, short)
         assert np.ptp(expected) > 0.05
         np.testing.assert_allclose(Reranker(directory).logits(short).logits, expected, atol=1e-4, rtol=0)
 
