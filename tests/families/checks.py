@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
-from mlx_rerank import Reranker
+from mlx_rerank import CrossEncoder, FlagReranker, Reranker
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.checkpoints.mapped import inputs_of
 from mlx_rerank.checkpoints.packing import Quantization
@@ -40,6 +40,7 @@ PAIRS = [
     ("what is it?", "the panda " * 40),
     ("the bear " * 40, "what the panda eats"),
 ]
+IDENTITY = {"sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity"}
 Tensors = dict[str, np.ndarray]
 
 
@@ -87,6 +88,7 @@ class FamilyChecks:
     config: ClassVar[dict[str, Any]]  # of a tiny checkpoint
     real: ClassVar[dict[str, Any]]  # changes of it to a shape that people use
     refused: ClassVar[list[tuple[dict[str, Any], str]]]  # changes that make a relative that is not run, and the reason
+    original = staticmethod(original_logits)
     trims: ClassVar[bool]  # whether vocabularies of its tokenizers can be trimmed
 
     @staticmethod
@@ -154,7 +156,7 @@ class FamilyChecks:
                 assert [int(i >= row.second) for i in range(row.tokens)] == expected["token_type_ids"][0]
 
     def test_float32_logits_are_those_of_transformers(self, directory: Path, short: list[tuple[str, str]]) -> None:
-        expected = original_logits(directory, short)
+        expected = self.original(directory, short)
         assert np.ptp(expected) > 0.5  # or equal logits would prove nothing
         found = Reranker(directory, device="cpu").logits(short).logits
         np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
@@ -164,7 +166,7 @@ class FamilyChecks:
         tokenizer = self.tokenizer()  # with more tokens, or it would be taken for another model's
         tokenizer.add_tokens([f"<{i}>" for i in range(config["vocab_size"] // 2)])
         directory = write(tmp_path / "real", config, seeded(family, config, std=0.06), tokenizer)
-        expected = original_logits(directory, short)
+        expected = self.original(directory, short)
         assert np.ptp(expected) > 0.05
         np.testing.assert_allclose(Reranker(directory).logits(short).logits, expected, atol=1e-4, rtol=0)
 
@@ -270,3 +272,26 @@ class FamilyChecks:
             pairs = [(example.query, document) for document in example.documents]
             assert trained.logits(pairs).logits.argmax() == 0
         assert verify(target, pairs=PAIRS[:4], dtype="float32").passed
+
+    def test_flag_reranker_agrees_with_the_original(self, directory: Path, short: list[tuple[str, str]]) -> None:
+        from FlagEmbedding import FlagReranker as Original
+
+        pairs = [pair for pair in short if all(pair)]
+        original = Original(str(directory), devices="cpu", max_length=128)
+        original.model.float()
+        found = FlagReranker(str(directory), devices="cpu", max_length=128).compute_score(pairs)
+        expected: Any = original.compute_score(pairs)
+        np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
+
+    @pytest.mark.parametrize("change", [{}, IDENTITY])
+    def test_cross_encoder_agrees_with_the_original(self, family: Family, tmp_path: Path, change: dict) -> None:
+        from sentence_transformers import CrossEncoder as Original
+
+        config = self.config | change
+        directory = write(tmp_path / "model", config, seeded(family, config), self.tokenizer())
+        found = CrossEncoder(str(directory), device="cpu", max_length=128).predict(PAIRS)
+        expected = Original(str(directory), device="cpu", max_length=128).predict(PAIRS)
+        np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
+        logits = Reranker(directory, max_length=128).logits(PAIRS).logits
+        assert np.allclose(found, logits, atol=1e-3) == bool(change)  # Identity leaves them as they are
+        assert 0 <= Reranker(directory).score("what is a panda?", "a bear") <= 1  # here scores always are in 0..1
