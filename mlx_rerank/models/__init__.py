@@ -4,10 +4,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlx_rerank.errors import CheckpointError, UnsupportedModelError
-from mlx_rerank.models.encoders import bert, distilbert, electra, roberta, xlm_roberta
+from mlx_rerank.models.encoders import bert, distilbert, electra, jina, roberta, xlm_roberta
 from mlx_rerank.models.family import Family
 
-FAMILIES = (xlm_roberta.FAMILY, bert.FAMILY, roberta.FAMILY, electra.FAMILY, distilbert.FAMILY)
+FAMILIES = (  # the first that accepts a config.json
+    jina.FAMILY,
+    xlm_roberta.FAMILY,
+    bert.FAMILY,
+    roberta.FAMILY,
+    electra.FAMILY,
+    distilbert.FAMILY,
+)
 
 
 def family_of(config: Mapping[str, Any]) -> Family:

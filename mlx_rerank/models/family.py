@@ -33,6 +33,7 @@ class InTransformers:
         tokenizer: name of its tokenizer's class.
         special_tokens: arguments for a tokenizer that is made of tokenizer.json alone.
         hidden_states: takes a shape, gives the module path of each hidden state, in transformers' order.
+        table: takes a shape, gives the rules of all parameters by transformers' names, where a checkpoint has others.
     """
 
     model: str
@@ -40,6 +41,7 @@ class InTransformers:
     tokenizer: str
     special_tokens: Mapping[str, str]
     hidden_states: Callable[[Any], list[str]]
+    table: Callable[[Any], list[Rule]] | None = None
 
 
 @dataclass(frozen=True)

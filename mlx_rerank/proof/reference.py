@@ -82,12 +82,14 @@ class ReferenceReranker:
         """Return model and tokenizer of a directory, Hugging Face's or a converted one."""
         directory, its = checkpoint.directory, checkpoint.family.in_transformers
         kind, config = getattr(transformers, its.model), _config(transformers, checkpoint)
-        if not checkpoint.converted:
+        if checkpoint.converted or its.table is not None:
+            model = kind(config)
+            state = {name: self._torch.from_numpy(value) for name, value in restore.state_dict(directory).items()}
+            model.load_state_dict(state, strict=True)
+        else:
             model = kind.from_pretrained(directory, config=config, attn_implementation="eager", **_OWN_CODE)
+        if not checkpoint.converted:
             return model, transformers.AutoTokenizer.from_pretrained(directory, **_OWN_CODE)
-        model = kind(config)
-        state = {name: self._torch.from_numpy(value) for name, value in restore.state_dict(directory).items()}
-        model.load_state_dict(state, strict=True)
         path, saved = str(directory / "tokenizer.json"), checkpoint.settings.truncation_side
         side = {} if saved is None else {"truncation_side": saved}
         return model, transformers.PreTrainedTokenizerFast(tokenizer_file=path, **its.special_tokens, **side)
