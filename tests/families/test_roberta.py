@@ -40,7 +40,9 @@ class TestRoberta(FamilyChecks):
         "vocab_size": 320,
         "max_position_embeddings": 514,
     }
-    real: ClassVar[dict[str, Any]] = {  # of cross-encoder/stsb-distilroberta-base, over fewer pieces, a third of its layers
+    real: ClassVar[
+        dict[str, Any]
+    ] = {  # of cross-encoder/stsb-distilroberta-base, over fewer pieces, a third of its layers
         "vocab_size": 5000,
         "hidden_size": 768,
         "num_hidden_layers": 2,
@@ -86,7 +88,9 @@ class TestRoberta(FamilyChecks):
             assert encoder.tokens(text)[0] == original(text, add_special_tokens=False)["input_ids"]
         assert (encoder.tokens("the")[0] == encoder.tokens(" the")[0]) is bool(space)
         target = convert(copy, tmp_path / "target", dtype="float32")
-        np.testing.assert_array_equal(Reranker(target).logits(PAIRS[:3]).logits, Reranker(copy).logits(PAIRS[:3]).logits)
+        np.testing.assert_array_equal(
+            Reranker(target).logits(PAIRS[:3]).logits, Reranker(copy).logits(PAIRS[:3]).logits
+        )
         assert verify(copy, pairs=PAIRS[:3], dtype="float32").passed
 
     def test_the_longest_row(self, directory: Path) -> None:

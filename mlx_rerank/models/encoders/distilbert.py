@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from mlx_rerank.errors import CheckpointError
 from mlx_rerank.models.encoders import bert, post_norm
 from mlx_rerank.models.family import is_classifier, wanted
+from mlx_rerank.models.known import KnownModel
 from mlx_rerank.models.rules import Rule, copied, linear, norm
 from mlx_rerank.models.shape import Shape, read_shape
 from mlx_rerank.pairs.frames import Frame
@@ -112,4 +113,5 @@ FAMILY = replace(
         config="DistilBertConfig",
         tokenizer="DistilBertTokenizer",
     ),
+    known=(KnownModel(_EXAMPLE, languages="German", longest_pair=512),),
 )

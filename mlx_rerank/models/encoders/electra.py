@@ -14,6 +14,7 @@ import mlx.core as mx
 from mlx_rerank.device import operations
 from mlx_rerank.models.encoders import bert, post_norm
 from mlx_rerank.models.family import is_classifier, wanted
+from mlx_rerank.models.known import KnownModel
 from mlx_rerank.models.layers import Linear
 from mlx_rerank.models.rules import Rule, linear
 from mlx_rerank.models.shape import read_shape
@@ -75,10 +76,10 @@ def _shape(config: Mapping[str, Any]) -> ElectraShape:
 
 def _table(shape: ElectraShape) -> list[Rule]:
     """Return the rules of all parameters."""
-    D, E = shape.hidden_size, shape.embedding_size
+    D, width = shape.hidden_size, shape.embedding_size
     return [
         *bert.embedding_rules(shape, "electra.embeddings."),
-        *(linear("embeddings.projection", ["electra.embeddings_project"], D, E) if D != E else []),
+        *(linear("embeddings.projection", ["electra.embeddings_project"], D, width) if D != width else []),
         *post_norm.layer_rules(shape, "electra.encoder.layer."),
         *linear("head.dense", ["classifier.dense"], D, D),
         *linear("head.out_proj", ["classifier.out_proj"], 1, D),
@@ -101,5 +102,9 @@ FAMILY = replace(
         model="ElectraForSequenceClassification",
         config="ElectraConfig",
         tokenizer="ElectraTokenizer",
+    ),
+    known=(
+        KnownModel("cross-encoder/ms-marco-electra-base", "", 109, "English", None, 512),
+        KnownModel("cross-encoder/qnli-electra-base", "whether a text answers a question", 109, "English", None, 512),
     ),
 )

@@ -10,6 +10,7 @@ from typing import Any
 
 from mlx_rerank.models.encoders import post_norm, xlm_roberta
 from mlx_rerank.models.family import is_classifier, wanted
+from mlx_rerank.models.known import KnownModel
 from mlx_rerank.models.rules import Rule
 
 _TITLE, _EXAMPLE = "jina-reranker-v2", "jinaai/jina-reranker-v2-base-multilingual"
@@ -53,4 +54,5 @@ FAMILY = replace(
     accepts=_accepts,
     table=_table,
     in_transformers=replace(_LIKE.in_transformers, table=_LIKE.table),
+    known=(KnownModel(_EXAMPLE, "", 278, "many", None, 1024),),
 )
