@@ -15,7 +15,8 @@ from mlx_rerank.errors import CheckpointError
 
 CONFIG_FILE = "config.json"
 TOKENIZER_FILE = "tokenizer.json"
-VOCABULARIES = ("sentencepiece.bpe.model", "vocab.txt")  # what a tokenizer is made of without a tokenizer.json
+# What a tokenizer is made of without a tokenizer.json.
+VOCABULARIES = ("sentencepiece.bpe.model", "vocab.txt", "vocab.json", "merges.txt")
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = WEIGHTS_FILE + ".index.json"
 TORCH_WEIGHTS_FILE = "pytorch_model.bin"  # read where there are no safetensors

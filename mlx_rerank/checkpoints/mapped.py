@@ -48,7 +48,7 @@ def can_map(checkpoint: Checkpoint) -> bool:
 def table_bytes(checkpoint: Checkpoint, dtype: mx.Dtype, *, keep_quantized: bool) -> int:
     """Return the bytes of the word embeddings in a loaded model; arguments are those of `Checkpoint.load`."""
     if not (checkpoint.quantized and keep_quantized):
-        return checkpoint.shape.vocab_size * checkpoint.shape.hidden_size * dtype.size
+        return checkpoint.shape.vocab_size * checkpoint.shape.word_size * dtype.size
     tensors = open_tensors(checkpoint.directory)
     parts = [tensors[name] for name in checkpoint.table_names & tensors.keys()]
     return sum(p.size * (dtype.size if mx.issubdtype(p.dtype, mx.floating) else p.dtype.size) for p in parts)
@@ -207,8 +207,8 @@ class MappedEmbeddings:
             raise WeightsError(
                 f"the word embeddings are not packed as config.json says ({self._packing}): {error}"
             ) from error
-        if width != shape.hidden_size:
-            raise WeightsError(f"the word embeddings are {width} wide; config.json asks for {shape.hidden_size}")
+        if width != shape.word_size:
+            raise WeightsError(f"the word embeddings are {width} wide; config.json asks for {shape.word_size}")
 
 
 def _words_source(checkpoint: Checkpoint) -> str:

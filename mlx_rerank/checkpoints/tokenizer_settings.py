@@ -7,6 +7,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import ByteLevel
 
 from mlx_rerank.checkpoints.config import entry, read_object
 from mlx_rerank.errors import CheckpointError, UnsupportedModelError
@@ -65,7 +66,9 @@ def _of_class(config: Mapping[str, Any], own: str) -> bool:
 
 def _configure(tokenizer: Tokenizer, config: Mapping[str, Any], prefix_space: bool) -> None:
     """Change a tokenizer of the family's own class as its settings say."""
-    if entry(config, "add_prefix_space", bool, prefix_space) != prefix_space:
+    if isinstance(tokenizer.pre_tokenizer, ByteLevel) and prefix_space:
+        tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=entry(config, "add_prefix_space", bool, False))
+    elif entry(config, "add_prefix_space", bool, prefix_space) != prefix_space:
         kind = "as after a space" if prefix_space else "as they are"
         raise UnsupportedModelError(
             f"tokenizer_config.json has add_prefix_space {not prefix_space}, and texts are read {kind} here: write "

@@ -59,7 +59,7 @@ def check_recipe(recipe: Recipe, family: Family, shape: Shape) -> None:
 def widths_of(family: Family, shape: Shape) -> dict[str, int]:
     """Return the width of the rows of everything that may be packed, by path: the matrices, then the words."""
     return {path: width for of in family.packable(shape) for path, width in of.items()} | {
-        family.words: shape.hidden_size
+        family.words: shape.word_size
     }
 
 

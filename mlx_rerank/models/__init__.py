@@ -5,16 +5,31 @@ from typing import Any
 
 from mlx_rerank.errors import CheckpointError, UnsupportedModelError
 from mlx_rerank.models.decoders import qwen3
-from mlx_rerank.models.encoders import bert, deberta, gte, modernbert, modernbert_modules, xlm_roberta
+from mlx_rerank.models.encoders import (
+    bert,
+    deberta,
+    distilbert,
+    electra,
+    gte,
+    jina,
+    modernbert,
+    modernbert_modules,
+    roberta,
+    xlm_roberta,
+)
 from mlx_rerank.models.family import Family
 
-FAMILIES = (
+FAMILIES = (  # the first that accepts a config.json
+    jina.FAMILY,
     xlm_roberta.FAMILY,
     bert.FAMILY,
+    roberta.FAMILY,
+    electra.FAMILY,
+    distilbert.FAMILY,
     modernbert_modules.FAMILY,
     modernbert.FAMILY,
-    deberta.FAMILY,
     gte.FAMILY,
+    deberta.FAMILY,
     qwen3.FAMILY,
 )
 TEMPLATES = {family.template.name: family.template for family in FAMILIES if family.template}

@@ -40,6 +40,7 @@ class InTransformers:
         prefix_space: whether its tokenizer reads texts as after a space.
         last_token: whether the last layer computes a row's last token alone, not its first.
         translated: takes a config.json, gives one that its configuration's class reads.
+        table: takes a shape, gives the rules of all parameters by transformers' names, where a checkpoint has others.
     """
 
     model: str
@@ -52,6 +53,7 @@ class InTransformers:
     prefix_space: bool = True
     last_token: bool = False
     translated: Callable[[Config], Config] = dict
+    table: Callable[[Any], list[Rule]] | None = None
 
 
 @dataclass(frozen=True)

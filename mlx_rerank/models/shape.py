@@ -30,6 +30,11 @@ class Shape:
         """Most tokens of a pair, special tokens included."""
         return self.max_position_embeddings
 
+    @property
+    def word_size(self) -> int:
+        """Width of a word's embedding."""
+        return self.hidden_size
+
 
 S = TypeVar("S", bound=Shape)
 

@@ -98,23 +98,24 @@ class ReferenceReranker:
     def _load(self, transformers: Any, checkpoint: Checkpoint) -> tuple[Any, Any]:
         """Return model and tokenizer of a directory, Hugging Face's or a converted one."""
         directory, its = checkpoint.directory, checkpoint.family.in_transformers
-        kind, config = getattr(transformers, its.model), _config(transformers, checkpoint)
-        if not checkpoint.converted:
+        config, state = _config(transformers, checkpoint), {}
+        if checkpoint.converted or its.table is not None:
+            state = restore.state_dict(directory)
+            tensors = {name: self._torch.from_numpy(value) for name, value in state.items() if "/" not in name}
+            kept = {"state_dict": tensors, "dtype": self._torch.float32, "output_loading_info": True}
+            kind = getattr(transformers, its.restored or its.model)
+            model, info = kind.from_pretrained(None, config=config, attn_implementation="eager", **kept)
+            if wrong := {problem: sorted(names) for problem, names in info.items() if names}:
+                raise ValueError(f"the restored weights do not fit: {wrong}")
+        else:
+            kind = getattr(transformers, its.model)
             model = kind.from_pretrained(directory, config=config, attn_implementation="eager", **_OWN_CODE)
-            if MODULES_KEY in checkpoint.raw:
-                tensors = {n: t for n, t in checkpoint.tensors().items() if "/" in n}  # numpy has no bfloat16
-                state = {n: to_numpy(t.astype(mx.float32)) for n, t in tensors.items()}
-                model = with_head(model, checkpoint.raw, state)
-            return model, transformers.AutoTokenizer.from_pretrained(directory, **_OWN_CODE)
-        restored = restore.state_dict(directory)
-        state = {name: self._torch.from_numpy(value) for name, value in restored.items() if "/" not in name}
-        kept = {"state_dict": state, "dtype": self._torch.float32, "output_loading_info": True}
-        kind = getattr(transformers, its.restored or its.model)
-        model, info = kind.from_pretrained(None, config=config, attn_implementation="eager", **kept)
-        if wrong := {problem: sorted(names) for problem, names in info.items() if names}:
-            raise ValueError(f"the restored weights do not fit: {wrong}")
         if MODULES_KEY in checkpoint.raw:
-            model = with_head(model, checkpoint.raw, restored)
+            found = checkpoint.tensors().items()  # numpy has no bfloat16
+            state = state or {n: to_numpy(t.astype(mx.float32)) for n, t in found if "/" in n}
+            model = with_head(model, checkpoint.raw, state)
+        if not checkpoint.converted:
+            return model, transformers.AutoTokenizer.from_pretrained(directory, **_OWN_CODE)
         path, saved = str(directory / "tokenizer.json"), checkpoint.settings.truncation_side
         side = {} if saved is None else {"truncation_side": saved}
         return model, transformers.PreTrainedTokenizerFast(tokenizer_file=path, **its.special_tokens, **side)

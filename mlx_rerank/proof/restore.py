@@ -1,4 +1,4 @@
-"""From a converted directory back to the tensors of a Hugging Face checkpoint, in numpy alone.
+"""From a converted directory back to the tensors that transformers' model has, in numpy alone.
 
 The reverse of conversion. Packed weights are unpacked bit by bit here, and by MLX there. The family's table, read
 backwards, says which tensors a parameter was made of. So a wrong name in it cannot hide: the tensor gets its own name
@@ -7,18 +7,30 @@ again, and the reference uses it in its own place, while the model here uses it 
 
 from pathlib import Path
 
+import mlx.core as mx
 import numpy as np
 from safetensors.numpy import load_file
 
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
+from mlx_rerank.checkpoints.weights import port
+from mlx_rerank.device.arrays import to_numpy
 
 
 def state_dict(directory: Path) -> dict[str, np.ndarray]:
-    """Return float32 tensors by their Hugging Face names; tensors that were added to others come back as zeros."""
+    """Return float32 tensors by transformers' names; tensors that were added to others come back as zeros.
+
+    Args:
+        directory: a converted one, or a checkpoint with other names than transformers'.
+    """
     checkpoint = Checkpoint.open(directory)
-    weights = _unpacked(load_file(directory / "model.safetensors"), checkpoint.raw.get("quantization", {}))
+    family, shape = checkpoint.family, checkpoint.shape
+    if checkpoint.converted:
+        weights = _unpacked(load_file(directory / "model.safetensors"), checkpoint.raw.get("quantization", {}))
+    else:
+        ported = port(checkpoint.tensors(), family, shape, mx.float32)
+        weights = {name: to_numpy(value) for name, value in ported}
     state = {}
-    for rule in checkpoint.family.table(checkpoint.shape):
+    for rule in (family.in_transformers.table or family.table)(shape):
         names, shapes = zip(*(rule.restored or rule.sources), strict=True)
         state |= zip(names, rule.how.separate(weights[rule.target], shapes), strict=True)
     return state

@@ -15,7 +15,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from families.tiny import original_logits, seeded, write
-from mlx_rerank import Reranker
+from mlx_rerank import CrossEncoder, FlagReranker, Reranker
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.checkpoints.mapped import inputs_of
 from mlx_rerank.checkpoints.packing import Quantization
@@ -41,6 +41,7 @@ PAIRS = [
     ("what is it?", "the panda " * 40),
     ("the bear " * 40, "what the panda eats"),
 ]
+IDENTITY = {"sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity"}
 
 
 class FamilyChecks:
@@ -242,3 +243,26 @@ class FamilyChecks:
             pairs = [(example.query, document) for document in example.documents]
             assert trained.logits(pairs).logits.argmax() == 0
         assert verify(target, pairs=PAIRS[:4], dtype="float32").passed
+
+    def test_flag_reranker_agrees_with_the_original(self, directory: Path, short: list[tuple[str, str]]) -> None:
+        from FlagEmbedding import FlagReranker as Original
+
+        pairs = [pair for pair in short if all(pair)]
+        original = Original(str(directory), devices="cpu", max_length=128)
+        original.model.float()
+        found = FlagReranker(str(directory), devices="cpu", max_length=128).compute_score(pairs)
+        expected: Any = original.compute_score(pairs)
+        np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
+
+    @pytest.mark.parametrize("change", [{}, IDENTITY])
+    def test_cross_encoder_agrees_with_the_original(self, family: Family, tmp_path: Path, change: dict) -> None:
+        from sentence_transformers import CrossEncoder as Original
+
+        config = self.config | change
+        directory = write(tmp_path / "model", config, seeded(family, config), self.tokenizer())
+        found = CrossEncoder(str(directory), device="cpu", max_length=128).predict(PAIRS)
+        expected = Original(str(directory), device="cpu", max_length=128).predict(PAIRS)
+        np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
+        logits = Reranker(directory, max_length=128).logits(PAIRS).logits
+        assert np.allclose(found, logits, atol=1e-3) == bool(change)  # Identity leaves them as they are
+        assert 0 <= Reranker(directory).score("what is a panda?", "a bear") <= 1  # here scores always are in 0..1

@@ -10,7 +10,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from families.checks import PAIRS, FamilyChecks, original_logits, seeded, write
-from mlx_rerank import CrossEncoder, FlagReranker, Reranker
+from mlx_rerank import Reranker
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.errors import CheckpointError, InputError, UnsupportedModelError
 from mlx_rerank.models.encoders.bert import FAMILY
@@ -18,7 +18,6 @@ from mlx_rerank.models.encoders.bert import FAMILY
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 WORDS = ["panda", "bear", "the", "what", "is", "rain", "eats", "where", "sea", "from"]
-IDENTITY = {"sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity"}
 # Pairs with the same ids, which only the place of the split tells apart: what separates texts may be written in them.
 SPLITS = [("panda [SEP] bear", "the rain"), ("panda", "bear [SEP] the rain")]
 
@@ -135,28 +134,6 @@ class TestBert(FamilyChecks):
         (directory / "tokenizer.json").write_text(text)
         with pytest.raises(CheckpointError, match=r"needs all three"):
             Checkpoint.open(directory).encoder()
-
-    def test_flag_reranker_agrees_with_the_original(self, directory: Path) -> None:
-        from FlagEmbedding import FlagReranker as Original
-
-        pairs = [pair for pair in PAIRS if pair[1] and pair[0]]
-        original = Original(str(directory), devices="cpu", max_length=128)
-        original.model.float()
-        found = FlagReranker(str(directory), devices="cpu", max_length=128).compute_score(pairs)
-        expected: Any = original.compute_score(pairs)
-        np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
-
-    @pytest.mark.parametrize("change", [{}, IDENTITY])
-    def test_cross_encoder_agrees_with_the_original(self, family, tmp_path: Path, change: dict) -> None:
-        from sentence_transformers import CrossEncoder as Original
-
-        config = self.config | change
-        directory = write(tmp_path / "model", config, seeded(family, config), wordpiece())
-        found = CrossEncoder(str(directory), device="cpu", max_length=128).predict(PAIRS)
-        expected = Original(str(directory), device="cpu", max_length=128).predict(PAIRS)
-        np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
-        assert (found.min() < 0) == bool(change)  # Identity leaves logits as they are
-        assert 0 <= Reranker(directory).score("what is a panda?", "a bear") <= 1  # here scores always are in 0..1
 
 
 def test_the_family_is_called_what_people_call_it() -> None:

@@ -30,8 +30,9 @@ from mlx_rerank.pairs.frames import Frame
 
 _TITLE, _EXAMPLE = "BERT", "cross-encoder/ms-marco-MiniLM-L6-v2"
 _WANTED = wanted(_TITLE, _EXAMPLE)
-_SPECIAL_TOKENS = 3  # [CLS] query [SEP] document [SEP]
+SPECIAL_TOKENS = 3  # [CLS] query [SEP] document [SEP]
 _TOKENS = "bert.embeddings."
+EXPECTED = {"hidden_act": "gelu", "position_embedding_type": "absolute", "is_decoder": False, "type_vocab_size": 2}
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Embeddings(post_norm.Embeddings):
 
     def __init__(self, shape: BertShape) -> None:
         super().__init__(shape)
-        self.token_type_embeddings = nn.Embedding(shape.type_vocab_size, shape.hidden_size)
+        self.token_type_embeddings = nn.Embedding(shape.type_vocab_size, shape.word_size)
 
     def places(self, input_ids: mx.array, segments: mx.array | None) -> mx.array:
         """Return embeddings of positions, which count from 0 in every row, and of segments.
@@ -69,13 +70,12 @@ class Bert(post_norm.Encoder):
 
 def _accepts(config: Mapping[str, Any]) -> bool:
     """Tell whether a config.json is of a BERT; refuse all but a single-label sequence classifier with two segments."""
-    expected = {"hidden_act": "gelu", "position_embedding_type": "absolute", "is_decoder": False, "type_vocab_size": 2}
-    return is_classifier(config, _WANTED, "bert", "Bert", expected)
+    return is_classifier(config, _WANTED, "bert", "Bert", EXPECTED)
 
 
 def _shape(config: Mapping[str, Any]) -> BertShape:
     """Read the numbers of a config.json."""
-    return read_shape(BertShape, config, _SPECIAL_TOKENS)
+    return read_shape(BertShape, config, SPECIAL_TOKENS)
 
 
 def _frame(tokenizer: Tokenizer, shape: BertShape) -> Frame:
@@ -89,17 +89,25 @@ def _frame(tokenizer: Tokenizer, shape: BertShape) -> Frame:
     return Frame((start,), (end,), (end,), shape.pad_token_id, hidden=mask, segments=True)
 
 
-def _table(shape: BertShape) -> list[Rule]:
-    """Return the rules of all parameters."""
-    D = shape.hidden_size
+def embedding_rules(shape: BertShape, prefix: str) -> list[Rule]:
+    """Return the rules of the embeddings, whose tensors' names begin with a prefix."""
+    width = shape.word_size
     tables = {
         "word_embeddings": shape.vocab_size,
         "position_embeddings": shape.max_position_embeddings,
         "token_type_embeddings": shape.type_vocab_size,
     }
     return [
-        *(copied(f"embeddings.{name}.weight", f"{_TOKENS}{name}.weight", (rows, D)) for name, rows in tables.items()),
-        *norm("embeddings.norm", _TOKENS + "LayerNorm", D),
+        *(copied(f"embeddings.{name}.weight", f"{prefix}{name}.weight", (n, width)) for name, n in tables.items()),
+        *norm("embeddings.norm", prefix + "LayerNorm", width),
+    ]
+
+
+def _table(shape: BertShape) -> list[Rule]:
+    """Return the rules of all parameters."""
+    D = shape.hidden_size
+    return [
+        *embedding_rules(shape, _TOKENS),
         *post_norm.layer_rules(shape, "bert.encoder.layer."),
         *linear("head.dense", ["bert.pooler.dense"], D, D),
         *linear("head.out_proj", ["classifier"], 1, D),

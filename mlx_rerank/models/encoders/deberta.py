@@ -36,6 +36,7 @@ from mlx_rerank.pairs.frames import Frame
 
 _TITLE, _EXAMPLE = "DeBERTa-v2", "mixedbread-ai/mxbai-rerank-base-v1"
 _WANTED = wanted(_TITLE, _EXAMPLE)
+_LAYER = post_norm.BERT_LAYER._replace(qkv=tuple(f"attention.self.{part}_proj" for part in ("query", "key", "value")))
 _SPECIAL_TOKENS = 3  # [CLS] query [SEP] document [SEP]
 # What a config.json means that does not say, in transformers.
 _UNSAID = {
@@ -260,7 +261,7 @@ def _table(shape: DebertaShape) -> list[Rule]:
         *norm("embeddings.norm", "deberta.embeddings.LayerNorm", D),
         copied("distance_embeddings.weight", "deberta.encoder.rel_embeddings.weight", (rows, D)),
         *norm("distance_norm", "deberta.encoder.LayerNorm", D),
-        *post_norm.layer_rules(shape, "deberta.encoder.layer.", ("query_proj", "key_proj", "value_proj")),
+        *post_norm.layer_rules(shape, "deberta.encoder.layer.", _LAYER),
         *linear("head.dense", ["pooler.dense"], D, D),
         *linear("head.out_proj", ["classifier"], 1, D),
     ]

@@ -8,8 +8,8 @@ no dropout. All arithmetic stays in the dtype of the weights; masks are bool; on
 Shape letters: B pairs, L tokens of the longest pair, D hidden size, H heads.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -21,6 +21,28 @@ from mlx_rerank.models.rules import Rule, linear, norm
 from mlx_rerank.models.shape import Shape
 
 WORDS = "embeddings.word_embeddings"
+Activation = Callable[[mx.array], mx.array]
+
+
+class LayerNames(NamedTuple):
+    """What the modules of a layer are called in a checkpoint; query, key and value may be stacked in one."""
+
+    qkv: tuple[str, ...]
+    attention_out: str
+    attention_norm: str
+    up: str
+    down: str
+    output_norm: str
+
+
+BERT_LAYER = LayerNames(
+    qkv=("attention.self.query", "attention.self.key", "attention.self.value"),
+    attention_out="attention.output.dense",
+    attention_norm="attention.output.LayerNorm",
+    up="intermediate.dense",
+    down="output.dense",
+    output_norm="output.LayerNorm",
+)
 
 
 class Embeddings(nn.Module):
@@ -28,9 +50,9 @@ class Embeddings(nn.Module):
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.word_embeddings = nn.Embedding(shape.vocab_size, shape.hidden_size)
-        self.position_embeddings = nn.Embedding(shape.max_position_embeddings, shape.hidden_size)
-        self.norm = LayerNorm(shape.hidden_size, eps=shape.layer_norm_eps)
+        self.word_embeddings = nn.Embedding(shape.vocab_size, shape.word_size)
+        self.position_embeddings = nn.Embedding(shape.max_position_embeddings, shape.word_size)
+        self.norm = LayerNorm(shape.word_size, eps=shape.layer_norm_eps)
 
     def places(self, input_ids: mx.array, segments: mx.array | None) -> mx.array:
         """Return what is added to the words, [B, L, D] or [1, L, D]; each family has its own."""
@@ -97,25 +119,26 @@ class Layer(nn.Module):
 class Head(nn.Module):
     """The relevance logit of a pair, read from its first token."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Shape, activation: Activation) -> None:
         super().__init__()
+        self.activation = activation
         self.dense = Linear(shape.hidden_size, shape.hidden_size)
         self.out_proj = Linear(shape.hidden_size, 1)
 
     def __call__(self, x: mx.array) -> mx.array:
         """Map [B, L, D] to [B]."""
-        return self.out_proj(mx.tanh(self.dense(x[:, 0]))).squeeze(-1)
+        return self.out_proj(self.activation(self.dense(x[:, 0]))).squeeze(-1)
 
 
 class Encoder(Model):
-    """The whole model: token ids in, one logit per pair out."""
+    """The whole model: token ids in, one logit per pair out. The activation is the head's."""
 
-    def __init__(self, shape: Shape, embeddings: nn.Module) -> None:
+    def __init__(self, shape: Shape, embeddings: nn.Module, activation: Activation = mx.tanh) -> None:
         super().__init__()
         self.shape = shape
         self.embeddings = embeddings
         self.layers = [Layer(shape) for _ in range(shape.num_hidden_layers)]
-        self.head = Head(shape)
+        self.head = Head(shape, activation)
 
     def seen_by_layers(self, mask: mx.array | None, length: int) -> Any:
         """Return what layers get beside the tokens: a mask, bool [B, 1, 1, L] or None; some families add to it."""
@@ -160,24 +183,24 @@ class Encoder(Model):
         return self.head(x).astype(mx.float32)
 
 
-def layer_rules(shape: Shape, prefix: str, projections: Sequence[str] = ("query", "key", "value")) -> list[Rule]:
+def layer_rules(shape: Shape, prefix: str, names: LayerNames = BERT_LAYER) -> list[Rule]:
     """Return the rules of all layers.
 
     Args:
         shape: of the model.
         prefix: of the layers' tensors in a checkpoint, before the layer's number.
-        projections: what the modules are called there that give query, key and value.
+        names: of a layer's modules there.
     """
     D, F, rules = shape.hidden_size, shape.intermediate_size, []
     for n in range(shape.num_hidden_layers):
         own, theirs = f"layers.{n}", f"{prefix}{n}"
-        parts = [f"{theirs}.attention.self.{part}" for part in projections]
-        rules += linear(f"{own}.attention.qkv_proj", parts, D, D)
-        rules += linear(f"{own}.attention.out_proj", [f"{theirs}.attention.output.dense"], D, D)
-        rules += norm(f"{own}.attention_norm", f"{theirs}.attention.output.LayerNorm", D)
-        rules += linear(f"{own}.up_proj", [f"{theirs}.intermediate.dense"], F, D)
-        rules += linear(f"{own}.down_proj", [f"{theirs}.output.dense"], D, F)
-        rules += norm(f"{own}.output_norm", f"{theirs}.output.LayerNorm", D)
+        projections = [f"{theirs}.{part}" for part in names.qkv]
+        rules += linear(f"{own}.attention.qkv_proj", projections, 3 * D // len(projections), D)
+        rules += linear(f"{own}.attention.out_proj", [f"{theirs}.{names.attention_out}"], D, D)
+        rules += norm(f"{own}.attention_norm", f"{theirs}.{names.attention_norm}", D)
+        rules += linear(f"{own}.up_proj", [f"{theirs}.{names.up}"], F, D)
+        rules += linear(f"{own}.down_proj", [f"{theirs}.{names.down}"], D, F)
+        rules += norm(f"{own}.output_norm", f"{theirs}.{names.output_norm}", D)
     return rules
 
 

@@ -32,6 +32,7 @@ _TITLE, _EXAMPLE = "XLM-RoBERTa", "BAAI/bge-reranker-v2-m3"
 _WANTED = wanted(_TITLE, _EXAMPLE)
 _SPECIAL_TOKENS = 4  # <s> query </s></s> document </s>
 _TOKENS = "roberta.embeddings."
+EXPECTED = {"hidden_act": "gelu", "position_embedding_type": "absolute", "is_decoder": False, "type_vocab_size": 1}
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,7 @@ class XLMRoberta(post_norm.Encoder):
 
 def _accepts(config: Mapping[str, Any]) -> bool:
     """Tell whether a config.json is of an XLM-RoBERTa; refuse all but a single-label sequence classifier."""
-    expected = {"hidden_act": "gelu", "position_embedding_type": "absolute", "is_decoder": False, "type_vocab_size": 1}
-    return is_classifier(config, _WANTED, "xlm-roberta", "XLMRoberta", expected)
+    return is_classifier(config, _WANTED, "xlm-roberta", "XLMRoberta", EXPECTED)
 
 
 def _shape(config: Mapping[str, Any]) -> XLMRobertaShape:
@@ -99,8 +99,15 @@ def _unfold(value: np.ndarray, shapes: Shapes) -> list[np.ndarray]:
     return [value, np.zeros(shapes[1], dtype=np.float32)]
 
 
-def _table(shape: XLMRobertaShape) -> list[Rule]:
-    """Return the rules of all parameters."""
+def rules(shape: XLMRobertaShape, norm_name: str, layers: str, names: post_norm.LayerNames) -> list[Rule]:
+    """Return the rules of all parameters.
+
+    Args:
+        shape: of the model.
+        norm_name: of the embeddings' normalisation in a checkpoint.
+        layers: how the names of the layers' tensors begin there, before the layer's number.
+        names: of a layer's modules there.
+    """
     D = shape.hidden_size
     places = (
         Source(_TOKENS + "position_embeddings.weight", (shape.max_position_embeddings, D)),
@@ -109,11 +116,16 @@ def _table(shape: XLMRobertaShape) -> list[Rule]:
     return [
         copied(f"{post_norm.WORDS}.weight", _TOKENS + "word_embeddings.weight", (shape.vocab_size, D)),
         Rule("embeddings.position_embeddings.weight", places, Join(_fold, _unfold, lambda shapes: shapes[0])),
-        *norm("embeddings.norm", _TOKENS + "LayerNorm", D),
-        *post_norm.layer_rules(shape, "roberta.encoder.layer."),
+        *norm("embeddings.norm", norm_name, D),
+        *post_norm.layer_rules(shape, layers, names),
         *linear("head.dense", ["classifier.dense"], D, D),
         *linear("head.out_proj", ["classifier.out_proj"], 1, D),
     ]
+
+
+def _table(shape: XLMRobertaShape) -> list[Rule]:
+    """Return the rules of all parameters."""
+    return rules(shape, _TOKENS + "LayerNorm", "roberta.encoder.layer.", post_norm.BERT_LAYER)
 
 
 FAMILY = Family(

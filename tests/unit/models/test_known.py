@@ -10,11 +10,12 @@ import pytest
 from commands import run_here
 
 from mlx_rerank.models import FAMILIES
-from mlx_rerank.models.encoders import bert, xlm_roberta
+from mlx_rerank.models.encoders import bert, electra, jina, roberta, xlm_roberta
 
 KNOWN = {model.repository: model for model in chain.from_iterable(family.known for family in FAMILIES)}
 MANY_WORDS = {"vocab_size": 250002, "max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
 MANY_WORDS |= {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
+BYTEWISE = MANY_WORDS | {"vocab_size": 50265}
 FEW_WORDS = {"vocab_size": 30522, "max_position_embeddings": 512, "type_vocab_size": 2, "layer_norm_eps": 1e-12}
 FEW_WORDS |= {"pad_token_id": 0}
 
@@ -37,6 +38,14 @@ def test_every_family_names_its_example_and_no_model_is_of_two() -> None:
         ("BAAI/bge-reranker-large", xlm_roberta, MANY_WORDS | layers(24, 1024, 16)),
         ("BAAI/bge-reranker-base", xlm_roberta, MANY_WORDS | layers(12, 768, 12)),
         ("cross-encoder/mmarco-mMiniLMv2-L12-H384-v1", xlm_roberta, MANY_WORDS | layers(12, 384, 12)),
+        ("cross-encoder/stsb-distilroberta-base", roberta, BYTEWISE | layers(6, 768, 12)),
+        ("cross-encoder/stsb-roberta-base", roberta, BYTEWISE | layers(12, 768, 12)),
+        ("cross-encoder/ms-marco-electra-base", electra, FEW_WORDS | layers(12, 768, 12) | {"embedding_size": 768}),
+        (
+            "jinaai/jina-reranker-v2-base-multilingual",
+            jina,
+            MANY_WORDS | layers(12, 768, 12) | {"max_position_embeddings": 1026},
+        ),
         ("cross-encoder/ms-marco-MiniLM-L6-v2", bert, FEW_WORDS | layers(6, 384, 12)),
         ("cross-encoder/ms-marco-MiniLM-L12-v2", bert, FEW_WORDS | layers(12, 384, 12)),
     ],
