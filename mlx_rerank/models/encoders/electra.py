@@ -79,7 +79,7 @@ def _table(shape: ElectraShape) -> list[Rule]:
     D, width = shape.hidden_size, shape.embedding_size
     return [
         *bert.embedding_rules(shape, "electra.embeddings."),
-        *(linear("embeddings.projection", ["electra.embeddings_project"], D, width) if D != width else []),
+        *(linear("embeddings.projection", ["electra.embeddings_project"], D, width) if width != D else []),
         *post_norm.layer_rules(shape, "electra.encoder.layer."),
         *linear("head.dense", ["classifier.dense"], D, D),
         *linear("head.out_proj", ["classifier.out_proj"], 1, D),
