@@ -64,7 +64,8 @@ class TestBert(FamilyChecks):
         ({"architectures": ["BertModel"]}, "an embedding model"),
         ({"architectures": ["BertForMaskedLM"]}, "another head"),
         ({"id2label": {"0": "a", "1": "b"}}, "2 labels"),
-        ({"position_embedding_type": "alibi"}, "alibi"),
+        ({"position_embedding_type": "alibi"}, "alibi"),  # jina-reranker-v1
+        ({"feed_forward_type": "geglu"}, "geglu"),
         ({"hidden_act": "relu"}, "relu"),
         ({"type_vocab_size": 1}, "type_vocab_size"),
         ({"is_decoder": True}, "is_decoder"),

@@ -3,7 +3,7 @@
 from typing import Any, ClassVar
 
 from checkpoints import TINY, tiny_tokenizer
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, decoders
 
 from families.checks import FamilyChecks
 
@@ -31,4 +31,6 @@ class TestXLMRoberta(FamilyChecks):
 
     @staticmethod
     def tokenizer() -> Tokenizer:
-        return tiny_tokenizer()
+        tokenizer = tiny_tokenizer()
+        tokenizer.decoder = decoders.Metaspace()  # with which FlagEmbedding makes texts of ids again
+        return tokenizer

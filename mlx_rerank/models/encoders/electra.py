@@ -76,7 +76,7 @@ def _shape(config: Mapping[str, Any]) -> ElectraShape:
 
 def _table(shape: ElectraShape) -> list[Rule]:
     """Return the rules of all parameters."""
-    D, width = shape.hidden_size, shape.embedding_size
+    D, width = shape.hidden_size, shape.word_size
     return [
         *bert.embedding_rules(shape, "electra.embeddings."),
         *(linear("embeddings.projection", ["electra.embeddings_project"], D, width) if width != D else []),
