@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from families.checks import PAIRS, FamilyChecks, Tensors, original_logits, seeded, write
+from families.checks import PAIRS, FamilyChecks, original_logits, seeded, write
 from families.test_xlm_roberta import TestXLMRoberta as Base
+from families.tiny import Tensors
 from mlx_rerank import Reranker
 from mlx_rerank.checkpoints.checkpoint import open_tensors
 from mlx_rerank.errors import WeightsError

@@ -76,6 +76,9 @@ class TestModularModernBert(FamilyChecks):
         ({MODULES_KEY: HEAD[:3]}, "scores"),
     ]
     trims = False
+    # FlagEmbedding reads no modules, and the activation is that of the modules' files: see below
+    test_flag_reranker_agrees_with_the_original: Any = None
+    test_cross_encoder_agrees_with_the_original: Any = None
 
     @staticmethod
     def tokenizer() -> Tokenizer:

@@ -120,6 +120,9 @@ class TestQwen3(FamilyChecks):
         ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "yarn"),
     ]
     trims = False
+    # FlagEmbedding and sentence-transformers read such a model by other files: see below
+    test_flag_reranker_agrees_with_the_original: Any = None
+    test_cross_encoder_agrees_with_the_original: Any = None
     original = staticmethod(original)
     prompt = len(published(Tokenizer.from_str(TOKENIZER), "", ""))
 

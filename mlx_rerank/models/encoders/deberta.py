@@ -160,21 +160,14 @@ class Layer(post_norm.Layer):
         self.attention = SelfAttention(shape)
 
 
-class Head(post_norm.Head):
-    """The relevance logit of a pair, read from its first token."""
-
-    def __call__(self, x: mx.array) -> mx.array:
-        """Map [B, L, D] to [B]."""
-        return self.out_proj(operations.gelu(self.dense(x[:, 0]))).squeeze(-1)
-
-
 class Deberta(post_norm.Encoder):
     """The whole model: token ids in, one logit per pair out."""
 
     def __init__(self, shape: DebertaShape) -> None:
-        super().__init__(shape, Embeddings(shape))  # pyright: ignore[reportArgumentType]
+        super().__init__(
+            shape, Embeddings(shape), lambda x: operations.gelu(x)
+        )  # looked up at each call, as audits replace it
         self.layers = [Layer(shape) for _ in range(shape.num_hidden_layers)]
-        self.head = Head(shape)
         self.distance_embeddings = nn.Embedding(2 * shape.position_buckets, shape.hidden_size)
         self.distance_norm = LayerNorm(shape.hidden_size, eps=shape.layer_norm_eps)
 

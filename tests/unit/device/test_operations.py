@@ -227,7 +227,7 @@ def test_rope_turns_halves_by_places(theta: float, scale: float) -> None:
     turns = np.exp(1j * angles) * (x[..., :8] + 1j * x[..., 8:])  # half and half as one complex number each
     expected, largest = np.concatenate([turns.real, turns.imag], axis=-1), np.abs(x).max()
     for dtype, name in ((mx.float32, "float32"), (mx.float16, "float16"), (mx.bfloat16, "bfloat16")):
-        found = operations.rope(mx.array(x).astype(dtype), theta, scale)
+        found = operations.rope(mx.array(x).astype(dtype), theta, scale=scale)
         assert found.dtype == dtype
         # An angle is off by its own roundings in float32; then x, cosine, sine, products and sum are rounded.
         bound = largest * math.sqrt(2) * (8 * 700 * bounds.UNIT["float32"] + 5 * bounds.UNIT[name])
@@ -237,5 +237,5 @@ def test_rope_turns_halves_by_places(theta: float, scale: float) -> None:
 def test_rope_has_a_derivative() -> None:
     x = mx.random.normal((1, 2, 50, 8))
     with operations.differentiable():
-        gradient = mx.grad(lambda x: (operations.rope(x, 1e4, 0.5) ** 2).sum())(x)
+        gradient = mx.grad(lambda x: (operations.rope(x, 1e4, scale=0.5) ** 2).sum())(x)
     np.testing.assert_allclose(np.array(gradient), 2 * np.array(x), atol=1e-5)  # turning changes no length
