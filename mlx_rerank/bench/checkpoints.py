@@ -57,7 +57,7 @@ def seeded(shape: str, work: Path, tokenizer: Path = EMBEDDED["mini"], seed: int
     vocabulary = parse_tokenizer(read_bytes(path), path).get_vocab_size()
     config = {key: value for key, value in read_config(EMBEDDED["mini"]).items() if key in _KEPT}
     config |= {"vocab_size": vocabulary, "max_position_embeddings": 514, "layer_norm_eps": 1e-5} | SHAPES[shape]
-    return _write(work / "checkpoint", config, _random(config, seed), tokenizer)
+    return _write(work / "checkpoint", config, random_tensors(config, seed), tokenizer)
 
 
 def weights_name(model: str, shape: str | None) -> str:
@@ -71,7 +71,7 @@ _KEPT = (
 )  # fmt: skip
 
 
-def _random(config: dict, seed: int) -> dict[str, np.ndarray]:
+def random_tensors(config: dict, seed: int) -> dict[str, np.ndarray]:
     """Return float32 tensors, spread so that nothing saturates and no activation is denormal."""
     random, family = np.random.default_rng(seed), family_of(config)
     tensors = {}

@@ -33,11 +33,13 @@ class Answer:
         seconds: that it took, texts in to logits out.
         logits: one a pair.
         mlx: bytes that MLX holds by kind, where it runs.
+        process_peak: most bytes that the process held in memory so far.
     """
 
     seconds: float
     logits: list[float]
     mlx: dict[str, int] | None
+    process_peak: int
 
 
 class Worker:

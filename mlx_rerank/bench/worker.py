@@ -117,7 +117,8 @@ def main() -> None:
         start = time.perf_counter()
         logits = score(pairs)
         seconds = time.perf_counter() - start
-        answer = {"seconds": seconds, "logits": [float(logit) for logit in logits], "mlx": _mlx_memory()}
+        held = {"mlx": _mlx_memory(), "process_peak": _peak()}
+        answer = {"seconds": seconds, "logits": [float(logit) for logit in logits], **held}
         print(json.dumps(answer), file=answers, flush=True)
 
 
@@ -127,6 +128,18 @@ def _mlx_memory() -> dict[str, int] | None:
     if mx is None:
         return None
     return {"active": mx.get_active_memory(), "peak": mx.get_peak_memory(), "cache": mx.get_cache_memory()}
+
+
+def _peak() -> int:
+    """Return the most bytes that this process held; as `device.memory` does, which a peer's process does not load."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    import resource
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
 
 
 def _dtype(model: Any) -> str:

@@ -9,7 +9,7 @@ import sys
 import time
 from collections import defaultdict
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
@@ -19,7 +19,7 @@ from commands import run_here
 
 from mlx_rerank.bench import contenders, roofline
 from mlx_rerank.bench.contenders import OWN, Contender
-from mlx_rerank.bench.process import Worker
+from mlx_rerank.bench.process import Answer, Worker
 from mlx_rerank.bench.race import Race
 from mlx_rerank.bench.texts import Workload
 from mlx_rerank.errors import WorkerError
@@ -152,7 +152,9 @@ def test_a_worker_that_dies_tells_why_and_others_go_on(tiny: Path) -> None:
     assert set(results.logits) == {OWN}
 
     with Worker(alive, 1) as worker:
-        assert len(worker.score(PAIRS).logits) == 2
+        answer = worker.score(PAIRS)
+        assert len(answer.logits) == 2
+        assert 10**7 < answer.process_peak < 10**11
         os.kill(worker.pid, signal.SIGKILL)
         with pytest.raises(WorkerError, match="mlx-rerank ended with code -9"):
             worker.score(PAIRS)
@@ -272,6 +274,6 @@ def test_the_command_line_imports_no_benchmark() -> None:
 @pytest.mark.parametrize("logits", [[1.0, float("nan")], [1.0]])
 def test_nobody_is_fast_and_wrong(tiny: Path, monkeypatch: pytest.MonkeyPatch, logits: list[float]) -> None:
     with Worker(Contender(OWN, "mlx_rerank", str(tiny), 64), 1) as worker:
-        monkeypatch.setattr(worker, "_answer", lambda: {"seconds": 1.0, "logits": logits, "mlx": None})
+        monkeypatch.setattr(worker, "_answer", lambda: asdict(Answer(1.0, logits, None, 1)))
         with pytest.raises(WorkerError, match="has no finite logit for each of 2 pairs"):
             worker.score(PAIRS)

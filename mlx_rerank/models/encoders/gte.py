@@ -158,16 +158,19 @@ def _rope(config: Mapping[str, Any], head_size: int) -> Rope:
     Source: NTKScalingRotaryEmbedding of the models' own code; tests/families/test_gte.py.
     """
     saved = _saved_rope(config)
-    kind, theta = _rope_type(saved), saved["rope_theta"]
-    factor = 1.0 if kind == "default" else saved.get("factor")
-    for name, value in (("rope_theta", theta), ("factor", factor)):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value <= 1e9:
-            raise CheckpointError(
-                f"config.json: {name} of rotary positions must be a number from 1 to 1e9, found {value!r:.40}"
-            )
-    if kind == "ntk":
-        return Rope(float(theta * factor), float(factor ** (2 / head_size)))
-    return Rope(float(theta), float(factor))
+    kind, theta = _rope_type(saved), _number(saved, "rope_theta")
+    factor = 1.0 if kind == "default" else _number(saved, "factor")
+    return Rope(theta * factor, factor ** (2 / head_size)) if kind == "ntk" else Rope(theta, factor)
+
+
+def _number(rope: Mapping[str, Any], name: str) -> float:
+    """Return a number that is said of rotary positions."""
+    value = rope.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value <= 1e9:
+        raise CheckpointError(
+            f"config.json: {name} of rotary positions must be a number from 1 to 1e9, found {value!r:.40}"
+        )
+    return float(value)
 
 
 def _shape(config: Mapping[str, Any]) -> GteShape:
