@@ -124,7 +124,9 @@ def _download(repo_id: str, where: Mapping[str, Any]) -> Path:
     try:
         return _interruptible(partial(_fetch, repo_id, **where))
     except Exception as error:  # the library's, and those of its own libraries
-        raise CheckpointNotFoundError(f"{repo_id!r} could not be fetched from the Hugging Face hub: {error}") from error
+        remedy = "check its name and the connection, or give a directory"
+        message = f"{repo_id!r} could not be fetched from the Hugging Face hub ({remedy}): {error}"
+        raise CheckpointNotFoundError(message) from error
 
 
 def _fetch(

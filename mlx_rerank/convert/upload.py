@@ -84,7 +84,9 @@ def _open(directory: str | Path) -> Checkpoint:
         CheckpointError: the directory was not written by `convert`, or is damaged.
     """
     given = Path(directory).expanduser()
-    read_config(given)  # which says so if it is not there
+    if not given.is_dir():
+        raise CheckpointError(f"{directory} is not a directory: give one that convert has written")
+    read_config(given)  # which says so if there is none
     checkpoint = Checkpoint.open(given)
     if not checkpoint.converted:
         raise CheckpointError(f"{directory} was not converted by mlx-rerank: give a directory that convert has written")

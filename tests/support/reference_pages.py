@@ -122,7 +122,7 @@ def program(record: dict[str, Any]) -> str:
     lines = ["## What to set", "", "| setting | value |", "|---|---|"]
     lines += [f"| {name} | `{SERVER}{path}` |" for name, path in record["settings"].items()]
     lines += ["", "## How to check", ""]
-    lines += ["With the server running, send from a terminal what the program sends.", ""]
+    lines += ["With `mlx-rerank serve` running, send from a terminal what the program sends.", ""]
     for name, path in record["settings"].items():
         leading = [one for one in record["requests"] if "body" in one and address_of(record, one) == path]
         request = max(leading, key=lambda one: "best" in one)  # the first with a document that has to win

@@ -149,6 +149,11 @@ def test_a_release_needs_a_tag_that_is_the_version() -> None:
         assert (done.returncode == 0) is fits, tag
 
 
+def test_the_changelog_begins_with_the_version() -> None:
+    heads = re.findall(r"^## ([\d.]+)", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    assert heads[0] == __version__
+
+
 def test_what_the_package_imports_is_declared() -> None:
     """Whatever else brings it today may not tomorrow."""
     made, distributions = project(""), packages_distributions()

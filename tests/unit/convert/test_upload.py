@@ -151,8 +151,10 @@ def test_names_that_are_no_repository(hub: FakeHub, converted: Path, repo_id: st
 def test_directories_that_are_not_sent(hub: FakeHub, tiny: Path, converted: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="was not converted by mlx-rerank"):
         upload(tiny, "user/tiny")
-    with pytest.raises(CheckpointError, match="has no config"):
+    with pytest.raises(CheckpointError, match="nowhere is not a directory: give one"):
         upload(tmp_path / "nowhere", "user/tiny")
+    with pytest.raises(CheckpointError, match="has no config"):
+        upload(tmp_path, "user/tiny")
     (converted / "README.md").write_bytes(b"\xff")
     with pytest.raises(CheckpointError, match=r"README\.md cannot be read as text"):
         upload(converted, "user/tiny")
