@@ -4,6 +4,7 @@ import gc
 import importlib
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +26,24 @@ settings.register_profile("any machine", deadline=None)  # how long an example t
 settings.load_profile("any machine")
 
 own_blas.install()  # before a test imports torch
+gc.disable()  # until all modules are imported: what is imported is there to stay
+
+# The package rerankers imports every library that it has a ranker of, LiteLLM among them, and does without those that
+# are missing. The tests use none of its own rankers.
+sys.modules.update(
+    dict.fromkeys(
+        f"rerankers.models.{name}"
+        for name in (
+            "transformer_ranker", "rankgpt_rankers", "t5ranker", "colbert_ranker", "rankllm_ranker",
+            "llm_layerwise_ranker", "monovlm_ranker", "llm_relevance_filter", "upr", "mxbai_v2", "pylate_ranker",
+        )
+    )
+)  # fmt: skip
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage again."""
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,8 +2,9 @@
 
 import importlib.util
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib.metadata import distributions
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from mlx_rerank.errors import InputError
@@ -86,5 +87,8 @@ def choose(contenders: Sequence[Contender], names: Sequence[str]) -> list[Conten
 
 def versions() -> dict[str, str]:
     """Return the version of every library that is installed, by its name."""
-    found = {distribution.name: distribution.version for distribution in distributions()}
-    return {name: found[name] for name in _DISTRIBUTIONS if name in found}
+    found = {}
+    for name in _DISTRIBUTIONS:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

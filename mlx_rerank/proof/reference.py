@@ -121,16 +121,18 @@ class ReferenceReranker:
         return model, transformers.PreTrainedTokenizerFast(tokenizer_file=path, **its.special_tokens, **side)
 
     def logits(self, pairs: Sequence[tuple[str, str]], batch_size: int = 16) -> PairLogits:
-        """Run the model on (query, document) pairs, in batches of similar length."""
+        """Run the model on (query, document) pairs, in batches of similar length: no row is over half padding."""
         for text in {text for pair in pairs for text in pair}:
             require_unicode(text)
         encoded = [self._encode(query, document) for query, document in pairs]
         rows = [row for row, _, _ in encoded]
         order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
         logits = np.empty(len(rows), dtype=np.float32)
-        for start in range(0, len(rows), batch_size):
-            batch = order[start : start + batch_size]
+        while order:
+            longest = 2 * len(rows[order[0]].ids)
+            batch = [i for i in order[:batch_size] if len(rows[i].ids) <= longest]
             logits[batch] = self._forward([rows[i] for i in batch])
+            del order[: len(batch)]
         require_finite(logits, pairs, f"The weights are damaged, or {self.model.dtype} is too narrow")
         cut, spans = (np.array([one[i] for one in encoded], dtype=np.int64) for i in (1, 2))
         return PairLogits(logits, cut, spans.reshape(-1, 2), self._mapping)
