@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 from checkpoints import tiny_tokenizer
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, decoders
 
 from families.checks import PAIRS, FamilyChecks, original_logits, seeded, write
 from mlx_rerank import Reranker
@@ -80,7 +80,9 @@ class TestNew(FamilyChecks):
 
     @staticmethod
     def tokenizer() -> Tokenizer:
-        return tiny_tokenizer()
+        tokenizer = tiny_tokenizer()
+        tokenizer.decoder = decoders.Metaspace()  # with which FlagEmbedding makes texts of ids again
+        return tokenizer
 
     @staticmethod
     def readable(directory: Path) -> Path:

@@ -160,6 +160,11 @@ class Layer(post_norm.Layer):
         self.attention = SelfAttention(shape)
 
 
+def _gelu(x: mx.array) -> mx.array:
+    """Return GELU, looked up at each call: audits replace it."""
+    return operations.gelu(x)
+
+
 class Deberta(post_norm.Encoder):
     """The whole model: token ids in, one logit per pair out."""
 
