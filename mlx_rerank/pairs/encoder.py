@@ -93,9 +93,19 @@ class PairEncoder:
         return encoding.ids, _offsets(encoding) - len(before)
 
     def split(self, limits: Limits, query_length: int, document_length: int) -> tuple[int, int]:
-        """Return how many tokens of a query and of a document are kept, with those of texts around them."""
+        """Return how many tokens of a query and of a document are kept, with those of texts around them.
+
+        Raises:
+            InputError: a query would lose its end, and with it what tells a language model where the document begins.
+        """
         room = limits.room(self.frame.special_tokens)
-        return limits.split(query_length, document_length, room, whole_query=self.frame.templated)
+        kept = limits.split(query_length, document_length, room, whole_query=self.frame.templated)
+        if self.frame.templated and kept[0] < min(query_length, room):
+            raise InputError(
+                f"a query takes {query_length} tokens with the prompt around it, the limits leave it {kept[0]}, and this "
+                "model cannot read a part of it: shorten the query, or use a larger max_length or query_max_length"
+            )
+        return kept
 
     def encode(
         self,

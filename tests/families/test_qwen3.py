@@ -22,6 +22,7 @@ from mlx_rerank.models.decoders.qwen3 import TEMPLATE
 from mlx_rerank.models.templates import TEMPLATE_KEY
 from mlx_rerank.pairs.encoder import PairEncoder
 from mlx_rerank.pairs.limits import Limits
+from mlx_rerank.pairs.windows import Windows
 from mlx_rerank.proof.verify import verify
 from mlx_rerank.scoring.score_cache import ScoreCache
 
@@ -152,6 +153,16 @@ class TestQwen3(FamilyChecks):
         for (query, document), place in zip(PAIRS, rows.inverse, strict=True):
             assert rows.sequences[place].ids.tolist() == published(self.tokenizer(), query, document, length)
         np.testing.assert_allclose(scored.logits, original(directory, PAIRS, length), atol=1e-4, rtol=0)
+
+    @pytest.mark.parametrize(
+        "options", [{"query_max_length": 5}, {"longest_first": True}, {"long_documents": Windows(16, 4)}], ids=str
+    )
+    def test_a_query_is_never_cut_within_its_prompt(self, directory: Path, options: dict[str, Any]) -> None:
+        encoder, length = Checkpoint.open(directory).encoder(), self.prompt + 100
+        with pytest.raises(InputError, match="cannot read a part of it: shorten the query, or use a larger"):
+            encoder.encode([("bear " * 90, "the panda " * 80)], Limits(length, **options))
+        larger = {"query_max_length": 500} if "query_max_length" in options else options
+        encoder.encode([("bear " * 90, "the panda " * 80)], Limits(self.prompt + 900, **larger))
 
     def test_a_template_must_be_declared(self, directory: Path, tmp_path: Path) -> None:
         bare = Path(shutil.copytree(directory, tmp_path / "bare"))

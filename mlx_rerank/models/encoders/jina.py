@@ -54,5 +54,5 @@ FAMILY = replace(
     accepts=_accepts,
     table=_table,
     in_transformers=replace(_LIKE.in_transformers, table=_LIKE.table),
-    known=(KnownModel(_EXAMPLE, "", 278, "many", None, 1024),),
+    known=(KnownModel(_EXAMPLE, "", 278, "many", "CC-BY-NC-4.0", 1024),),
 )
