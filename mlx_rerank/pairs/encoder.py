@@ -102,7 +102,7 @@ class PairEncoder:
         kept = limits.split(query_length, document_length, room, whole_query=self.frame.templated)
         if self.frame.templated and kept[0] < min(query_length, room):
             raise InputError(
-                f"a query takes {query_length} tokens with the prompt around it, the limits leave it {kept[0]}, and this "
+                f"a query takes {query_length} tokens with its prompt, the limits leave it {kept[0]}, and this "
                 "model cannot read a part of it: shorten the query, or use a larger max_length or query_max_length"
             )
         return kept
