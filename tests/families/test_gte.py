@@ -13,9 +13,12 @@ from tokenizers import Tokenizer, decoders
 from families.checks import PAIRS, FamilyChecks, original_logits, seeded, write
 from mlx_rerank import Reranker
 from mlx_rerank.checkpoints.checkpoint import Checkpoint
+from mlx_rerank.convert import convert
 from mlx_rerank.errors import CheckpointError, WeightsError
 from mlx_rerank.models.cost import Cost
 from mlx_rerank.models.encoders.gte import FAMILY
+from mlx_rerank.proof import restore
+from mlx_rerank.proof.reference import ReferenceReranker
 
 NEW = {  # as the models' own code reads it
     "architectures": ["NewForSequenceClassification"],
@@ -173,3 +176,15 @@ def test_a_gate_costs_as_much_as_what_it_opens() -> None:
     shape = FAMILY.shape(NEW)
     assert FAMILY.cost(shape).products == [(64, 192), (64, 64), (64, 192), (96, 64)]
     assert FAMILY.cost(shape).bytes(1, 4) - Cost(shape).bytes(1, 4) == 4 * 96
+
+
+def test_the_reference_takes_no_weights_that_do_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write(tmp_path / "source", GTE, seeded(FAMILY, GTE), tiny_tokenizer())
+    target = convert(source, tmp_path / "target", dtype="float32")
+    restored = restore.state_dict(target)
+    restored["new.pooler.dense.other"] = restored.pop("new.pooler.dense.bias")
+    monkeypatch.setattr(restore, "state_dict", lambda _: restored)
+    with pytest.raises(
+        CheckpointError, match=r"missing_keys.*pooler\.dense\.bias.*unexpected_keys.*pooler\.dense\.oth"
+    ):
+        ReferenceReranker(target)
