@@ -138,7 +138,8 @@ class Checkpoint:
             CheckpointError: they cannot be read, or are not supported.
         """
         with self.reading():
-            return Settings.read(self.directory, self.raw, self.family.in_transformers.tokenizer)
+            its = self.family.in_transformers
+            return Settings.read(self.directory, self.raw, its.tokenizer, *its.other_tokenizers)
 
     @property
     def quantized(self) -> bool:

@@ -43,14 +43,14 @@ class Settings:
     other_tokenizer: str | None
 
     @classmethod
-    def read(cls, directory: Path, config: Mapping[str, Any], tokenizer_class: str) -> "Settings":
+    def read(cls, directory: Path, config: Mapping[str, Any], *tokenizer_classes: str) -> "Settings":
         """Read the files of a directory.
 
         Args:
             directory: of the checkpoint.
             config: its config.json, where versions before 6 of sentence-transformers put the activation: from 4 on
                 under a key of their own.
-            tokenizer_class: the family's in transformers.
+            tokenizer_classes: the family's in transformers, its usual one first.
 
         Raises:
             CheckpointError: a file is damaged.
@@ -69,7 +69,7 @@ class Settings:
         if side not in (None, "right", "left"):
             raise CheckpointError(f"tokenizer_config.json has truncation_side {side!r}: write 'right' or 'left' there")
         prompts = {} if reranks else entry(saved, "prompts", dict, {})
-        kind = entry(tokenizer, "tokenizer_class", str, tokenizer_class)
+        kind = entry(tokenizer, "tokenizer_class", str, tokenizer_classes[0])
         activation = entry(saved, "activation_fn", str)
         if activation is None and "activation_fn" in earlier:  # where null is the default, whatever follows
             activation = entry(earlier, "activation_fn", str)
@@ -83,7 +83,7 @@ class Settings:
             side,
             tuple(entry(saved, "keep_in_fp32_modules", list, [])),
             entry(tokenizer, "padding_side", str, "right"),
-            None if kind.removesuffix("Fast") in (tokenizer_class, *_GENERIC) else kind,
+            None if kind.removesuffix("Fast") in (*tokenizer_classes, *_GENERIC) else kind,
         )
 
     def length(self, longest: int) -> int:

@@ -45,7 +45,7 @@ def apply_settings(tokenizer: Tokenizer, directory: Path, known: InTransformers)
                 f"tokenizer_config.json or special_tokens_map.json has {name} {token!r}; mlx-rerank runs these models "
                 f"with {known.special_tokens[name]!r} alone"
             )
-    own = config is not None and _of_class(config, known.tokenizer)
+    own = config is not None and _of_class(config, known.tokenizer, *known.other_tokenizers)
     if own:
         named = {**known.special_tokens, **{name: token for name, token in named.items() if token is not None}}
     registered = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
@@ -59,9 +59,9 @@ def apply_settings(tokenizer: Tokenizer, directory: Path, known: InTransformers)
         _configure(tokenizer, named, known.prefix_space)
 
 
-def _of_class(config: Mapping[str, Any], own: str) -> bool:
-    """Tell whether a tokenizer_config.json is of the family's own class of tokenizers, made of its settings alone."""
-    return entry(config, "tokenizer_class", str, own).removesuffix("Fast") == own
+def _of_class(config: Mapping[str, Any], *own: str) -> bool:
+    """Tell whether a tokenizer_config.json is of the family's own classes of tokenizers, made of its settings alone."""
+    return entry(config, "tokenizer_class", str, own[0]).removesuffix("Fast") in own
 
 
 def _configure(tokenizer: Tokenizer, config: Mapping[str, Any], prefix_space: bool) -> None:

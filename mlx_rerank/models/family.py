@@ -41,6 +41,7 @@ class InTransformers:
         last_token: whether the last layer computes a row's last token alone, not its first.
         translated: takes a config.json, gives one that its configuration's class reads.
         table: takes a shape, gives the rules of all parameters by transformers' names, where a checkpoint has others.
+        other_tokenizers: classes that checkpoints also name, and that read texts as its own does.
     """
 
     model: str
@@ -54,6 +55,7 @@ class InTransformers:
     last_token: bool = False
     translated: Callable[[Config], Config] = dict
     table: Callable[[Any], list[Rule]] | None = None
+    other_tokenizers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,8 @@
 """DistilBERT: no segments, other names in its configuration, ReLU in its head."""
 
+import json
+import shutil
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,6 +12,7 @@ from tokenizers import Tokenizer
 from families.checks import PAIRS, FamilyChecks, original_logits, seeded, write
 from families.test_bert import wordpiece
 from mlx_rerank import Reranker
+from mlx_rerank.checkpoints.checkpoint import Checkpoint
 from mlx_rerank.errors import CheckpointError
 
 
@@ -49,7 +53,7 @@ class TestDistilBert(FamilyChecks):
     def tokenizer() -> Tokenizer:
         return wordpiece()
 
-    def test_sines_are_read_as_they_are_stored(self, family, tmp_path) -> None:
+    def test_sines_are_read_as_they_are_stored(self, family, tmp_path: Path) -> None:
         config = self.config | {"sinusoidal_pos_embds": True}
         directory = write(tmp_path / "sines", config, seeded(family, config), wordpiece())
         found, expected = Reranker(directory).logits(PAIRS[:3]).logits, original_logits(directory, PAIRS[:3])
@@ -59,3 +63,15 @@ class TestDistilBert(FamilyChecks):
     def test_every_number_must_be_stated(self, family, name: str) -> None:
         with pytest.raises(CheckpointError, match=f"no '{name}'"):
             family.shape({key: value for key, value in self.config.items() if key != name})
+
+    @pytest.mark.parametrize("kind", ["DistilBertTokenizer", "DistilBertTokenizerFast", "BertTokenizer"])
+    def test_letters_stay_as_they_are_if_saved_so(self, directory: Path, tmp_path: Path, kind: str) -> None:
+        from transformers import AutoTokenizer
+
+        copy = shutil.copytree(directory, tmp_path / "copy")
+        (copy / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": kind, "do_lower_case": False}))
+        checkpoint, original = Checkpoint.open(copy), AutoTokenizer.from_pretrained(copy)
+        assert checkpoint.settings.other_tokenizer is None
+        ids = checkpoint.encoder().tokens("The panda")[0]
+        assert ids == original("The panda", add_special_tokens=False)["input_ids"]
+        assert ids != checkpoint.encoder().tokens("the panda")[0]

@@ -1,5 +1,7 @@
 """ELECTRA: a BERT with narrow embeddings, and GELU in its head."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -68,3 +70,15 @@ class TestElectra(FamilyChecks):
         config = {name: value for name, value in self.config.items() if name != "embedding_size"}
         with pytest.raises(CheckpointError, match="no 'embedding_size'"):
             family.shape(config)
+
+    @pytest.mark.parametrize("kind", ["ElectraTokenizer", "ElectraTokenizerFast", "BertTokenizer"])
+    def test_letters_stay_as_they_are_if_saved_so(self, directory: Path, tmp_path: Path, kind: str) -> None:
+        from transformers import AutoTokenizer
+
+        copy = shutil.copytree(directory, tmp_path / "copy")
+        (copy / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": kind, "do_lower_case": False}))
+        checkpoint, original = Checkpoint.open(copy), AutoTokenizer.from_pretrained(copy)
+        assert checkpoint.settings.other_tokenizer is None
+        ids = checkpoint.encoder().tokens("The panda")[0]
+        assert ids == original("The panda", add_special_tokens=False)["input_ids"]
+        assert ids != checkpoint.encoder().tokens("the panda")[0]

@@ -112,6 +112,7 @@ FAMILY = replace(
         model="DistilBertForSequenceClassification",
         config="DistilBertConfig",
         tokenizer="DistilBertTokenizer",
+        other_tokenizers=("BertTokenizer",),
     ),
     known=(KnownModel(_EXAMPLE, languages="German", longest_pair=512),),
 )

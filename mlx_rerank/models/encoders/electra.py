@@ -102,6 +102,7 @@ FAMILY = replace(
         model="ElectraForSequenceClassification",
         config="ElectraConfig",
         tokenizer="ElectraTokenizer",
+        other_tokenizers=("BertTokenizer",),
     ),
     known=(
         KnownModel("cross-encoder/ms-marco-electra-base", "", 109, "English", None, 512),
