@@ -166,23 +166,19 @@ def test_an_endless_stream_of_one_pair_flows(tiny_reranker: Reranker) -> None:
     assert len({pair.score for pair in found}) == 1
 
 
-def test_a_stream_keeps_nothing_of_what_it_has_yielded(
-    tiny_reranker: Reranker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    window = 256  # pairs; tracing is slow
-    monkeypatch.setattr(pipeline, "WINDOW", window)
+def test_a_stream_keeps_nothing_of_what_it_has_yielded(tiny_reranker: Reranker) -> None:
     stream = tiny_reranker.score_stream(("panda", f"bear {i}") for i in count())
     held = []
     tracemalloc.start()
     try:
         for _ in range(5):
-            deque(islice(stream, 4 * window), maxlen=0)
+            deque(islice(stream, 4 * WINDOW), maxlen=0)
             gc.collect()
             held.append(tracemalloc.get_traced_memory()[0])
     finally:
         stream.close()
         tracemalloc.stop()
-    assert (held[-1] - held[1]) / (12 * window) < 20  # bytes a pair; two or three windows are held at a time
+    assert (held[-1] - held[1]) / (12 * WINDOW) < 20  # bytes a pair; two or three windows are held at a time
 
 
 @pytest.mark.usefixtures("small_windows")
