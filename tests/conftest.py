@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import own_blas
 import pytest
@@ -30,15 +31,12 @@ gc.disable()  # until all modules are imported: what is imported is there to sta
 
 # The package rerankers imports every library that it has a ranker of, LiteLLM among them, and does without those that
 # are missing. The tests use none of its own rankers.
-sys.modules.update(
-    dict.fromkeys(
-        f"rerankers.models.{name}"
-        for name in (
-            "transformer_ranker", "rankgpt_rankers", "t5ranker", "colbert_ranker", "rankllm_ranker",
-            "llm_layerwise_ranker", "monovlm_ranker", "llm_relevance_filter", "upr", "mxbai_v2", "pylate_ranker",
-        )
-    )
+_RANKERS = (
+    "transformer_ranker", "rankgpt_rankers", "t5ranker", "colbert_ranker", "rankllm_ranker", "llm_layerwise_ranker",
+    "monovlm_ranker", "llm_relevance_filter", "upr", "mxbai_v2", "pylate_ranker",
 )  # fmt: skip
+_missing: dict[str, Any] = dict.fromkeys(f"rerankers.models.{name}" for name in _RANKERS)
+sys.modules.update(_missing)
 
 
 def pytest_collection_finish() -> None:
