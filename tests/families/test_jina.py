@@ -98,7 +98,7 @@ class TestJina(FamilyChecks):
     def readable(directory: Path) -> Path:
         return twin(directory)
 
-    def test_the_table_names_what_transformers_saves(self, family: Family) -> None:
+    def test_the_table_names_what_transformers_saves(self, family: Family, tmp_path: Path) -> None:
         from transformers import XLMRobertaConfig, XLMRobertaForSequenceClassification
 
         state = XLMRobertaForSequenceClassification(XLMRobertaConfig.from_dict(dict(self.config))).state_dict()

@@ -161,7 +161,7 @@ class TestQwen3(FamilyChecks):
         encoder, length = Checkpoint.open(directory).encoder(), self.prompt + 100
         with pytest.raises(InputError, match="cannot read a part of it: shorten the query, or use a larger"):
             encoder.encode([("bear " * 90, "the panda " * 80)], Limits(length, **options))
-        larger = {"query_max_length": 500} if "query_max_length" in options else options
+        larger: dict[str, Any] = {"query_max_length": 500} if "query_max_length" in options else options
         encoder.encode([("bear " * 90, "the panda " * 80)], Limits(self.prompt + 900, **larger))
 
     def test_a_template_must_be_declared(self, directory: Path, tmp_path: Path) -> None:

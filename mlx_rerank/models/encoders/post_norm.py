@@ -136,7 +136,7 @@ class Encoder(Model):
     def __init__(self, shape: Shape, embeddings: nn.Module, activation: Activation = mx.tanh) -> None:
         super().__init__()
         self.shape = shape
-        self.embeddings = embeddings
+        self.embeddings: Any = embeddings  # a family's own
         self.layers = [Layer(shape) for _ in range(shape.num_hidden_layers)]
         self.head = Head(shape, activation)
 
