@@ -47,8 +47,9 @@ def port(
     uses = Counter(source.name for rule in table for source in rule.sources)
     for rule in table:
         uses.subtract(source.name for source in rule.sources)
-        taken = [tensors[names[s.name]] if uses[s.name] else tensors.pop(names[s.name]) for s in rule.sources]
-        parts = [mx.array(tensor) for tensor in taken]
+        parts = [  # in one step, so that no name keeps what a tensor has read
+            mx.array(tensors[names[s.name]] if uses[s.name] else tensors.pop(names[s.name])) for s in rule.sources
+        ]
         for source, part in zip(rule.sources, parts, strict=True):
             if part.dtype not in FLOATS:
                 raise WeightsError(

@@ -20,7 +20,7 @@ class Cost:
 
     shape: Shape
     gated: bool = False
-    windows: Mapping[int, int] = field(default_factory=dict)
+    windows: Mapping[int, int] = field(default_factory=dict, hash=False)
 
     @property
     def products(self) -> list[tuple[int, int]]:

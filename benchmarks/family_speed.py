@@ -1,6 +1,6 @@
 """How fast each family of models is beside sentence-transformers, on the same texts, in turns.
 
-    python benchmarks/families.py [--models MiniLM gte] [--data DATA] [--pairs 100] [--rounds 5] [--threads 1]
+    python benchmarks/family_speed.py [--models MiniLM gte] [--data DATA] [--pairs 100] [--rounds 5] [--threads 1]
         [--device cpu] [--output families.json]
 
 Weights are random ones in the shapes of real models, so scores mean nothing and speed is that of the real ones.
@@ -158,7 +158,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     device = "gpu" if parse_device(options.device).type.name == "gpu" else "cpu"
-    facts = about("families", shlex.join(["python", "benchmarks/families.py", *sys.argv[1:]]))
+    facts = about("family_speed", shlex.join(["python", "benchmarks/family_speed.py", *sys.argv[1:]]))
     texts = Texts.read(options.data)
     pairs, measured = texts.natural(options.pairs), {}
     for name in options.models:

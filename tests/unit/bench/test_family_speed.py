@@ -1,4 +1,4 @@
-"""benchmarks/families.py: what it writes can be run, takes turns, and leaves out what is not run."""
+"""benchmarks/family_speed.py: what it writes can be run, takes turns, and leaves out what is not run."""
 
 import importlib
 import sys
@@ -19,7 +19,7 @@ SMALL = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 64, "
 def families() -> Any:
     sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
     try:
-        return importlib.import_module("families")
+        return importlib.import_module("family_speed")
     finally:
         sys.path.pop(0)
 
